@@ -1,0 +1,55 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off
+
+.DEFAULT_GOAL := help
+.PHONY: help search test test-full check bench clean
+
+help:
+	@echo "make search      a detector for 3 ms on a T4"
+	@echo "make test        tests that need no torch"
+	@echo "make test-full   all tests (installs torch)"
+	@echo "make check       ruff and pyright"
+	@echo "make bench       everything in benchmarks/"
+	@echo "make clean       remove the virtual environment, caches and builds"
+
+search: $(VENV)/.runtime
+	$(BIN)/maenas search --budget 3ms --device t4
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q
+
+test-full: $(VENV)/.detector
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(VENV)/.runtime
+	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python "$$file"; done
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "maenas needs Python 3.11 or newer, but $(PYTHON) is '$$($(PYTHON) --version 2>&1)'." >&2; \
+	  echo "Name another interpreter: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# Each stamp is older than pyproject.toml exactly when its packages may have changed.
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.detector: pyproject.toml | $(BIN)/python
+	@$(PIP) --editable '.[dev,detector,export]'
+	@touch $@ $(VENV)/.dev $(VENV)/.runtime

@@ -1,0 +1,66 @@
+"""Parameters, operations and memory of deployed kernels.
+
+Every function takes one `Kernel` (whose widths may be arrays) and returns exact integers of the same shape, batch 1.
+
+Conventions. Parameters: weights and biases after folding batch norm, RepConv and the head's scales. FLOPs: two per
+multiply-add of a convolution, nothing for biases, activations, pools and copies. The published tables add a few
+tenths of a percent (up to 4 % in the nano models) for biases and for the batch norms their tool left unfolded.
+Activations: one element per output position and channel of every kernel, the residual and activation being fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from maenas.lowering import Kernel, Width
+
+PRECISION_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+
+
+def kernel_params(k: Kernel) -> Width:
+    """Weights and biases."""
+    if k.op != "conv":
+        return 0 * k.out_channels
+    return k.in_channels // k.groups * k.kernel**2 * k.out_channels + k.out_channels
+
+
+def kernel_flops(k: Kernel) -> Width:
+    """Floating-point operations, a multiply-add as 2."""
+    if k.op != "conv":
+        return 0 * k.out_channels
+    return 2 * (k.in_channels // k.groups) * k.kernel**2 * k.out_channels * (k.out_height * k.out_width)
+
+
+def kernel_activations(k: Kernel) -> Width:
+    """Elements written."""
+    return k.out_channels * (k.out_height * k.out_width)
+
+
+def kernel_traffic(k: Kernel) -> Width:
+    """Elements read and written once: inputs, weights, residual, outputs."""
+    read = k.in_channels * (k.in_height * k.in_width)
+    residual = 0 if k.residual is None else kernel_activations(k)
+    return read + residual + kernel_params(k) + kernel_activations(k)
+
+
+def kernel_layers(k: Kernel) -> int:
+    """1 for a convolution of the backbone's main path, else 0 (the "layers" of the published layer budgets)."""
+    return int(not isinstance(k.signal_fan_in, int) or k.signal_fan_in > 0)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Totals of a list of kernels, batch 1."""
+
+    params: int
+    flops: int
+    activations: int
+    layers: int
+
+
+def total_cost(kernels: Iterable[Kernel]) -> Cost:
+    """Sum of every cost over `kernels`."""
+    rows = [(kernel_params(k), kernel_flops(k), kernel_activations(k), kernel_layers(k)) for k in kernels]
+    params, flops, activations, layers = (sum(column) for column in zip(*rows, strict=True))
+    return Cost(params, flops, activations, layers)

@@ -1,0 +1,124 @@
+"""Files at the edge: where the shipped data lives, reading text, writing without ever leaving half a file."""
+
+import contextlib
+import difflib
+import errno
+import os
+import secrets
+from pathlib import Path
+from typing import Literal
+
+from maenas.errors import MaenasError
+
+DataKind = Literal["search_spaces", "latency_tables", "searched_models"]
+
+MAX_TEXT_BYTES = 64 * 1024 * 1024
+
+
+def data_dir(kind: DataKind) -> Path:
+    """The folder of shipped data of this kind: inside an installed wheel, else at the root of a checkout.
+
+    Raises MaenasError if neither exists.
+    """
+    package = Path(__file__).resolve().parent
+    candidates = (package / "_data" / kind, package.parent / kind)
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    tried = " and ".join(str(folder) for folder in candidates)
+    raise MaenasError(f"the folder {kind} is missing (looked in {tried}): install maenas again")
+
+
+def read_text(path: str | os.PathLike[str], *, what: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """The UTF-8 text of a file.
+
+    `what` names the kind of file in messages, for example "search space".
+
+    Raises MaenasError if the file is missing, not a regular file, larger than `max_bytes`, not UTF-8 or unreadable.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise MaenasError(f"{what} {path}: there is no such file{_nearest_names(path)}")
+        if path.is_dir():
+            raise MaenasError(f"{what} {path}: this is a folder; name a file in it")
+        if not path.is_file():
+            # Opening a pipe or a device could wait for ever.
+            raise MaenasError(f"{what} {path}: this is not a regular file")
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise MaenasError(f"{what} {path}: cannot be read: {_reason(error)}") from error
+    if len(data) > max_bytes:
+        raise MaenasError(f"{what} {path}: larger than the limit of {max_bytes} bytes; is it the right file?")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise MaenasError(f"{what} {path}:{line}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
+    """Replaces the file at `path` by `data` so that a reader sees the old file or the new one, never a part.
+
+    The text is written as UTF-8 to a temporary file in the same folder, synced to disk, and renamed over `path`.
+    A new file gets the usual permissions of new files; an existing file keeps its own.
+
+    Raises MaenasError if the system refuses; the old file is then untouched and the temporary file gone.
+    """
+    try:
+        # Replacing a link would cut it off from the file that it stands for.
+        target = Path(path).resolve()
+        content = data.encode("utf-8") if isinstance(data, str) else data
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL character, a lone surrogate
+        raise MaenasError(f"cannot write {str(path)!r}: {error}") from error
+    try:
+        if target.is_dir():
+            raise MaenasError(f"cannot write {path}: this is a folder; name a file in it")
+        _replace(target, content)
+    except OSError as error:
+        raise MaenasError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def _replace(target: Path, content: bytes) -> None:
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        os.replace(temporary, target)
+    except BaseException:  # Ctrl-C must not leave the temporary file behind either
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _nearest_names(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f" (nor a folder {folder})"
+    names = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=3, cutoff=0.5)
+    if not names:
+        return ""
+    return f"; did you mean {' or '.join(str(folder / name) for name in names)}?"
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space or choose another disk",
+    errno.EDQUOT: "free some space or choose another disk",
+    errno.EACCES: "choose a place where you have the permission, or ask for it",
+    errno.EPERM: "choose a place where you have the permission, or ask for it",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOENT: "create the folder first",
+    errno.ENOTDIR: "a part of the path is a file; choose another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def _reason(error: OSError) -> str:
+    text = (error.strerror or str(error)).lower()
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{text}; {advice}" if advice else text

@@ -1,0 +1,174 @@
+"""Latency of kernels and networks on a device, with an interval and a statement of what the number is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+
+from maenas.cost import PRECISION_BYTES
+from maenas.errors import MaenasError
+from maenas.latency.device import Device, Precision, get_device
+from maenas.latency.kernel_model import Constants, Seconds, kernel_seconds
+from maenas.latency.table import SETUPS, LatencyTable, read_table, shipped_table
+from maenas.lowering import Kernel
+
+DEFAULT_DEVICE = "t4"
+UNKNOWN_FACTOR = 2.0  # half-width of the interval where no error is known; argued in docs/latency.md
+PARTS = ("backbone", "neck", "head")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The kernel model on one device in one setup. Latencies are of one batch, without NMS, in seconds.
+
+    `table_id` is the id of the table that the constants come from. `calibrated` is false where they were fitted on
+    another device, precision or batch: then no error is known.
+    """
+
+    device: Device
+    precision: Precision
+    batch: int
+    constants: Constants
+    network_seconds: float
+    table_id: str
+    description: str
+    calibrated: bool
+    conditions: dict[str, Any]
+    log_half_width: float
+
+    def kernel_seconds(self, kernel: Kernel) -> Seconds:
+        """Seconds of one fused kernel; an array where its widths are arrays."""
+        return kernel_seconds(
+            kernel, device=self.device, precision=self.precision, batch=self.batch, constants=self.constants
+        )
+
+    def interval(self, seconds: float) -> tuple[float, float]:
+        """90 % prediction interval around a network's predicted seconds.
+
+        Calibrated: e^(+-w), w = t s sqrt(1 + 1/n), s the root mean square of the n left-out log errors and t the 95 %
+        quantile of Student's t with n degrees of freedom: the errors are taken as normal around zero. Otherwise a
+        factor of 2 either way, which is a judgement.
+        """
+        factor = math.exp(self.log_half_width)
+        return seconds / factor, seconds * factor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted latency of a network, in seconds; `parts` sums the kernels by the first word of their names."""
+
+    seconds: float
+    low: float
+    high: float
+    kernel_seconds: tuple[float, ...]
+    parts: dict[str, float]
+
+
+def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> Predictor:
+    """Predictor for `device`: a catalogue name, a name with a setup ("t4@damo-yolo-report"), or a table file (.json).
+
+    A device without a table of its own gets the constants of the T4 with its own figures. Raises `MaenasError` for
+    an unknown device or setup, and for a precision that the device lacks.
+    """
+    if precision not in PRECISION_BYTES:
+        raise MaenasError(f"unknown precision {precision!r}; the known ones are {', '.join(PRECISION_BYTES)}")
+    if batch < 1:
+        raise MaenasError(f"batch is {batch}; it must be at least 1")
+    table, hardware = _find(device)
+    _require_precision(hardware, precision)
+    calibrated = (table.device, table.precision, table.batch) == (hardware.id, precision, batch)
+    half_width = _log_half_width(table) if calibrated else math.log(UNKNOWN_FACTOR)
+    return Predictor(
+        device=hardware,
+        precision=cast(Precision, precision),
+        batch=batch,
+        constants=table.constants,
+        network_seconds=0.0,
+        table_id=table.id,
+        description=_description(table, hardware, precision, batch, calibrated),
+        calibrated=calibrated,
+        conditions=_conditions(table, hardware, precision, batch, calibrated, half_width),
+        log_half_width=half_width,
+    )
+
+
+def predict(kernels: Sequence[Kernel], predictor: Predictor) -> Prediction:
+    """Latency of a network of scalar kernels: their sum, plus the predictor's part per network."""
+    seconds = tuple(float(predictor.kernel_seconds(kernel)) for kernel in kernels)
+    total = math.fsum(seconds) + predictor.network_seconds
+    parts: dict[str, float] = {}
+    for kernel, value in zip(kernels, seconds, strict=True):
+        prefix = kernel.name.partition(".")[0]
+        part = prefix if prefix in PARTS else "other"
+        parts[part] = parts.get(part, 0.0) + value
+    return Prediction(total, *predictor.interval(total), seconds, parts)
+
+
+def _find(device: str) -> tuple[LatencyTable, Device]:
+    if device.lower().endswith(".json"):
+        table = read_table(device)
+        return table, get_device(table.device)
+    name, at, setup = device.partition("@")
+    hardware = get_device(name)
+    if at:
+        return shipped_table(hardware.id, setup), hardware
+    owner = hardware.id if hardware.id in SETUPS else DEFAULT_DEVICE
+    return shipped_table(owner, SETUPS[owner][0]), hardware
+
+
+def _require_precision(device: Device, precision: str) -> None:
+    rates = {"fp32": device.fp32_tflops, "fp16": device.fp16_tflops, "int8": device.int8_tops}
+    if rates[precision] is None:
+        has = ", ".join(name for name, rate in rates.items() if rate is not None)
+        raise MaenasError(f"{device.name} has no {precision} arithmetic; it has {has}")
+
+
+def _log_half_width(table: LatencyTable) -> float:
+    errors = [math.log(r.left_out_ms / r.measured_ms) for r in table.calibration.scored]
+    n = len(errors)
+    return _student_t95(n) * math.sqrt(sum(e * e for e in errors) / n) * math.sqrt(1 + 1 / n)
+
+
+def _student_t95(freedom: int) -> float:
+    """95 % quantile of Student's t, Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5); 0.5 % off at 5."""
+    z = 1.6448536
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2
+
+
+def _description(table: LatencyTable, device: Device, precision: str, batch: int, calibrated: bool) -> str:
+    record = table.calibration
+    if calibrated:
+        return (
+            f"modelled: {device.name}, {table.runtime}, {precision}, batch {batch}; calibrated on "
+            f"{len(record.scored)} published networks, mean abs error {record.mean_error_left_out:.1%} leave-one-out"
+        )
+    return (
+        f"modelled: {device.name}, {precision}, batch {batch}; NOT calibrated: constants of {table.device} "
+        f"({table.runtime}, {table.precision}, batch {table.batch}), no error is known"
+    )
+
+
+def _conditions(
+    table: LatencyTable, device: Device, precision: str, batch: int, calibrated: bool, half_width: float
+) -> dict[str, Any]:
+    """What a file that quotes a prediction says about it."""
+    return {
+        "kind": table.kind,
+        "device": device.id,
+        "precision": precision,
+        "batch": batch,
+        "nms_included": table.nms_included,
+        "calibrated": calibrated,
+        "table": table.id,
+        "table_device": table.device,
+        "setup": table.setup,
+        "runtime": table.runtime,
+        "table_precision": table.precision,
+        "table_batch": table.batch,
+        "mean_abs_error_left_out": table.calibration.mean_error_left_out if calibrated else None,
+        "interval": f"90 %, x/÷ {math.exp(half_width):.3f}" if calibrated else f"a judgement, x/÷ {UNKNOWN_FACTOR:g}",
+    }

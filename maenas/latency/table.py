@@ -1,0 +1,166 @@
+"""Latency tables: constants of the kernel model with the conditions and residuals they were fitted under.
+
+`kind` says where the numbers come from; "modelled" is the only one so far.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from maenas.errors import MaenasError
+from maenas.files import data_dir, read_text, write_atomic
+from maenas.latency.calibration import CONSTANT_NAMES, START, Calibration, Residual, calibrate
+from maenas.latency.device import Precision, get_device
+from maenas.latency.kernel_model import Constants
+from maenas.latency.published import Published, measured_networks
+from maenas.strict import STRICT, dump_json, parse_json
+
+SETUPS: dict[str, tuple[str, ...]] = {"t4": ("tensorrt10", "damo-yolo-report")}  # shipped tables; first is the default
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """How the constants came about. `tied` lists constants taken over from the table `tied_to` instead of fitted."""
+
+    __pydantic_config__: ClassVar = STRICT
+    source: str
+    fitted: tuple[str, ...]
+    tied: tuple[str, ...]
+    tied_to: str | None
+    mean_error_fit: float
+    mean_error_left_out: float
+    residuals: tuple[Residual, ...]
+
+    def __post_init__(self) -> None:
+        if tuple(sorted((*self.fitted, *self.tied))) != tuple(sorted(CONSTANT_NAMES)):
+            raise MaenasError(f"fitted and tied together must be exactly {', '.join(CONSTANT_NAMES)}")
+        if bool(self.tied) != (self.tied_to is not None):
+            raise MaenasError("tied_to names a table exactly when some constants are tied")
+        if len(self.scored) < 2:
+            raise MaenasError("a calibration has at least two scored networks")
+        if any(min(r.measured_ms, r.fitted_ms, r.left_out_ms) <= 0 for r in self.residuals):
+            raise MaenasError("every latency must be more than zero")
+
+    @property
+    def scored(self) -> tuple[Residual, ...]:
+        """Residuals that count in the errors."""
+        return tuple(r for r in self.residuals if r.scored)
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """One device in one setup. Latencies are of one batch, in the named precision."""
+
+    __pydantic_config__: ClassVar = STRICT
+    schema: Literal["maenas/latency-table@1"]
+    kind: Literal["modelled"]
+    id: str
+    device: str
+    setup: str
+    runtime: str
+    precision: Precision
+    batch: int
+    nms_included: bool
+    conditions: str
+    constants: Constants
+    calibration: CalibrationRecord
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise MaenasError(f"batch is {self.batch}; it must be at least 1")
+        if self.id != content_id(self):
+            raise MaenasError(f"id is {self.id!r:.40}, but the content's is {content_id(self)}: the file was edited")
+
+
+def content_id(table: LatencyTable) -> str:
+    """First 12 hex digits of the SHA-256 of everything but the id, as canonical JSON."""
+    fields = dataclasses.asdict(table)
+    del fields["id"]
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def table_from_json(text: str, where: str = "latency table") -> LatencyTable:
+    """Strict inverse of `table_to_json`; raises `MaenasError`."""
+    return parse_json(text, LatencyTable, where=where)
+
+
+def table_to_json(table: LatencyTable) -> str:
+    """The table's file, byte for byte the same for the same table."""
+    return dump_json(table)
+
+
+def read_table(path: str | Path) -> LatencyTable:
+    """Read a table file; raises `MaenasError`."""
+    return table_from_json(read_text(path, what="latency table"), str(path))
+
+
+def write_table(path: str | Path, table: LatencyTable) -> None:
+    """Write a table file atomically; raises `MaenasError`."""
+    write_atomic(path, table_to_json(table))
+
+
+def shipped_table(device: str, setup: str) -> LatencyTable:
+    """The shipped table of a device (its catalogue id) in a setup; raises `MaenasError` listing the known setups."""
+    known = SETUPS.get(device, ())
+    if setup not in known:
+        names = ", ".join(f"{name}@{s}" for name, setups in SETUPS.items() for s in setups)
+        raise MaenasError(f"there is no setup {setup!r} of {device}; the known ones are {names}")
+    return read_table(data_dir("latency_tables") / f"{device}-{setup}-fp16-b1.json")
+
+
+def calibrate_table(
+    published: Published, setup: str, *, fitted: tuple[str, ...] = CONSTANT_NAMES, base: LatencyTable | None = None
+) -> LatencyTable:
+    """Table fitted to the published latencies of `setup`; constants not in `fitted` are those of `base`."""
+    if base is None and set(fitted) != set(CONSTANT_NAMES):
+        raise MaenasError("constants that are not fitted need a base table to come from")
+    conditions = published.find_setup(setup)
+    calibration = calibrate(
+        measured_networks(published, setup),
+        device=get_device(conditions.device),
+        precision=conditions.precision,
+        batch=conditions.batch,
+        fitted=fitted,
+        start=START if base is None else base.constants,
+    )
+    record = _record(calibration, conditions.source, base)
+    fields = {
+        "schema": "maenas/latency-table@1",
+        "kind": "modelled",
+        "device": conditions.device,
+        "setup": setup,
+        "runtime": conditions.runtime,
+        "precision": conditions.precision,
+        "batch": conditions.batch,
+        "nms_included": conditions.nms_included,
+        "conditions": conditions.conditions,
+        "constants": calibration.constants,
+        "calibration": record,
+    }
+    return _with_id(fields)
+
+
+def _record(calibration: Calibration, source: str, base: LatencyTable | None) -> CalibrationRecord:
+    tied = tuple(name for name in CONSTANT_NAMES if name not in calibration.fitted)
+    return CalibrationRecord(
+        source,
+        calibration.fitted,
+        tied,
+        base.id if base is not None and tied else None,
+        round(calibration.fit_mean_error, 5),
+        round(calibration.left_out_mean_error, 5),
+        calibration.residuals,
+    )
+
+
+def _with_id(fields: dict) -> LatencyTable:
+    draft = object.__new__(LatencyTable)  # the id is a hash of the other fields
+    for name, value in fields.items():
+        object.__setattr__(draft, name, value)
+    object.__setattr__(draft, "id", "")
+    return LatencyTable(**fields, id=content_id(draft))

@@ -1,0 +1,123 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+import maenas.files
+from maenas.errors import MaenasError
+from maenas.files import data_dir, read_text, write_atomic
+
+
+def test_written_text_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for text in ("first µ\n", "second\r\n"):
+        write_atomic(path, text)
+        assert read_text(path, what="note") == text
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "b", b"\x00\xff")
+    assert (tmp_path / "b").read_bytes() == b"\x00\xff"
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "permission"), (errno.EIO, "error")]
+)
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int, advice: str
+) -> None:
+    path = tmp_path / "a.txt"
+    write_atomic(path, "old")
+
+    def fail(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(maenas.files.os, step, fail)
+    with pytest.raises(MaenasError, match=advice) as caught:
+        write_atomic(path, "new")
+    assert str(path) in str(caught.value)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_interrupted_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(maenas.files.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "a.txt", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_keeps_permissions_and_links(tmp_path: Path) -> None:
+    path, link = tmp_path / "a.txt", tmp_path / "link"
+    path.write_text("old")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    write_atomic(link, "new")
+    assert link.is_symlink()
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("")
+    write_atomic(tmp_path / "ours", "")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["no/such/folder.txt", ".", "nul\0", "x" * 300, "file/below"])
+def test_a_place_that_cannot_be_written_is_an_error_of_the_user(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MaenasError, match="cannot write"):
+        write_atomic(tmp_path / name, "text")
+
+
+def test_text_that_is_no_unicode_is_an_error_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(MaenasError, match="cannot write"):
+        write_atomic(tmp_path / "a", "\ud800")
+
+
+def test_a_missing_file_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text("{}")
+    with pytest.raises(MaenasError, match=r"spec .*spce\.json: there is no such file; did you mean .*spec\.json\?"):
+        read_text(tmp_path / "spce.json", what="spec")
+    with pytest.raises(MaenasError, match="nor a folder"):
+        read_text(tmp_path / "no" / "spec.json", what="spec")
+
+
+def test_what_is_not_a_small_text_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin1").write_bytes(b"one\ncaf\xe9")
+    with pytest.raises(MaenasError, match="latin1:2: not UTF-8"):
+        read_text(tmp_path / "latin1", what="note")
+    with pytest.raises(MaenasError, match="larger than the limit of 3 bytes"):
+        read_text(tmp_path / "latin1", what="note", max_bytes=3)
+    with pytest.raises(MaenasError, match="folder"):
+        read_text(tmp_path, what="note")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MaenasError, match="not a regular file"):
+        read_text(tmp_path / "pipe", what="note")
+    for name in ("nul\0", "x" * 300):
+        with pytest.raises(MaenasError):
+            read_text(tmp_path / name, what="note")
+
+
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfx")
+    assert read_text(tmp_path / "a", what="note") == "x"
+
+
+def test_the_shipped_data_is_found_from_a_checkout_or_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (data_dir("latency_tables") / "devices.yaml").is_file()
+    package = tmp_path / "maenas"
+    (tmp_path / "latency_tables").mkdir()
+    monkeypatch.setattr(maenas.files, "__file__", str(package / "files.py"))
+    assert data_dir("latency_tables") == tmp_path / "latency_tables"
+    (package / "_data" / "latency_tables").mkdir(parents=True)
+    assert data_dir("latency_tables") == package / "_data" / "latency_tables"
+    with pytest.raises(MaenasError, match="search_spaces is missing"):
+        data_dir("search_spaces")

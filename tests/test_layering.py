@@ -1,0 +1,100 @@
+"""The direction of imports, read from the source with ast: also imports inside functions count."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "maenas"
+
+# A module or package of maenas may import from itself and from what stands before it.
+ORDER = [
+    "errors",
+    "files",
+    "strict",
+    "units",
+    "spec",
+    "lowering",
+    "structure",
+    "presets",
+    "cost",
+    "score",
+    "latency",
+    "space",
+    "stage_tables",
+    "evolution",
+    "exact",
+    "search",
+    "profiler",
+    "report",
+    "cli",
+    "__main__",
+]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of everything that a file imports; `from a import b` gives a and a.b."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_imports_only_from_earlier_ones(path: Path) -> None:
+    own = layer(path)
+    if own == "__init__":
+        assert not any(name.startswith("maenas.") for name in imports(path))
+        return
+    assert own in ORDER, f"give {own} its place in ORDER"
+    allowed = {*ORDER[: ORDER.index(own) + 1], "__version__"}
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("maenas.")}
+    assert used <= allowed, f"{own} comes before {sorted(used - allowed)}"
+
+
+def test_only_the_profiler_imports_torch() -> None:
+    users = {
+        layer(path) for path in FILES if any(name.split(".")[0] in ("torch", "torchvision") for name in imports(path))
+    }
+    assert users <= {"profiler"}
+
+
+def test_only_the_command_line_imports_the_detector() -> None:
+    users = {layer(path) for path in FILES if any(name.split(".")[0] == "detector" for name in imports(path))}
+    assert users <= {"cli"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(result.stdout.split())
+
+
+def test_importing_maenas_loads_only_the_standard_library() -> None:
+    heavy = {"torch", "onnx", "onnxruntime", "scipy", "numpy", "pydantic", "yaml", "typer", "tqdm"}
+    assert not loaded_by("import maenas") & heavy
+
+
+@pytest.mark.skipif(importlib.util.find_spec("maenas.cli") is None, reason="there is no command line yet")
+def test_importing_the_command_line_loads_no_heavy_library() -> None:
+    assert not loaded_by("import maenas.cli") & {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "cv2"}
+
+
+def test_importing_a_dataclass_with_a_strict_reader_does_not_load_pydantic() -> None:
+    assert "pydantic" not in loaded_by("import maenas.latency.device")
