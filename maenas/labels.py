@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maenas.layered import Floats, Ints, Layers, Solution, tail_at
-from maenas.relaxation import MARGIN, Bound
+from maenas.relaxation import MARGIN, Bound, Test
 
 DOMINANCE_WINDOW = 48
-MAX_LABELS = 6_000_000
+MAX_LABELS = 6_000_000  # behind one stage; about a gigabyte
 
 
 @dataclass(frozen=True)
@@ -142,33 +142,58 @@ def _rises(node: Ints, score: Floats) -> NDArray[np.bool_]:
 
 
 def set_labels(
-    layers: Layers, bounds: Sequence[Bound], thresholds: Sequence[float], cheapest: Sequence[Bound], k: int
+    layers: Layers, tests: Sequence[Test], cheapest: Sequence[Bound], *, k: int, beam: int | None = None
 ) -> tuple[list[Labels] | None, int]:
     """Labels behind the stem and every stage, and how many were made; None beyond `MAX_LABELS`.
 
-    A label survives if `score - mu cost` of some completion may reach its threshold for one of the bounds, some
-    completion fits, and fewer than k labels at its node dominate it (the last stage is not pruned by dominance).
+    A label survives if some completion may pass one of the tests, some completion fits, and fewer than k labels at
+    its node dominate it (behind the last stage: in score and the first cost). With `beam`, only that many labels a test go on
+    from a stage: good paths, but not all.
     """
     labels = _stem_labels(layers)
     history, total = [labels], 0
     for number, options in enumerate(layers.stages):
         parts = [labels.select(np.zeros(len(labels.score), bool))]
         for part in _expand(layers, labels, number):
-            keep = np.zeros(len(part.score), bool)
-            for bound, threshold in zip(bounds, thresholds, strict=True):
-                keep |= _completed(layers, part, bound, number) >= threshold - MARGIN
-            keep &= _fits(layers, part, cheapest, number)
-            parts.append(part.select(keep))
-            total += int(keep.sum())
-            if total > MAX_LABELS:
+            margins = _margins(layers, part, tests, number)
+            keep = (margins >= -MARGIN).any(axis=0) & _fits(layers, part, cheapest, number)
+            if beam is not None:
+                keep &= _best_of_each(np.where(keep, margins, -np.inf), beam)
+            part = part.select(keep)
+            total += len(part.score)
+            if number + 1 == len(layers.stages):
+                part = part.select(undominated(np.zeros_like(part.width), part.score, part.cost[:1], k))
+            parts.append(part)
+            if sum(len(part.score) for part in parts) > MAX_LABELS:
                 return None, total
         labels = _concatenate(parts)
         if number + 1 < len(layers.stages):
             # Behind a tapped stage the context ends with the width itself, so the node is the context alone.
             node = labels.context if layers.tapped[number] else labels.context * options.shape[1] + labels.width
             labels = labels.select(undominated(node, labels.score, labels.cost, k))
+            if beam is not None:
+                labels = labels.select(_best_of_each(_margins(layers, labels, tests, number), beam))
         history.append(labels)
     return history, total
+
+
+def _margins(layers: Layers, labels: Labels, tests: Sequence[Test], number: int) -> Floats:
+    """By how much the best completion may pass each test, `[tests, L]`."""
+    margins = np.full((len(tests), len(labels.score)), np.inf)
+    for row, test in zip(margins, tests, strict=True):
+        for bound, threshold in zip(test.bounds, test.thresholds, strict=True):
+            np.minimum(row, _completed(layers, labels, bound, number) - threshold, out=row)
+    return margins
+
+
+def _best_of_each(margins: Floats, count: int) -> NDArray[np.bool_]:
+    """The `count` largest of every row, as one mask."""
+    keep = np.zeros(margins.shape[1], bool)
+    if margins.shape[1] <= count:
+        return ~keep
+    for row in margins:
+        keep[np.argpartition(-row, count)[:count]] = True
+    return keep
 
 
 def _stem_labels(layers: Layers) -> Labels:

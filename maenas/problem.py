@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maenas.score import ScoreName
+from maenas.score import ScoreName, ScoreTerms, deepmad_score, effectiveness
 from maenas.space import Genome, SearchSpace
 from maenas.stage_tables import QuantityTables, StageTable, Tables, resolution_stage
 
@@ -25,13 +25,15 @@ class Constraint:
 class Problem:
     """Maximise `objective` over the genomes of `tables.space` within the constraints and `max_depth` per stage.
 
-    `objective` is None for a score that is not additive over stages.
+    `objective` is None for DeepMAD's score, which is not additive over stages; neither is effectiveness, so that
+    `max_effectiveness` is checked on whole architectures.
     """
 
     tables: Tables
     objective: QuantityTables | None
     constraints: tuple[Constraint, ...]
     max_depth: tuple[int, ...]
+    max_effectiveness: float | None = None
 
     @property
     def space(self) -> SearchSpace:
@@ -75,20 +77,59 @@ def make_objective(tables: Tables, score: ScoreName) -> QuantityTables | None:
     return None
 
 
-def evaluate(quantity: QuantityTables, tables: Tables, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Totals of `quantity` for genomes `[P, 1 + 4 S]`, the plain way: `[P]`."""
-    space = tables.space
-    total = quantity.stem[genomes[:, 0]].astype(np.float64)
-    before = genomes[:, 0]
-    for number, (stage, table) in enumerate(zip(space.stages, quantity.stages, strict=True)):
+def score_terms_of(tables: Tables, genomes: NDArray[np.int64]) -> ScoreTerms:
+    """Terms of the scores for genomes `[P, 1 + 4 S]`, from the entropy, layers and flops tables."""
+    space, levels = tables.space, np.array(resolution_stage(tables.space))
+    entropy = _stage_values(tables.quantities["entropy"], tables, genomes) * 1e-9
+    layers = _stage_values(tables.quantities["layers"], tables, genomes)
+    widths = np.stack(
+        [row[genomes[:, column]] for row, column in zip(tables.widths, _width_columns(space), strict=True)]
+    )
+    ends = np.flatnonzero(np.r_[levels[1:] != levels[:-1], True])
+    strides = np.cumprod([2] + [stage.stride for stage in space.stages])[ends]
+    return ScoreTerms(
+        entropy=np.cumsum(entropy, axis=0)[ends].T,
+        layers=np.cumsum(layers, axis=0)[ends].T,
+        log_width=np.log(widths[ends].T),
+        log_area=2 * np.log(tables.input_size / strides),
+        flops=_stage_values(tables.quantities["flops"], tables, genomes).sum(axis=0),
+    )
+
+
+def _width_columns(space: SearchSpace) -> list[int]:
+    return [0, *range(1, 1 + 4 * len(space.stages), 4)]
+
+
+def _stage_values(quantity: QuantityTables, tables: Tables, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Stem and stages apart, `[1 + S, P]`, without neck and head."""
+    rows, before = [quantity.stem[genomes[:, 0]].astype(np.float64)], genomes[:, 0]
+    for number, (stage, table) in enumerate(zip(tables.space.stages, quantity.stages, strict=True)):
         width, kernel, bottleneck, depth = genomes[:, 1 + 4 * number : 5 + 4 * number].T
         more = table.more[width, kernel, bottleneck]
-        total += table.first[before, width, kernel, bottleneck] + (stage.min_depth - 1 + depth) * more
+        rows.append(table.first[before, width, kernel, bottleneck] + (stage.min_depth - 1 + depth) * more)
         before = width
+    return np.stack(rows)
+
+
+def evaluate(quantity: QuantityTables, tables: Tables, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Totals of `quantity` for genomes `[P, 1 + 4 S]`, the plain way: `[P]`."""
+    total = _stage_values(quantity, tables, genomes).sum(axis=0)
     tail = quantity.tail
     if tail.ndim:
-        tail = tail[tuple(genomes[:, 4 * tap - 3] for tap in space.taps)]
+        tail = tail[tuple(genomes[:, 4 * tap - 3] for tap in tables.space.taps)]
     return total + tail
+
+
+def scores_of(problem: Problem, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Objective of genomes `[P, 1 + 4 S]` in steps of 1e-9 (FLOPs in units), whether additive or not."""
+    if problem.objective is not None:
+        return evaluate(problem.objective, problem.tables, genomes)
+    return np.rint(deepmad_score(score_terms_of(problem.tables, genomes)) * 1e9)
+
+
+def effectiveness_of(problem: Problem, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """DeepMAD's rho of genomes `[P, 1 + 4 S]`."""
+    return effectiveness(score_terms_of(problem.tables, genomes))
 
 
 def feasible(problem: Problem, genomes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -102,6 +143,8 @@ def feasible(problem: Problem, genomes: NDArray[np.int64]) -> NDArray[np.bool_]:
         before = width
     for constraint in problem.constraints:
         ok &= evaluate(constraint.tables, problem.tables, genomes) <= constraint.limit
+    if problem.max_effectiveness is not None:
+        ok &= effectiveness_of(problem, genomes) <= problem.max_effectiveness
     return ok
 
 

@@ -16,7 +16,6 @@ import numpy as np
 from maenas.layered import Floats, Layers, Options, Solution, tail_at
 
 MARGIN = 64.0  # integer steps; covers the rounding of a dozen float64 additions of values below 2**53
-DUAL_STEPS = 48  # ellipsoid steps per limit
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def evaluate_bound(layers: Layers, mu: Floats) -> tuple[Bound, list[Floats], lis
     return _dynamic_programme(layers, mu, edges), list(values), list(edges)
 
 
-def _costs_only(layers: Layers) -> Layers:
+def costs_only(layers: Layers) -> Layers:
     """The same graph with every score 0."""
     stages = tuple(replace(options, score=np.zeros_like(options.score)) for options in layers.stages)
     return replace(layers, stem_score=np.zeros_like(layers.stem_score), stages=stages)
@@ -110,26 +109,49 @@ def cheapest_completions(layers: Layers) -> list[Bound]:
 
     Its `value` is what the limit leaves over for the cheapest path: negative if none fits.
     """
-    free = _costs_only(layers)
+    free = costs_only(layers)
     return [evaluate_bound(free, unit)[0] for unit in np.eye(len(layers.limits))]
 
 
-def fix_options(layers: Layers, bounds: Sequence[Bound], thresholds: Sequence[float]) -> Layers:
-    """Without the options through which no path has `score - mu cost` at its threshold, for any of the bounds."""
+@dataclass(frozen=True)
+class Test:
+    """What a path must pass to be kept: `score - mu cost` at least the threshold of every bound."""
+
+    bounds: tuple[Bound, ...]
+    thresholds: tuple[float, ...]
+
+
+def make_test(layers: Layers, bound: Bound, floor: float, factors: Sequence[float]) -> Test:
+    """Test for the paths within the limits whose `score - mu[0] cost[0]` is at least `floor`.
+
+    Any multipliers on the other limits give a valid test, and together they are sharper for partial paths, which have
+    used more or less of those limits than the bound's own multipliers suppose: `factors` of them are taken.
+    """
+    others = np.array([np.r_[bound.mu[:1], factor * bound.mu[1:]] for factor in factors]) if len(bound.mu) > 1 else []
+    bounds = (bound, *(evaluate_bound(layers, mu)[0] for mu in others))
+    return Test(bounds, tuple(floor - float(b.mu[1:] @ layers.limits[1:]) for b in bounds))
+
+
+def fix_options(layers: Layers, tests: Sequence[Test]) -> Layers:
+    """Without the options that no path through them can pass any of the tests with."""
     stages = []
     for number, options in enumerate(layers.stages):
         keep = np.zeros(len(options.score), bool)
-        for bound, threshold in zip(bounds, thresholds, strict=True):
-            through = edge_completion(layers, bound, number).reshape(-1)[options.edge]
-            keep |= options.score - bound.mu @ options.cost + through >= threshold - MARGIN
+        for test in tests:
+            passed = np.ones(len(options.score), bool)
+            for bound, threshold in zip(test.bounds, test.thresholds, strict=True):
+                through = edge_completion(layers, bound, number).reshape(-1)[options.edge]
+                passed &= options.score - bound.mu @ options.cost + through >= threshold - MARGIN
+            keep |= passed
         stages.append(options.select(keep))
     return replace(layers, stages=tuple(stages))
 
 
-def minimise_bound(layers: Layers) -> tuple[Bound, list[Solution]]:
+def minimise_bound(layers: Layers, steps: int) -> tuple[Bound, list[Solution]]:
     """The tightest bound found, and the paths met on the way (feasible or not).
 
-    Central-cut ellipsoid method in units of `_multiplier_scale`; with one limit that is bisection.
+    Central-cut ellipsoid method in units of `_multiplier_scale`, `steps` for each limit; with one limit that is
+    bisection.
     """
     count = len(layers.limits)
     if count == 0:
@@ -139,7 +161,7 @@ def minimise_bound(layers: Layers) -> tuple[Bound, list[Solution]]:
     center, matrix = np.full(count, 0.5), np.eye(count) * count / 4
     best: Bound | None = None
     paths: list[Solution] = []
-    for _ in range(DUAL_STEPS * count):
+    for _ in range(steps * count):
         if (center < 0).any():
             gradient = -np.eye(count)[int(center.argmin())]
             norm = np.sqrt(gradient @ matrix @ gradient)
@@ -164,7 +186,7 @@ def minimise_bound(layers: Layers) -> tuple[Bound, list[Solution]]:
 
 def _multiplier_scale(layers: Layers) -> Floats:
     """Upper end of each multiplier's range: score to gain over the slack of a cheap architecture."""
-    cheap = _costs_only(layers)
+    cheap = costs_only(layers)
     bound, values, edges = evaluate_bound(cheap, 1 / np.maximum(layers.limits, 1))
     path = best_path(cheap, bound, values, edges)
     slack = np.maximum(layers.limits - np.array(path.cost), 1e-3 * np.maximum(layers.limits, 1))

@@ -6,7 +6,7 @@ stage (`GENES`). Populations are integer arrays `[P, 1 + 4 S]`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -26,6 +26,7 @@ from maenas.spec import (
     Activation,
     BackboneSpec,
     Block,
+    InputSpec,
     StageSpec,
     StemSpec,
 )
@@ -155,7 +156,10 @@ class SearchSpace:
         _require(self.schema == SCHEMA, f"schema is {self.schema!r}; this version reads {SCHEMA!r}")
         get_neck_preset(self.neck)
         low, high = self.bottleneck_ratio
-        _require(0 < low <= high, f"bottleneck_ratio {[low, high]} must rise from above 0")
+        _require(
+            0 < low <= high <= MAX_CHANNELS,
+            f"bottleneck_ratio {[low, high]} must rise from above 0 to at most {MAX_CHANNELS}",
+        )
         _require(all(weight >= 0 for weight in self.score_weights), "score_weights must not be negative")
         _require(0 < len(self.stages) <= 16, f"{len(self.stages)} stages; a space has 1 to 16")
         strides = np.cumprod([2] + [stage.stride for stage in self.stages])[1:]
@@ -167,7 +171,26 @@ class SearchSpace:
             f"taps {list(self.taps)} must be stages at strides 8, 16 and 32; the stages are at {strides.tolist()}",
         )
         _require(self.taps[-1] == len(self.stages), "the last tap must be the last stage")
-        self.spec_of(self.smallest)  # the specs' own rules: multiples of 8, kernels, chaining
+        self._require_valid_choices()
+
+    def _require_valid_choices(self) -> None:
+        """The specs' own rules (multiples of 8 or 16, kernels, chaining) for the smallest backbone and every choice."""
+        InputSpec(self.input_size, self.input_size)
+        for width in self.stem.width.values:
+            StemSpec(self.stem.kind, width, self.stem.kernel)
+        smallest = self.spec_of(self.smallest)
+        for number, (stage, space) in enumerate(zip(smallest.stages, self.stages, strict=True), start=1):
+            choices = {
+                "out_channels": space.width.values,
+                "bottleneck": space.bottleneck.values,
+                "kernel": space.kernels,
+            }
+            for name, values in choices.items():
+                for value in values:
+                    try:
+                        replace(stage, **{name: value})
+                    except MaenasError as error:
+                        raise MaenasError(f"stage {number}: {error}") from error
 
     @cached_property
     def choices(self) -> tuple[tuple[int, ...], ...]:
@@ -201,7 +224,8 @@ class SearchSpace:
             fits = self.bottleneck_fits(out[:, None], btn[None, :])
             _require(
                 bool(fits.any()),
-                f"stage {number} has no valid choice: no width >= {width} with a bottleneck within {list(self.bottleneck_ratio)} of it",
+                f"stage {number} has no valid choice: "
+                f"no width >= {width} with a bottleneck within {list(self.bottleneck_ratio)} of it",
             )
             first = int(fits.any(axis=1).argmax())
             width = int(out[first])
@@ -260,7 +284,8 @@ class SearchSpace:
                 reasons.append(f"stage {number}: width shrinks from {stage.in_channels} to {stage.out_channels}")
             if not self.bottleneck_fits(out, btn):
                 reasons.append(
-                    f"stage {number}: bottleneck {stage.bottleneck} is not within {list(self.bottleneck_ratio)} of {stage.out_channels}"
+                    f"stage {number}: bottleneck {stage.bottleneck} is not within "
+                    f"{list(self.bottleneck_ratio)} of {stage.out_channels}"
                 )
         return reasons
 
@@ -268,7 +293,7 @@ class SearchSpace:
     def size(self) -> int:
         """Number of architectures within the stages' own limits (the layer and effectiveness bounds aside)."""
         ways = {width: 1 for width in self.stem.width.values}
-        for number, stage in enumerate(self.stages):
+        for stage in self.stages:
             outs, btns = np.array(stage.width.values), np.array(stage.bottleneck.values)
             inner = self.bottleneck_fits(outs[:, None], btns[None, :]).sum(axis=1)
             per_width = [int(n) * len(stage.kernels) * (stage.max_depth - stage.min_depth + 1) for n in inner]

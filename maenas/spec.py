@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,11 @@ class InputSpec:
                 f"input {name} is {side}; it must be a positive multiple of {OUTPUT_STRIDES[-1]}, at most {MAX_INPUT}",
             )
         low, high = self.value_range
-        _require(low < high, f"value_range is {list(self.value_range)}; the first number must be the smaller")
+        _require(
+            -math.inf < low < high < math.inf,
+            f"value_range is {list(self.value_range)}; the first number must be the smaller, both finite",
+        )
+        object.__setattr__(self, "value_range", (_canonical(low), _canonical(high)))
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,7 @@ class NeckSpec:
             _require_channels("neck out_channels", channels)
         _require(1 <= self.depth <= MAX_DEPTH, f"neck depth is {self.depth}; it must be 1 to {MAX_DEPTH}")
         _require(0.25 <= self.hidden_ratio <= 16, f"hidden_ratio is {self.hidden_ratio}; it must be 0.25 to 16")
+        object.__setattr__(self, "hidden_ratio", _canonical(self.hidden_ratio))
 
 
 @dataclass(frozen=True)
@@ -216,6 +222,11 @@ class SpecFile:
 
 def _require_kernel(name: str, value: int) -> None:
     _require(value in (1, 3, 5, 7), f"{name} is {value}; it must be 1, 3, 5 or 7")
+
+
+def _canonical(value: float) -> float:
+    """The same text, and so the same id, for numbers that are equal: 1 is written 1.0 and -0.0 is 0.0."""
+    return float(value) + 0.0
 
 
 def spec_to_json(spec: DetectorSpec, name: str, provenance: Mapping[str, Any] | None = None) -> str:

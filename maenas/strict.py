@@ -83,7 +83,8 @@ def parse_yaml(text: str, type_: type[T], *, where: str) -> T:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
-        raise MaenasError(f"{_place(where, line)}: not valid YAML: {error.problem or error.context}") from error
+        problem = _one_line(str(error.problem or error.context))
+        raise MaenasError(f"{_place(where, line)}: not valid YAML: {problem}") from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise MaenasError(f"{where}:{line}: not valid YAML: {error.reason}") from error
@@ -307,7 +308,7 @@ def _validate(text: str, data: Any, type_: type[T], *, where: str, lines: Callab
     except ValidationError as error:
         problems = [_problem(detail, data, type_) for detail in error.errors(include_url=False)]
         numbers = lines()
-        messages = dict.fromkeys(f"{_place(where, _line(path, numbers))}: {text}" for path, text in problems)
+        messages = dict.fromkeys(f"{_place(where, _line(path, numbers))}: {_one_line(text)}" for path, text in problems)
         shown = list(messages)[:_MAX_PROBLEMS]
         if len(messages) > len(shown):
             shown.append(f"... and {len(messages) - len(shown)} more")
@@ -401,6 +402,12 @@ def _line(path: Path, lines: dict[Path, int]) -> int | None:
 
 def _place(where: str, line: int | None) -> str:
     return where if line is None else f"{where}:{line}"
+
+
+def _one_line(message: str) -> str:
+    """A message that may quote the document at length or with control characters, fit for a terminal."""
+    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in message)
+    return text if len(text) <= 400 else f"{text[:200]} ... {text[-195:]}"  # what to do stands at the end
 
 
 def _shown(value: Any) -> str:

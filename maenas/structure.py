@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import math
+import warnings
 from typing import Any, Literal
 
 from maenas.errors import MaenasError
@@ -41,7 +42,7 @@ def parse_structure(
     entries = _parse_entries(text, where)
     stem, *rest = entries
     if stem["class"] not in _STEM_CLASSES:
-        raise MaenasError(f"{where}: entry 0 is {stem['class']!r}; a structure begins with {_STEM_CLASSES[0]!r}")
+        raise MaenasError(f"{where}: entry 0 is {_shown(stem['class'])}; a structure begins with {_STEM_CLASSES[0]!r}")
     if not rest:
         raise MaenasError(f"{where}: there is no stage after the stem")
     stages = [_stage(entry, position, family, where) for position, entry in enumerate(rest, start=1)]
@@ -55,8 +56,9 @@ def parse_structure(
         if wanted not in strides:
             raise MaenasError(f"{where}: no stage ends at stride {wanted}; the stages end at {strides}")
         taps.append(len(strides) - strides[::-1].index(wanted))
-    stem_spec = StemSpec("focus" if focus else "conv", _integer(stem, "out", 0, where), _integer(stem, "k", 0, where))
+    width, kernel = _integer(stem, "out", 0, where), _integer(stem, "k", 0, where)
     try:
+        stem_spec = StemSpec("focus" if focus else "conv", width, kernel)
         return BackboneSpec(stem_spec, tuple(stages), act, (taps[0], taps[1], taps[2]))
     except MaenasError as error:
         raise MaenasError(f"{where}: {error}") from None
@@ -101,7 +103,8 @@ def _parse_entries(text: str, where: str) -> list[dict[str, Any]]:
     if len(text) > MAX_TEXT:
         raise MaenasError(f"{where}: {len(text)} characters; a structure has at most {MAX_TEXT}")
     try:
-        value = ast.literal_eval(text.strip())
+        with warnings.catch_warnings(action="ignore"):  # the compiler's remarks, for example on "\\d"
+            value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise MaenasError(f"{where}{line}: not a list of {{'class': ..., 'in': ..., 'out': ...}} entries") from None
@@ -112,7 +115,9 @@ def _parse_entries(text: str, where: str) -> list[dict[str, Any]]:
     for number, entry in enumerate(value):
         unknown = [key for key in entry if key not in _KEYS | _IGNORED_KEYS]
         if unknown:
-            raise MaenasError(f"{where}: entry {number} has the unknown key {unknown[0]!r}; known: {sorted(_KEYS)}")
+            raise MaenasError(
+                f"{where}: entry {number} has the unknown key {_shown(unknown[0])}; known: {sorted(_KEYS)}"
+            )
         if not isinstance(entry.get("class"), str):
             raise MaenasError(f"{where}: entry {number} has no 'class'")
     return value
@@ -121,21 +126,32 @@ def _parse_entries(text: str, where: str) -> list[dict[str, Any]]:
 def _integer(entry: dict[str, Any], key: str, number: int, where: str) -> int:
     value = entry.get(key)
     if type(value) is not int:
-        raise MaenasError(f"{where}: entry {number} needs an integer {key!r}, not {value!r}")
+        raise MaenasError(f"{where}: entry {number} needs an integer {key!r}, not {_shown(value)}")
+    if abs(value) > MAX_TEXT:  # Python refuses to write, and so to report, integers of thousands of digits
+        raise MaenasError(f"{where}: entry {number}: {key!r} is too large a number")
     return value
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, str | bool | float | None):
+        return type(value).__name__
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _stage(entry: dict[str, Any], position: int, family: Family, where: str) -> StageSpec:
     name = entry["class"].removeprefix("SuperRes").removeprefix("Conv")
     if not entry["class"].startswith("SuperRes") or name not in _BLOCK_NAMES:
         known = ", ".join(f"SuperResConv{known}" for known in _BLOCK_NAMES)
-        raise MaenasError(f"{where}: entry {position} has the unknown class {entry['class']!r}; known: {known}")
+        raise MaenasError(f"{where}: entry {position} has the unknown class {_shown(entry['class'])}; known: {known}")
     block = _BLOCK_NAMES[name]
     cin, out, k, s, depth, btn = (_integer(entry, key, position, where) for key in ("in", "out", "k", "s", "L", "btn"))
     if family == "mob" and block == "k1kx":
-        block, k, btn = "k1dwk1", MOBILE_KERNEL, mobile_hidden(out, position) if out > 0 else btn
+        block, k, btn = "k1dwk1", MOBILE_KERNEL, mobile_hidden(out, position)
     if family == "csp" and block != "kxkx":
-        raise MaenasError(f"{where}: entry {position} is {entry['class']!r}; a csp backbone is made of KXKX entries")
+        raise MaenasError(
+            f"{where}: entry {position} is {_shown(entry['class'])}; a csp backbone is made of KXKX entries"
+        )
     try:
         return StageSpec(block, cin, out, btn, k, s, depth)
     except MaenasError as error:

@@ -75,7 +75,16 @@ def import_published(path: str | Path) -> Published:
     """Published latencies of the collected file at `path`. Raises `MaenasError`."""
     source = parse_json(read_text(path, what="collected latencies"), _Collected, where=str(path))
     setups = tuple(
-        PublishedSetup(s.setup, s.device, s.runtime, s.precision, s.batch, s.nms_included, "input 640x640", s.source)
+        PublishedSetup(
+            s.setup,
+            s.device,
+            s.runtime.replace("tensorrt", "TensorRT"),
+            s.precision,
+            s.batch,
+            s.nms_included,
+            "input 640x640",
+            s.source,
+        )
         for s in source.setups
     )
     networks: dict[str, PublishedNetwork] = {}

@@ -10,8 +10,12 @@ However few tiles there are, each walks through K step by step: that chain has a
 The shape of this model was chosen on measured V100 kernels (docs/latency.md); only the numbers in `Constants` are
 fitted to whole networks.
 
-Widths may be integer arrays that broadcast (see `lowering`). Arithmetic, memory and launch do not depend on the
-fitted constants except by a factor, so that `kernel_work` is computed once and `work_seconds` is cheap.
+Data movements (pool, resize, space-to-depth, copies, box decoding) pay memory and launch. A concat of several tensors
+is free: the runtime lets its producers write in place. Activations and residual adds ride in the epilogue; a residual
+costs its bytes.
+
+Widths may be integer arrays that broadcast (see `lowering`). The constants only scale the terms, so `kernel_work` is
+computed once and `work_seconds` is cheap.
 """
 
 from __future__ import annotations
@@ -97,15 +101,18 @@ def kernel_work(kernel: Kernel, *, device: Device, precision: Precision, batch: 
     memory = _bytes(kernel, precision, batch) / (device.memory_bandwidth_gbs.value * 1e9)
     if kernel.op != "conv":
         return KernelWork(0.0, 0.0, memory, 1)
-    clock = device.boost_clock_mhz.value * 1e6
+    depthwise = (np.asarray(kernel.groups) > 1) & (np.asarray(kernel.in_channels) == kernel.groups)
+    light: Any = 0.0
+    if depthwise.any():
+        flops = batch * _as_float(kernel_flops(kernel))
+        light = flops / (device.fp32_tflops.value * 1e12 * DEPTHWISE_SHARE)
+        if depthwise.all():
+            return KernelWork(light, 0.0, memory, 1)
     depth = _as_float(kernel.in_channels // kernel.groups) * kernel.kernel**2 + EXTRA_DEPTH
     dense = depth * _wave_area(kernel, int(device.sm_count.value), batch) * (2 * device.sm_count.value / peak)
-    serial = depth / clock
-    depthwise = (np.asarray(kernel.groups) > 1) & (np.asarray(kernel.in_channels) == kernel.groups)
+    serial = depth / (device.boost_clock_mhz.value * 1e6)
     if not depthwise.any():
         return KernelWork(dense, serial, memory, 1)
-    flops = batch * _as_float(kernel_flops(kernel))
-    light = flops / (device.fp32_tflops.value * 1e12 * DEPTHWISE_SHARE)
     return KernelWork(np.where(depthwise, light, dense), np.where(depthwise, 0.0, serial), memory, 1)
 
 

@@ -46,6 +46,7 @@ POINTWISE = ("Add", "Sub", "Mul", "Div", "Exp", "Sqrt", "Pow", "Max", "Min", "Ne
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean")
 FOLDED = ("Constant", "ConstantOfShape", "Shape", "Range")
 LAYERS = ("Conv", "Concat", "Resize", "Upsample", "SpaceToDepth", "Transpose", "Softmax", "MatMul", "Gemm")
+MAX_SIDE = 1 << 24  # more is not a size
 SUPPORTED = tuple(sorted({*ACTIVATIONS, *VIEWS, *POINTWISE, *POOLS, *FOLDED, *LAYERS}))
 
 
@@ -180,14 +181,12 @@ class _Fuser:
 
     def planes(self, node: Node, shape: Shape) -> tuple[int, int, int]:
         """`[1, C, ...]` as (C, H, W); further axes are folded into H."""
-        if not shape or min(shape) <= 0:
-            raise self.fail(node, "its shape is not static; export with fixed input sizes")
-        if shape[0] != 1:
-            raise self.fail(node, f"shape {list(shape)} has batch {shape[0]}; export with batch 1")
-        rest = shape[1:] or (1,)
-        if len(rest) == 1:
-            return rest[0], 1, 1
-        return (rest[0], math.prod(rest[1:-1]), rest[-1]) if len(rest) > 2 else (rest[0], rest[1], 1)
+        if not shape or shape[0] != 1:
+            raise self.fail(node, f"shape {list(shape)}; the first axis must be a batch of 1: export with batch 1")
+        rest = list(shape[1:]) or [1]
+        if len(rest) < 3:
+            return rest[0], rest[-1] if len(rest) > 1 else 1, 1
+        return rest[0], math.prod(rest[1:-1]), rest[-1]
 
     def write(self, tensor: TensorId, kernel: int, shape: Shape, half_of: TensorId | None = None) -> None:
         self.values[tensor] = _Value(kernel, shape, half_of)
@@ -208,7 +207,30 @@ def fuse(graph: NodeGraph) -> tuple[Kernel, ...]:
     return tuple(f.kernels)
 
 
+def _check(f: _Fuser, node: Node) -> None:
+    """Refuse a node whose parts are missing, so that the rest can count on them."""
+    least = 2 if node.op in ("Conv", "MatMul", "Gemm") else 1
+    if len(node.inputs) < least or not node.outputs:
+        raise f.fail(node, f"it has {len(node.inputs)} inputs and {len(node.outputs)} outputs; too few")
+    if node.op in ("MatMul", "Gemm") and any(len(shape) < 2 for _, shape in (*node.inputs[:2], node.outputs[0])):
+        raise f.fail(node, "only matrices of rank 2 or more can be multiplied")
+    for _, shape in (*f.live(node), *node.outputs):
+        if any(not 0 < side < MAX_SIDE for side in shape):
+            raise f.fail(node, f"shape {list(shape)} is not static; export with fixed input sizes")
+
+
+def _numbers(f: _Fuser, node: Node, name: str, default: list[int]) -> list[int]:
+    """Attribute `name`, positive integers as many as in `default`."""
+    found = node.attributes.get(name, default)
+    found = [found] if isinstance(found, int) else found
+    valid = isinstance(found, (list, tuple)) and all(isinstance(n, int) and 0 < n < MAX_SIDE for n in found)
+    if not valid or len(found) != len(default):
+        raise f.fail(node, f"{name} is {found!r:.60}; {len(default)} positive integers are expected")
+    return list(found)
+
+
 def _walk(f: _Fuser, node: Node) -> None:
+    _check(f, node)
     if node.op == "Conv":
         _conv(f, node)
     elif node.op in ("MatMul", "Gemm"):
@@ -227,12 +249,22 @@ def _conv(f: _Fuser, node: Node) -> None:
     (source, shape), (_, weight) = node.inputs[0], node.inputs[1]
     if len(weight) != 4 or weight[2] != weight[3]:
         raise f.fail(node, f"weights of shape {list(weight)}; only square two-dimensional kernels are supported")
-    strides = list(node.attributes.get("strides", [1, 1]))
+    strides = _numbers(f, node, "strides", [1, 1])
     if strides[0] != strides[1]:
         raise f.fail(node, f"strides {strides}; they must be equal")
-    groups = int(node.attributes.get("group", 1))
-    shapes = (shape, node.outputs[0][1])
-    index = f.emit(node, "conv", [source], shapes, kernel=weight[2], stride=int(strides[0]), groups=groups)
+    (groups,) = _numbers(f, node, "group", [1])
+    out = node.outputs[0][1]
+    if (
+        source not in f.values
+        or len(shape) != 4
+        or len(out) != 4
+        or shape[1] != weight[1] * groups
+        or weight[0] != out[1]
+    ):
+        raise f.fail(node, f"{list(shape)} by {list(weight)} in {groups} groups is not a convolution to {list(out)}")
+    if shape[1] % groups or out[1] % groups:
+        raise f.fail(node, f"{groups} groups do not divide {shape[1]} and {out[1]} channels")
+    index = f.emit(node, "conv", [source], (shape, out), kernel=weight[2], stride=strides[0], groups=groups)
     _absorb(f, index, node.outputs[0])
 
 
@@ -347,8 +379,6 @@ def _movement(f: _Fuser, node: Node) -> None:
     if node.op in POOLS:
         op = "maxpool"
         if "kernel_shape" in node.attributes:
-            fields = {
-                "kernel": int(node.attributes["kernel_shape"][0]),
-                "stride": int(list(node.attributes.get("strides", [1]))[0]),
-            }
+            kernel, stride = (_numbers(f, node, name, [1, 1])[0] for name in ("kernel_shape", "strides"))
+            fields = {"kernel": kernel, "stride": stride}
     f.write(out, f.emit(node, op or "resize", [source], (shape, out_shape), **fields), out_shape)

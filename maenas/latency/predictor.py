@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-
 from maenas.cost import PRECISION_BYTES
 from maenas.errors import MaenasError
 from maenas.latency.device import Device, Precision, get_device

@@ -43,8 +43,8 @@ class CalibrationRecord:
             raise MaenasError("tied_to names a table exactly when some constants are tied")
         if len(self.scored) < 2:
             raise MaenasError("a calibration has at least two scored networks")
-        if any(min(r.measured_ms, r.fitted_ms, r.left_out_ms) <= 0 for r in self.residuals):
-            raise MaenasError("every latency must be more than zero")
+        if any(not 1e-4 <= ms <= 1e7 for r in self.residuals for ms in (r.measured_ms, r.fitted_ms, r.left_out_ms)):
+            raise MaenasError("every latency must be 1e-4 to 1e7 ms")
 
     @property
     def scored(self) -> tuple[Residual, ...]:

@@ -1,0 +1,1 @@
+"""Results for people: text now, HTML pages later."""

@@ -1,0 +1,176 @@
+"""Results as plain text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from maenas.cost import total_cost
+from maenas.depth_bound import PUBLISHED_LAYERS, in_scope, published_spec
+from maenas.latency.predictor import Prediction, Predictor, predict
+from maenas.lowering import Kernel, lower
+from maenas.presets import get_neck_preset
+from maenas.score import mae_score, score_terms
+from maenas.search import Candidate, SearchResult, Setup
+from maenas.spec import BackboneSpec, DetectorSpec
+from maenas.units import format_bytes, format_count, format_latency
+
+WIDTH = 11
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as aligned text: the first column to the left, the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        first, *others = (
+            cell.ljust(width) if number == 0 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *others]).rstrip())
+    return "\n".join(lines)
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<{WIDTH}}{text}"
+
+
+def format_setup(setup: Setup) -> str:
+    """What is about to be searched, under which limits."""
+    request, space, depths = setup.request, setup.space, setup.depths
+    counted = "backbone + neck + head" if request.scope == "detector" else "backbone only"
+    lines = [_line("space", f"{space.name}: {space.description} ({space.size:.2e} architectures)")]
+    lines += [_line("device", predictor.description) for predictor in setup.predictors]
+    limits = [f"latency {format_latency(s)} on {d}" for d, s in zip(request.devices, request.latency_s, strict=False)]
+    if request.max_params is not None:
+        limits.append(f"{format_count(request.max_params)} parameters")
+    if request.max_flops is not None:
+        limits.append(f"{format_count(request.max_flops)} FLOPs")
+    if request.max_activation_bytes is not None:
+        limits.append(f"{format_bytes(request.max_activation_bytes)} of activations")
+    lines.append(_line("budget", f"{', '.join(limits) or 'layers only'}; {counted}, NMS not included"))
+    size = f"{setup.input_size}x{setup.input_size}, {request.num_classes} classes"
+    lines.append(_line("detector", f"{size}; neck {space.neck!r}: {get_neck_preset(space.neck).description}"))
+    bounds = [f"at most {depths.max_layers} layers"] if depths.max_layers is not None else []
+    bounds.append(f"{'/'.join(map(str, setup.problem.max_depth))} units per stage")
+    if depths.max_effectiveness is not None:
+        bounds.append(f"effectiveness up to {depths.max_effectiveness:g}")
+    lines.append(_line("depth", f"{', '.join(bounds)}; {depths.reason}"))
+    return "\n".join(lines)
+
+
+def format_result(result: SearchResult) -> str:
+    """The winner, how much of each budget it uses, and how good it could have been."""
+    setup, winner = result.setup, result.candidates[0]
+    lines = [_network_table(winner, setup.predictors), ""]
+    score = f"{winner.score:.4f}" if setup.request.score != "flops" else f"{format_count(winner.score)} FLOPs"
+    lines.append(_line("score", f"{setup.request.score} {score}; effectiveness {winner.effectiveness:.4f}"))
+    lines.append(_line("optimum", _optimality(result)))
+    for budget in result.budgets:
+        lines.append(_line("uses", f"{budget.name}: {budget.text}"))
+    for predictor, prediction in zip(setup.predictors, winner.predictions, strict=True):
+        lines.append(_line("latency", format_prediction(predictor, prediction)))
+    reached = ", ".join(result.on_bound) or "no limit on depth"
+    lines.append(_line("sits on", reached))
+    lines += _compared(setup)
+    return "\n".join(lines)
+
+
+def format_prediction(predictor: Predictor, prediction: Prediction) -> str:
+    """One modelled latency with its interval and what it is worth."""
+    kind = "90 % interval" if predictor.calibrated else "a guess at the range"
+    return (
+        f"{format_latency(prediction.seconds)} modelled on {predictor.device.name} "
+        f"({kind} {format_latency(prediction.low)} to {format_latency(prediction.high)})"
+    )
+
+
+def _optimality(result: SearchResult) -> str:
+    if result.gap is None:
+        return "unknown: this score is not additive over stages, so that only evolution can search it"
+    if not result.proven:
+        return f"within {result.gap:.3%} of an upper bound; the proof was given up as too large"
+    if result.gap == 0:
+        return "proven: no architecture of the space scores higher within these limits (gap 0)"
+    return f"{result.gap:.4%} below the proven optimum {result.optimum:.4f}; --solver exact writes that one"
+
+
+def _network_table(winner: Candidate, predictors: Sequence[Predictor]) -> str:
+    kernels = lower(winner.spec)
+    groups = _groups(winner.spec.backbone, kernels)
+    header = ["part", "out", "btn", "k", "s", "units", "params", "GFLOPs", *(f"ms {p.device.id}" for p in predictors)]
+    rows = [header]
+    for label, shape, members in groups:
+        cost = total_cost(members)
+        seconds = [sum(float(p.kernel_seconds(k)) for k in members) for p in predictors]
+        costs = [format_count(cost.params), f"{cost.flops / 1e9:.2f}", *(f"{s * 1e3:.3f}" for s in seconds)]
+        rows.append([label, *shape, *costs])
+    cost = total_cost(kernels)
+    totals = [predict(kernels, predictor).seconds for predictor in predictors]
+    sums = [format_count(cost.params), f"{cost.flops / 1e9:.2f}", *(f"{s * 1e3:.3f}" for s in totals)]
+    return columns([*rows, ["detector", "", "", "", "", "", *sums]])
+
+
+def _groups(backbone: BackboneSpec, kernels: Sequence[Kernel]) -> list[tuple[str, list[str], list[Kernel]]]:
+    stem = backbone.stem
+    groups = [(f"stem {stem.kind}", [str(stem.out_channels), "", str(stem.kernel), "2", ""], 0)]
+    for number, stage in enumerate(backbone.stages, start=1):
+        shape = [stage.out_channels, stage.bottleneck, stage.kernel, stage.stride, stage.depth]
+        groups.append((f"stage {number} {stage.block}", [str(value) for value in shape], number))
+    rows = [(label, shape, [k for k in kernels if k.stage == number]) for label, shape, number in groups]
+    for part in ("neck", "head"):
+        rows.append((part, [""] * 5, [k for k in kernels if k.name.startswith(f"{part}.")]))
+    return rows
+
+
+def _compared(setup: Setup) -> list[str]:
+    """Published backbones of this space, under the same model."""
+    if setup.request.score != "mae":
+        return []
+    lines = []
+    for name, _ in PUBLISHED_LAYERS:
+        spec = published_spec(name)
+        if setup.space.contains(spec.backbone) and setup.input_size == spec.input.height:
+            kernels = [kernel for kernel in lower(spec) if in_scope(kernel, setup.request.scope)]
+            score = float(mae_score(score_terms(kernels), setup.space.score_weights))
+            times = ", ".join(
+                f"{format_latency(predict(kernels, p).seconds)} on {p.device.id}" for p in setup.predictors
+            )
+            lines.append(_line("compare", f"published {name}: mae {score:.4f}, {times} (modelled alike)"))
+    return lines
+
+
+def format_network(name: str, spec: DetectorSpec, predictor: Predictor, *, layers: bool) -> str:
+    """Predicted latency of a detector: by part, and by kernel with `layers`."""
+    kernels = lower(spec)
+    prediction = predict(kernels, predictor)
+    cost = total_cost(kernels)
+    lines = [
+        _line("spec", f"{name} (id {spec.id}), {spec.input.height}x{spec.input.width}"),
+        _line("device", predictor.description),
+        _line(
+            "cost", f"{format_count(cost.params)} parameters, {format_count(cost.flops)} FLOPs, {cost.layers} layers"
+        ),
+        _line("latency", format_prediction(predictor, prediction)),
+        "",
+    ]
+    rows = [["part", "ms modelled", "share"]]
+    for part, seconds in prediction.parts.items():
+        rows.append([part, f"{seconds * 1e3:.4f}", f"{seconds / prediction.seconds:.1%}"])
+    if predictor.network_seconds:
+        rows.append(["per network", f"{predictor.network_seconds * 1e3:.4f}", ""])
+    lines.append(columns([*rows, ["detector", f"{prediction.seconds * 1e3:.4f}", "100.0%"]]))
+    if layers:
+        lines += ["", _kernel_table(kernels, prediction)]
+    return "\n".join(lines)
+
+
+def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:
+    rows = [["kernel", "op", "in", "out", "k", "s", "size", "MFLOPs", "us modelled", "share"]]
+    for kernel, seconds in zip(kernels, prediction.kernel_seconds, strict=True):
+        op = "dwconv" if kernel.op == "conv" and kernel.groups > 1 else kernel.op
+        shape = [kernel.in_channels, kernel.out_channels, kernel.kernel, kernel.stride]
+        size = f"{kernel.out_height}x{kernel.out_width}"
+        flops = f"{total_cost([kernel]).flops / 1e6:.1f}"
+        share = f"{seconds / prediction.seconds:.1%}"
+        rows.append([kernel.name, op, *map(str, shape), size, flops, f"{seconds * 1e6:.2f}", share])
+    return columns(rows)

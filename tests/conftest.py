@@ -1,0 +1,81 @@
+"""What several test files share: golden numbers, and what `st.from_type(DetectorSpec)` and the like draw."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from maenas.spec import BLOCKS, BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
+
+TESTS = Path(__file__).resolve().parent
+# Too large for the repository; tests/golden holds a part of it.
+SHARED_GOLDEN = TESTS.parents[1] / "shared" / "golden"
+
+Golden = Callable[[str], Any]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    """Golden numbers of the repository, by file name."""
+    return lambda name: json.loads((TESTS / "golden" / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def shared_golden() -> Golden:
+    """All golden numbers, by file name; skips where that folder is not at hand."""
+    if not SHARED_GOLDEN.is_dir():
+        pytest.skip(f"the whole set of golden numbers is not here ({SHARED_GOLDEN})")
+    return lambda name: json.loads((SHARED_GOLDEN / name).read_text(encoding="utf-8"))
+
+
+def widths(most: int = 64, step: int = 8) -> st.SearchStrategy[int]:
+    return st.integers(1, most // step).map(lambda n: n * step)
+
+
+@st.composite
+def backbones(draw: st.DrawFn) -> BackboneSpec:
+    """One block throughout or a mixture; stages of stride 1 anywhere; all kernel sizes."""
+    blocks = draw(st.sampled_from(BLOCKS).map(lambda block: (block,)) | st.just(BLOCKS))
+    at_stride_1 = [block for block in blocks if block != "csp"]
+    strides: list[int] = []
+    ends = []  # the stages at each of the strides 2, 4, 8, 16, 32
+    for level in range(5):
+        more = draw(st.integers(0, 1)) if at_stride_1 else 0
+        new = ([2] if level else []) + [1] * more
+        ends.append(range(len(strides) + 1, len(strides) + len(new) + 1))
+        strides += new
+    stem = StemSpec(draw(st.sampled_from(["focus", "conv"])), draw(widths(32)), draw(st.sampled_from([1, 3, 5, 7])))
+    stages, width = [], stem.out_channels
+    for stride in strides:
+        block = draw(st.sampled_from(blocks if stride == 2 else at_stride_1))
+        out = draw(widths(step=16 if block == "csp" else 8) | st.just(width if block != "csp" else 16))
+        kernel, depth = draw(st.sampled_from([1, 3, 5, 7])), draw(st.integers(1, 3))
+        stages.append(StageSpec(block, width, out, draw(widths()), kernel, stride, depth))
+        width = out
+    taps = (draw(st.sampled_from(ends[2])), draw(st.sampled_from(ends[3])), len(stages))
+    return BackboneSpec(stem, tuple(stages), draw(st.sampled_from(["relu", "silu"])), taps, draw(st.booleans()))
+
+
+inputs = st.builds(
+    InputSpec,
+    height=st.integers(1, 10).map(lambda n: 32 * n),
+    width=st.integers(1, 10).map(lambda n: 32 * n),
+    value_range=st.tuples(st.floats(-300, 0), st.floats(0, 300, exclude_min=True)),
+)
+necks = st.builds(
+    NeckSpec,
+    out_channels=st.tuples(widths(), widths(), widths()),
+    depth=st.integers(1, 3),
+    hidden_ratio=st.floats(0.25, 4),
+)
+heads = st.builds(
+    HeadSpec, num_classes=st.integers(1, 100), reg_max=st.integers(1, 20), kernel=st.sampled_from([1, 3, 5, 7])
+)
+
+st.register_type_strategy(BackboneSpec, backbones())
+st.register_type_strategy(
+    DetectorSpec, st.builds(DetectorSpec, input=inputs, backbone=backbones(), neck=necks, head=heads)
+)
