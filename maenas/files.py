@@ -5,6 +5,7 @@ import difflib
 import errno
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +57,16 @@ def read_text(path: str | os.PathLike[str], *, what: str, max_bytes: int = MAX_T
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise MaenasError(f"{what} {path}:{line}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def ensure_folder(path: Path) -> None:
+    """Make `path` and its parents, and see that a file can be written there; raises `MaenasError`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise MaenasError(f"cannot write into {path}: {_reason(error)}") from error
 
 
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:

@@ -147,8 +147,8 @@ def set_labels(
     """Labels behind the stem and every stage, and how many were made; None beyond `MAX_LABELS`.
 
     A label survives if some completion may pass one of the tests, some completion fits, and fewer than k labels at
-    its node dominate it (behind the last stage: in score and the first cost). With `beam`, only that many labels a test go on
-    from a stage: good paths, but not all.
+    its node dominate it (behind the last stage: in score and the first cost). With `beam`, only that many labels a
+    test go on from a stage: good paths, but not all.
     """
     labels = _stem_labels(layers)
     history, total = [labels], 0

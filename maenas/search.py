@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from maenas import __version__
 from maenas.cost import PRECISION_BYTES, total_cost
 from maenas.depth_bound import Depths, in_scope, resolve_depths
 from maenas.errors import MaenasError
-from maenas.evolution import STRATEGY, Settings, State, evolve, resume
+from maenas.evolution import Settings, State, evolve
 from maenas.exact import ExactResult, cheapest, solve
-from maenas.files import read_text, write_atomic
 from maenas.latency.predictor import Prediction, Predictor, load_predictor, predict
 from maenas.lowering import lower
 from maenas.presets import get_neck_preset, make_head, make_neck
@@ -38,7 +33,6 @@ from maenas.stage_tables import (
     build_tables,
     latency_quantity,
 )
-from maenas.strict import STRICT, dump_json, parse_json
 from maenas.units import format_bytes, format_count, format_latency
 
 CHECKPOINT_SCHEMA = "maenas/checkpoint@1"
@@ -128,7 +122,7 @@ class SearchResult:
     optimum: float | None
     gap: float | None
     proven: bool
-    evaluated: int
+    evaluated: int  # candidates in this run
     certificate: ExactResult | None
     on_bound: tuple[str, ...]  # depth limits that the winner sits on
 
@@ -253,7 +247,7 @@ def run(
     if request.solver == "evolution" or problem.objective is None:
         settings = Settings(request.population, request.generations, request.seed)
         final = evolve(problem, settings, state, on_generation)
-        evaluated = final.evaluated
+        evaluated = final.evaluated - (state.evaluated if state else 0)
         found = [row for row, good in zip(final.genes.T, final.fitness > 0, strict=True) if good][: request.top_k]
     certificate = None
     if problem.objective is not None:

@@ -160,7 +160,10 @@ class SearchSpace:
             0 < low <= high <= MAX_CHANNELS,
             f"bottleneck_ratio {[low, high]} must rise from above 0 to at most {MAX_CHANNELS}",
         )
-        _require(all(weight >= 0 for weight in self.score_weights), "score_weights must not be negative")
+        _require(
+            all(0 <= weight <= 1000 for weight in self.score_weights) and any(self.score_weights),
+            f"score_weights {list(self.score_weights)} must be 0 to 1000, and not all 0",
+        )
         _require(0 < len(self.stages) <= 16, f"{len(self.stages)} stages; a space has 1 to 16")
         strides = np.cumprod([2] + [stage.stride for stage in self.stages])[1:]
         _require(

@@ -93,7 +93,7 @@ def parse_yaml(text: str, type_: type[T], *, where: str) -> T:
     return _validate(json.dumps(data), data, type_, where=where, lines=lambda: lines)
 
 
-def dump_json(obj: Any, *, width: int = 100) -> str:
+def dump_json(obj: Any, *, width: int = 128) -> str:
     """The canonical JSON text of a dataclass: fields in their order, and a final newline.
 
     A list or object of scalars and lists of scalars is written on one line where it fits into `width`.

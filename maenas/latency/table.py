@@ -23,6 +23,9 @@ from maenas.strict import STRICT, dump_json, parse_json
 SETUPS: dict[str, tuple[str, ...]] = {"t4": ("tensorrt10", "damo-yolo-report")}  # shipped tables; first is the default
 
 
+FREE_NETWORKS = 8  # two for each constant
+
+
 @dataclass(frozen=True)
 class CalibrationRecord:
     """How the constants came about. `tied` lists constants taken over from the table `tied_to` instead of fitted."""
@@ -143,6 +146,30 @@ def calibrate_table(
         "calibration": record,
     }
     return _with_id(fields)
+
+
+def calibrate_all(published: Published) -> tuple[LatencyTable, ...]:
+    """A table for every setup, the one with most networks first.
+
+    A setup with too few networks to tell all constants apart (`FREE_NETWORKS`) fits its compute rate and launch
+    floor only and takes the others from the first table of the same device.
+    """
+    scored = {
+        s.setup: sum(row.setup == s.setup and row.scored for row in published.measurements) for s in published.setups
+    }
+    tables: list[LatencyTable] = []
+    for setup in sorted(published.setups, key=lambda s: -scored[s.setup]):
+        base = next((table for table in tables if table.device == setup.device), None)
+        if base is not None and scored[setup.setup] < FREE_NETWORKS:
+            tables.append(calibrate_table(published, setup.setup, fitted=("compute_efficiency", "launch_s"), base=base))
+        else:
+            tables.append(calibrate_table(published, setup.setup))
+    return tuple(tables)
+
+
+def table_name(table: LatencyTable) -> str:
+    """File name of a table, without .json."""
+    return f"{table.device}-{table.setup}-{table.precision}-b{table.batch}"
 
 
 def _record(calibration: Calibration, source: str, base: LatencyTable | None) -> CalibrationRecord:

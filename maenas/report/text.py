@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from maenas.cost import total_cost
 from maenas.depth_bound import PUBLISHED_LAYERS, in_scope, published_spec
 from maenas.latency.predictor import Prediction, Predictor, predict
+from maenas.latency.table import LatencyTable
 from maenas.lowering import Kernel, lower
 from maenas.presets import get_neck_preset
 from maenas.score import mae_score, score_terms
@@ -174,3 +177,40 @@ def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:
         share = f"{seconds / prediction.seconds:.1%}"
         rows.append([kernel.name, op, *map(str, shape), size, flops, f"{seconds * 1e6:.2f}", share])
     return columns(rows)
+
+
+def network_document(spec: DetectorSpec, predictor: Predictor, *, layers: bool) -> dict[str, Any]:
+    """What `format_network` prints, as JSON data."""
+    kernels = lower(spec)
+    prediction = predict(kernels, predictor)
+    document: dict[str, Any] = {
+        "kind": "modelled",
+        "id": spec.id,
+        "ms": prediction.seconds * 1e3,
+        "interval_90_ms": [prediction.low * 1e3, prediction.high * 1e3],
+        "parts_ms": {part: seconds * 1e3 for part, seconds in prediction.parts.items()},
+        "conditions": predictor.conditions,
+    }
+    if layers:
+        rows = zip(kernels, prediction.kernel_seconds, strict=True)
+        document["kernels_us"] = [{"name": kernel.name, "op": kernel.op, "us": s * 1e6} for kernel, s in rows]
+    return document
+
+
+def format_calibration(table: LatencyTable) -> str:
+    """Constants, residuals and leave-one-out errors of a calibrated table."""
+    record = table.calibration
+    constants = ", ".join(f"{key} {value:.4g}" for key, value in asdict(table.constants).items())
+    rows = [["network", "measured ms", "fitted ms", "error", "left out ms", "error"]]
+    for r in record.residuals:
+        name = r.network if r.scored else f"{r.network} (not scored)"
+        fitted = [f"{r.fitted_ms:.3f}", f"{r.fit_error:+.1%}"]
+        rows.append([name, f"{r.measured_ms:.3f}", *fitted, f"{r.left_out_ms:.3f}", f"{r.left_out_error:+.1%}"])
+    return "\n".join(
+        [
+            f"{table.device} {table.setup} ({table.runtime}, {table.precision}, batch {table.batch}), id {table.id}",
+            f"constants: {constants}",
+            columns(rows),
+            f"mean absolute error {record.mean_error_fit:.2%} fitted, {record.mean_error_left_out:.2%} leave-one-out",
+        ]
+    )
