@@ -299,7 +299,8 @@ def pareto(
     as_json: Json = False,
 ) -> None:
     """The whole latency-score Pareto front, exactly: the best architecture for every budget."""
-    from maenas.pareto import format_front, front_document, pareto_front
+    from maenas.pareto import front_document, pareto_front
+    from maenas.report.text import format_front
     from maenas.search import prepare
     from maenas.units import parse_latency_s
 

@@ -51,7 +51,7 @@ def published_layers(cost: float, pairs: list[tuple[float, int]]) -> int:
     """Layers that the published family spends at `cost`: linear between its (cost, layers) pairs and beyond them."""
     segments = list(pairwise(sorted(pairs)))
     (x0, y0), (x1, y1) = next((s for s in segments if cost <= s[1][0]), segments[-1])
-    return int(y0 + (cost - x0) * (y1 - y0) / (x1 - x0))
+    return int(y0 + (cost - x0) * (y1 - y0) / (x1 - x0) + 1e-6)  # at a pair's own cost, rounding takes no layer
 
 
 def resolve_depths(

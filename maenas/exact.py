@@ -65,13 +65,14 @@ def solve(problem: Problem, *, k: int = 1, known: Sequence[Genome] = ()) -> Exac
     relaxed, wanted = replace(problem, max_effectiveness=None), k
     while True:
         result = _solve_additive(relaxed, wanted, known)
-        genomes = np.array([solution.genome for solution in result.solutions]).reshape(len(result.solutions), -1)
-        fits = effectiveness_of(problem, genomes) <= problem.max_effectiveness if len(genomes) else []
+        genomes = [solution.genome for solution in result.solutions]
+        fits = effectiveness_of(problem, np.array(genomes)) <= problem.max_effectiveness if genomes else []
         kept = tuple(solution for solution, fit in zip(result.solutions, fits, strict=True) if fit)[:k]
         exhausted = len(result.solutions) < wanted
         if len(kept) == k or exhausted or not result.proven or wanted >= MAX_SIFTED:
             proven = result.proven and (len(kept) == k or exhausted)
-            upper = float(kept[0].score) if proven and kept else result.upper_bound if result.solutions else -np.inf
+            best = float(kept[0].score) if kept else -np.inf
+            upper = best if proven else result.upper_bound
             return replace(result, solutions=kept, upper_bound=upper, proven=proven)
         wanted *= 16
 
@@ -117,28 +118,33 @@ def front(problem: Problem, low: float) -> FrontResult:
         pairs = zip(bounds, floors, strict=True)
         return [make_test(graph, bound, float(floor), FACTORS) for bound, floor in pairs if floor < np.inf]
 
-    def steps(graph: Layers, history: list[Labels]) -> list[Solution]:
+    def steps(graph: Layers, history: list[Labels]) -> dict[tuple[int, ...], Solution]:
         rows = _steps(history[-1].cost[0], history[-1].score, low)
-        return [trace(graph, history, row) for row in rows]
+        return _archive([trace(graph, history, row) for row in rows], layers.limits)
+
+    def explore(graph: Layers, tests: list[Test]) -> int:
+        """Add what a beam finds to the archive; returns the labels made."""
+        history, labels = set_labels(graph, tests, cheapest, k=1, beam=BEAM)
+        archive.update(steps(graph, history) if history is not None else {})
+        return labels
 
     archive = _archive(paths, layers.limits)
     near = np.array(
         [(1 - FIRST_REACH) * b.value - b.mu[0] * row[0] for b, row in zip(rough, rough_limits, strict=True)]
     )
-    small = fix_options(layers, tests(layers, rough, near))
-    history, total = set_labels(small, tests(small, rough, near), cheapest, k=1, beam=BEAM)
-    if history is not None:
-        archive |= _archive(steps(small, history), layers.limits)
+    small, total = fix_options(layers, tests(layers, rough, near)), 0
+    total += explore(small, tests(small, rough, near))
     # From here on nothing is left out that could improve on what is known at any budget.
-    known = _staircase(archive, low)
-    small = fix_options(layers, tests(layers, rough, _floors(known, low, rough, rough_limits)))
+    floors = _floors(_staircase(archive, low), low, rough, rough_limits)
+    small = fix_options(layers, tests(layers, rough, floors))
     tight, _ = _bounds(small, limits, TIGHT_STEPS)
-    final = tests(small, tight, _floors(known, low, tight, limits))
+    total += explore(small, tests(small, tight, _floors(_staircase(archive, low), low, tight, limits)))
+    final = tests(small, tight, _floors(_staircase(archive, low), low, tight, limits))
     small = fix_options(small, final)
     history, labels = set_labels(small, final, cheapest, k=1)
     if history is None:
-        return FrontResult(tuple(known), False, total + labels)
-    archive |= _archive(steps(small, history), layers.limits)
+        return FrontResult(tuple(_staircase(archive, low)), False, total + labels)
+    archive |= steps(small, history)
     return _front_result(problem, _staircase(archive, low), total + labels)
 
 

@@ -85,7 +85,7 @@ def make_layers(problem: Problem) -> Layers:
     tail_shape = tuple(len(tables.widths[tap]) for tap in space.taps) if has_tail else ()
     return Layers(
         stem_score=objective.stem.astype(np.float64),
-        stem_cost=np.array([c.tables.stem for c in constraints]).reshape(len(constraints), -1),
+        stem_cost=np.array([c.tables.stem for c in constraints]).reshape(len(constraints), len(objective.stem)),
         stages=tuple(stages),
         tail_cost=np.array([np.broadcast_to(c.tables.tail, tail_shape) for c in constraints]).reshape(-1, *tail_shape),
         limits=np.array([_attainable_limit(c, stages, row) for row, c in enumerate(constraints)]),

@@ -12,7 +12,6 @@ from maenas.errors import MaenasError
 from maenas.exact import FrontResult, front
 from maenas.layered import Solution
 from maenas.problem import Constraint
-from maenas.report.text import columns
 from maenas.search import Setup, detector_of
 from maenas.units import format_latency
 
@@ -99,24 +98,6 @@ def _intervals(setup: Setup, low_s: float, high_s: float) -> list[tuple[float, f
         parts.append((begin, inside, here))
         begin, here = outside, depths_at(outside)
     return parts
-
-
-def format_front(front: Front, count: int) -> str:
-    """At most `count` points, evenly spread, and what the front is."""
-    picked = np.unique(np.linspace(0, len(front.points) - 1, max(2, count)).round().astype(int))
-    rows = [["ms modelled", front.setup.request.score, "layers up to", "widths", "units"]]
-    for index in picked:
-        point = front.points[index]
-        backbone = front.setup.space.spec_of(point.solution.genome)
-        widths = "-".join(map(str, [backbone.stem.out_channels, *(s.out_channels for s in backbone.stages)]))
-        units = "/".join(str(stage.depth) for stage in backbone.stages)
-        rows.append([f"{point.latency_s * 1e3:.4f}", f"{point.score:.4f}", str(point.max_layers), widths, units])
-    status = "proven" if front.proven else "found, but not proven: the search grew too large somewhere"
-    return (
-        f"{front.setup.predictors[0].description}\n"
-        f"{len(front.points)} points on the front of {front.setup.space.name} ({status}); {len(picked)} of them:\n\n"
-        + columns(rows)
-    )
 
 
 def front_document(front: Front) -> dict[str, Any]:

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from maenas.cost import total_cost
 from maenas.depth_bound import PUBLISHED_LAYERS, in_scope, published_spec
 from maenas.latency.predictor import Prediction, Predictor, predict
 from maenas.latency.table import LatencyTable
 from maenas.lowering import Kernel, lower
+from maenas.pareto import Front
 from maenas.presets import get_neck_preset
 from maenas.score import mae_score, score_terms
 from maenas.search import Candidate, SearchResult, Setup
@@ -213,4 +216,22 @@ def format_calibration(table: LatencyTable) -> str:
             columns(rows),
             f"mean absolute error {record.mean_error_fit:.2%} fitted, {record.mean_error_left_out:.2%} leave-one-out",
         ]
+    )
+
+
+def format_front(front: Front, count: int) -> str:
+    """At most `count` points, evenly spread, and what the front is."""
+    picked = np.unique(np.linspace(0, len(front.points) - 1, max(2, count)).round().astype(int))
+    rows = [["ms modelled", front.setup.request.score, "layers up to", "widths", "units"]]
+    for index in picked:
+        point = front.points[index]
+        backbone = front.setup.space.spec_of(point.solution.genome)
+        widths = "-".join(map(str, [backbone.stem.out_channels, *(s.out_channels for s in backbone.stages)]))
+        units = "/".join(str(stage.depth) for stage in backbone.stages)
+        rows.append([f"{point.latency_s * 1e3:.4f}", f"{point.score:.4f}", str(point.max_layers), widths, units])
+    status = "proven" if front.proven else "found, but not proven: the search grew too large somewhere"
+    return (
+        f"{front.setup.predictors[0].description}\n"
+        f"{len(front.points)} points on the front of {front.setup.space.name} ({status}); {len(picked)} of them:\n\n"
+        + columns(rows)
     )
