@@ -209,16 +209,22 @@ def measure_command(arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
+# Times its arguments as a command. Linux counts the memory of the starting process as the child's until it has loaded
+# its own program, so the starter has to be small.
+STARTER = """
+import resource, subprocess, sys, time
+begin = time.perf_counter()
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def run_command(arguments: Sequence[str], folder: str) -> tuple[float, float]:
     """Seconds and peak resident bytes of one run in `folder`."""
-    begin = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "maenas", *arguments], cwd=folder, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - begin
-    if child.returncode:
-        raise SystemExit(f"maenas {' '.join(arguments)} ended with {child.returncode}")
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    command = [sys.executable, "-c", STARTER, sys.executable, "-m", "maenas", *arguments]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    seconds, memory = done.stdout.split()
+    return float(seconds), float(memory) * (1 if sys.platform == "darwin" else 1024)
 
 
 def format_report(conditions: dict[str, Any], results: dict[str, Any]) -> str:

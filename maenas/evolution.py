@@ -185,16 +185,18 @@ def _offspring(compiled: _Compiled, parents: Ints, count: int, rng: np.random.Ge
 
 def _select(compiled: _Compiled, genes: Ints, fitness: Floats, size: int) -> tuple[Ints, Floats]:
     """The `size` best distinct columns, best first; of equals the earlier one."""
-    rows = np.flatnonzero(fitness >= np.partition(fitness, -min(4 * size, len(fitness)))[-min(4 * size, len(fitness))])
-    _, first = np.unique(_keys(genes[:, rows]), return_index=True)
-    rows = rows[np.sort(first)]
-    fitness = fitness[rows]
-    good = np.flatnonzero(fitness > 0)
-    if compiled.problem.max_effectiveness is not None and len(good):
-        excess = effectiveness_of(compiled.problem, genes[:, rows[good]].T) / compiled.problem.max_effectiveness - 1
-        fitness[good] = np.where(excess > 0, -excess, fitness[good])
-    order = np.argsort(-fitness, kind="stable")[:size]
-    return genes[:, rows[order]], fitness[order]
+    reach, rows, kept, limit = 0, np.empty(0, np.int64), np.empty(0), compiled.problem.max_effectiveness
+    while (kept == fitness[rows]).sum() < size and reach < len(fitness):  # further down if many are equal or too deep
+        reach = min(4 * max(reach, size), len(fitness))
+        rows = np.flatnonzero(fitness >= np.partition(fitness, -reach)[-reach])
+        _, first = np.unique(_keys(genes[:, rows]), return_index=True)
+        rows = rows[np.sort(first)]
+        kept, good = fitness[rows], np.flatnonzero(fitness[rows] > 0)
+        if limit is not None and len(good):
+            excess = effectiveness_of(compiled.problem, genes[:, rows[good]].T) / limit - 1
+            kept[good] = np.where(excess > 0, -excess, kept[good])
+    order = np.argsort(-kept, kind="stable")[:size]
+    return genes[:, rows[order]], kept[order]
 
 
 def _keys(genes: Ints) -> NDArray[np.uint64]:

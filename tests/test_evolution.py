@@ -28,11 +28,13 @@ def fastest_ms(space: str) -> float:
 
 
 @cache
-def setup_at(space: str, slack: float, score: str = "mae", population: int = 512, generations: int = 120) -> Setup:
+def setup_at(
+    space: str, slack: float, score: str = "mae", population: int = 512, generations: int = 120, seed: int = 0
+) -> Setup:
     """`space` under `slack` times the latency of its fastest architecture."""
     budget = (slack * fastest_ms(space) * 1e-3,)
     return prepare(
-        Request(space=space, latency_s=budget, score=score, population=population, generations=generations, seed=3)  # type: ignore[arg-type]
+        Request(space=space, latency_s=budget, score=score, population=population, generations=generations, seed=seed)  # type: ignore[arg-type]
     )
 
 
@@ -57,19 +59,23 @@ def rules_only(problem: Problem) -> Problem:
 
 @pytest.mark.parametrize("name", space_names())
 def test_from_the_smallest_architecture_every_choice_of_every_gene_is_reached(name: str) -> None:
-    """Offspring of offspring without selection; every one of them is valid."""
+    """Offspring of offspring, a few kept for every choice seen so far; every one of them is valid."""
     problem = setup_at(name, 1000.0).problem
     problem = dataclasses.replace(problem, max_depth=tuple(stage.max_depth for stage in problem.space.stages))
+    wanted = [np.ones(len(row), bool) for row in problem.space.choices]
+    for number, valid in enumerate(problem.tables.valid):  # a bottleneck may be outside its ratio at every width
+        wanted[1 + 4 * number] = valid.any(axis=(0, 2, 3))
+        wanted[3 + 4 * number] = valid.any(axis=(0, 1, 2))
     compiled, rng = _compile(problem), np.random.default_rng(0)
-    seen = [np.zeros(len(row), bool) for row in problem.space.choices]
-    genes = problem.space.smallest[:, None]
-    for _ in range(40):
-        genes = _offspring(compiled, genes, 4000, rng)
+    genes, seen = problem.space.smallest[:, None], [np.zeros(len(row), bool) for row in problem.space.choices]
+    for _ in range(100):
+        genes = np.concatenate([genes, _offspring(compiled, genes, 2000, rng)], axis=1)
         assert feasible(rules_only(problem), genes.T).all()
+        genes = rng.permutation(genes, axis=1)
+        genes = genes[:, np.unique(np.concatenate([np.unique(row, return_index=True)[1] for row in genes]))]
         for values, row in zip(seen, genes, strict=True):
             values[row] = True
-    missing = {gene: np.flatnonzero(~values).tolist() for gene, values in enumerate(seen) if not values.all()}
-    assert missing == {}
+    np.testing.assert_equal(seen, wanted)
 
 
 def test_no_gene_is_mutated_more_than_the_others() -> None:
@@ -100,13 +106,14 @@ def test_the_start_holds_the_smallest_architecture_where_little_else_fits(name: 
 # What it keeps ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("score", ["mae", "deepmad", "flops"])
+@pytest.mark.parametrize(("score", "slack"), [("mae", 1.0), ("mae", 1.3), ("deepmad", 1.3), ("flops", 1.3)])
 @pytest.mark.parametrize("name", space_names())
-def test_survivors_are_valid_distinct_and_as_fit_as_the_plain_evaluation_says(name: str, score: str) -> None:
-    problem = setup_at(name, 1.05, score).problem
+def test_survivors_are_valid_distinct_and_as_fit_as_the_plain_evaluation_says(
+    name: str, score: str, slack: float
+) -> None:
+    """At a budget that nearly nothing meets, and at one that is easily met."""
+    problem = setup_at(name, slack, score).problem
     states = states_of(problem, SMALL)
-    assert any((state.fitness <= 0).any() for state in states)
-    assert (states[-1].fitness > 0).any()
     for state in states:
         genomes = state.genes.T
         assert len(np.unique(genomes, axis=0)) == len(genomes) == SMALL.population
@@ -119,6 +126,7 @@ def test_survivors_are_valid_distinct_and_as_fit_as_the_plain_evaluation_says(na
             np.maximum(evaluate(c.tables, problem.tables, genomes) / c.limit - 1, 0) for c in problem.constraints
         )
         broken = over > 0
+        assert broken.any() if slack == 1.0 else fits.any()
         np.testing.assert_allclose(state.fitness[broken], -over[broken], rtol=1e-9)
 
 
@@ -174,7 +182,7 @@ def test_the_same_seed_gives_the_same_populations_and_another_seed_others(name: 
 @pytest.mark.parametrize(
     ("name", "slack", "score"),
     [
-        ("k1kx", 1.02, "mae"),
+        ("k1kx", 1.1, "mae"),
         ("k1kx", 1.5, "mae"),
         ("k1kx", 1.5, "deepmad"),
         ("mob", 1.02, "mae"),
@@ -184,7 +192,7 @@ def test_the_same_seed_gives_the_same_populations_and_another_seed_others(name: 
 def test_resumed_from_any_generation_it_ends_as_if_uninterrupted(
     name: str, slack: float, score: str, tmp_path: Path
 ) -> None:
-    setup = setup_at(name, slack, score, population=32, generations=6)
+    setup = setup_at(name, slack, score, population=32, generations=6, seed=3)
     states = states_of(setup.problem, SMALL)
     path = tmp_path / "run.ckpt.json"
     for state in states:
@@ -195,10 +203,10 @@ def test_resumed_from_any_generation_it_ends_as_if_uninterrupted(
 
 
 def test_a_checkpoint_of_another_search_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
-    setup, path = setup_at("k1kx-tiny", 1.3, population=32, generations=6), tmp_path / "run.ckpt.json"
+    setup, path = setup_at("k1kx-tiny", 1.3, population=32, generations=6, seed=3), tmp_path / "run.ckpt.json"
     write_checkpoint(path, setup, start(setup.problem, SMALL))
     text = path.read_text(encoding="utf-8")
-    others = [setup_at("k1kx-small", 1.3, population=32, generations=6), setup_at("k1kx-tiny", 1.4), *(
+    others = [setup_at("k1kx-small", 1.3, population=32, generations=6, seed=3), setup_at("k1kx-tiny", 1.4), *(
         prepare(dataclasses.replace(setup.request, **change))
         for change in ({"seed": 4}, {"population": 33}, {"score": "deepmad"}, {"scope": "backbone"}, {"neck": "s"})
     )]  # fmt: skip
@@ -266,7 +274,7 @@ def test_deepmad_is_searched_by_its_own_score_within_the_limits(name: str) -> No
     assert min(seeds) / max(state.fitness[0], *seeds) > 0.995
 
 
-SLACKS = (1.02, 1.3, 2.5)
+SLACKS = (1.05, 1.3, 2.5)
 
 
 def assert_close_to_the_optimum(name: str, slack: float) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from maenas.errors import MaenasError
 from maenas.files import data_dir
+from maenas.latency.device import Device, devices_from_yaml
+from maenas.latency.table import LatencyTable, content_id, table_from_json, table_to_json
 from maenas.lowering import lower
 from maenas.space import SearchSpace, space_from_yaml
 from maenas.spec import BackboneSpec, SpecFile, read_spec, spec_from_json, spec_to_json
@@ -245,4 +247,37 @@ def test_damaged_structures_are_read_or_refused(family: Any, model: str) -> None
         return parse_structure(text, family=family, focus=True, act="relu", where="fuzz")
 
     outcomes = fuzz([format_structure(backbone)], read, check_backbone)
+    assert min(outcomes["read"], outcomes["refused"]) > 40
+
+
+def test_damaged_tables_are_read_or_refused() -> None:
+    """The id is written anew where the rest can be read."""
+
+    def read(text: str) -> LatencyTable:
+        try:
+            return table_from_json(text, "fuzz")
+        except MaenasError as error:
+            fitting = re.search(r"the content's is ([0-9a-f]{12})", str(error))
+            if fitting is None:
+                raise
+            return table_from_json(re.sub(r'"id": "[^"]*"', f'"id": "{fitting[1]}"', text, count=1), "fuzz")
+
+    def check(table: LatencyTable) -> None:
+        assert content_id(table) == table.id
+        assert table_from_json(table_to_json(table)) == table
+
+    outcomes = fuzz(texts_of("latency_tables", "t4-*.json"), read, check)
+    assert min(outcomes["read"], outcomes["refused"]) > 40
+
+
+def test_damaged_device_catalogues_are_read_or_refused() -> None:
+    text = texts_of("latency_tables", "devices.yaml")[0]
+    part = "\n".join(
+        line for line in text[: text.index("  - id: v100")].split("\n") if not line.strip().startswith("#")
+    )
+
+    def check(devices: dict[str, Device]) -> None:
+        assert all(device.sm_count.value > 0 for device in devices.values())
+
+    outcomes = fuzz([part], lambda text: devices_from_yaml(text, "fuzz"), check)
     assert min(outcomes["read"], outcomes["refused"]) > 40

@@ -83,8 +83,12 @@ def load_devices(path: str | os.PathLike[str] | None = None) -> dict[str, Device
     Raises MaenasError, with the place in the file, for whatever is wrong with it.
     """
     path = data_dir("latency_tables") / "devices.yaml" if path is None else Path(path)
-    text = read_text(path, what="device catalogue")
-    return {device.id: device for device in parse_yaml(text, _Catalogue, where=str(path)).devices}
+    return devices_from_yaml(read_text(path, what="device catalogue"), str(path))
+
+
+def devices_from_yaml(text: str, where: str = "device catalogue") -> dict[str, Device]:
+    """Strict reader of a catalogue's text; raises MaenasError naming `where`, line and key."""
+    return {device.id: device for device in parse_yaml(text, _Catalogue, where=where).devices}
 
 
 def get_device(name: str) -> Device:

@@ -21,6 +21,7 @@ from maenas.spec import BackboneSpec, DetectorSpec
 from maenas.units import format_bytes, format_count, format_latency
 
 WIDTH = 11
+DEPTHWISE_SHARE = 0.1  # of a latency, above which its prediction carries a caution
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -73,21 +74,27 @@ def format_result(result: SearchResult) -> str:
     lines.append(_line("optimum", _optimality(result)))
     for budget in result.budgets:
         lines.append(_line("uses", f"{budget.name}: {budget.text}"))
+    kernels = [kernel for kernel in lower(winner.spec) if in_scope(kernel, setup.request.scope)]
     for predictor, prediction in zip(setup.predictors, winner.predictions, strict=True):
-        lines.append(_line("latency", format_prediction(predictor, prediction)))
+        lines.append(_line("latency", format_prediction(kernels, predictor, prediction)))
     reached = ", ".join(result.on_bound) or "no limit on depth"
     lines.append(_line("sits on", reached))
     lines += _compared(setup)
     return "\n".join(lines)
 
 
-def format_prediction(predictor: Predictor, prediction: Prediction) -> str:
+def format_prediction(kernels: Sequence[Kernel], predictor: Predictor, prediction: Prediction) -> str:
     """One modelled latency with its interval and what it is worth."""
     kind = "90 % interval" if predictor.calibrated else "a guess at the range"
-    return (
+    text = (
         f"{format_latency(prediction.seconds)} modelled on {predictor.device.name} "
         f"({kind} {format_latency(prediction.low)} to {format_latency(prediction.high)})"
     )
+    rows = zip(kernels, prediction.kernel_seconds, strict=True)
+    depthwise = sum(seconds for kernel, seconds in rows if kernel.groups > 1) / prediction.seconds
+    if depthwise > DEPTHWISE_SHARE:
+        text += f"; {depthwise:.0%} of it depthwise convolutions, which the calibration hardly covers"
+    return text
 
 
 def _optimality(result: SearchResult) -> str:
@@ -156,7 +163,7 @@ def format_network(name: str, spec: DetectorSpec, predictor: Predictor, *, layer
         _line(
             "cost", f"{format_count(cost.params)} parameters, {format_count(cost.flops)} FLOPs, {cost.layers} layers"
         ),
-        _line("latency", format_prediction(predictor, prediction)),
+        _line("latency", format_prediction(kernels, predictor, prediction)),
         "",
     ]
     rows = [["part", "ms modelled", "share"]]

@@ -1,0 +1,151 @@
+"""Measured latency tables: one row a kernel, with its spread, and the conditions of the measurement.
+
+A row stands for one fused kernel of one batch. Rows are compact JSON lists in the order of `Row`'s fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+from maenas.errors import MaenasError
+from maenas.files import read_text, write_atomic
+from maenas.latency.device import Precision
+from maenas.lowering import Kernel, Op
+from maenas.strict import STRICT, dump_json, parse_json
+
+SCHEMA = "maenas/measured-table@1"
+MAX_TABLE_BYTES = 256 << 20
+MAX_SIZE = 1 << 20
+
+
+class KernelKey(NamedTuple):
+    """What a kernel's time depends on. `epilogue` is joined by +; `height` and `width` are of the input."""
+
+    op: Op
+    in_channels: int
+    out_channels: int
+    height: int
+    width: int
+    kernel: int
+    stride: int
+    groups: int
+    epilogue: str
+
+
+class Row(NamedTuple):
+    """One measurement: median and interquartile range in seconds of one batch, over `samples` timings."""
+
+    op: Op
+    in_channels: int
+    out_channels: int
+    height: int
+    width: int
+    kernel: int
+    stride: int
+    groups: int
+    epilogue: str
+    median_s: float
+    iqr_s: float | None
+    samples: int
+
+    @property
+    def key(self) -> KernelKey:
+        return KernelKey(*self[:9])
+
+
+def key_of(kernel: Kernel) -> KernelKey:
+    """Key of a kernel with scalar widths."""
+    return KernelKey(
+        kernel.op,
+        int(kernel.in_channels),
+        int(kernel.out_channels),
+        kernel.in_height,
+        kernel.in_width,
+        kernel.kernel,
+        kernel.stride,
+        int(kernel.groups),
+        "+".join(kernel.epilogue),
+    )
+
+
+@dataclass(frozen=True)
+class MeasuredTable:
+    """Rows of one device, runtime, precision and batch. `conditions` and `method` are statements for people."""
+
+    __pydantic_config__: ClassVar = STRICT
+    schema: Literal["maenas/measured-table@1"]
+    kind: Literal["measured"]
+    id: str
+    device: str
+    runtime: str
+    precision: Precision
+    batch: int
+    conditions: dict[str, str]
+    method: dict[str, str]
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise MaenasError(f"batch is {self.batch}; it must be at least 1")
+        if not self.rows:
+            raise MaenasError("the table has no rows")
+        keys = [row.key for row in self.rows]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise MaenasError(f"two rows for the kernel {tuple(twice)}")
+        for number, row in enumerate(self.rows):
+            if not (0 < row.median_s < 1e3 and (row.iqr_s is None or 0 <= row.iqr_s < 1e3) and row.samples >= 1):
+                raise MaenasError(f"row {number}: a time or the number of samples is out of range")
+            if not all(0 < size <= MAX_SIZE for size in row[1:8]):
+                raise MaenasError(f"row {number}: a size is out of range")
+        if self.id != content_id(self):
+            raise MaenasError(f"id is {self.id!r:.40}, but the content's is {content_id(self)}: the file was edited")
+
+
+def make_table(
+    *,
+    device: str,
+    runtime: str,
+    precision: Precision,
+    batch: int,
+    conditions: dict[str, str],
+    method: dict[str, str],
+    rows: tuple[Row, ...],
+) -> MeasuredTable:
+    """A table with its id."""
+    fields = (device, runtime, precision, batch, conditions, method, rows)
+    return MeasuredTable(SCHEMA, "measured", _hash(fields), *fields)
+
+
+def content_id(table: MeasuredTable) -> str:
+    """First 12 hex digits of the SHA-256 of everything but schema, kind and id."""
+    return _hash(tuple(getattr(table, field.name) for field in dataclasses.fields(table))[3:])
+
+
+def _hash(fields: tuple) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def measured_from_json(text: str, where: str = "latency table") -> MeasuredTable:
+    """Strict inverse of `measured_to_json`; raises `MaenasError`."""
+    return parse_json(text, MeasuredTable, where=where)
+
+
+def measured_to_json(table: MeasuredTable) -> str:
+    """The table's file, byte for byte the same for the same table."""
+    return dump_json(table)
+
+
+def read_measured(path: str | Path) -> MeasuredTable:
+    """Read a measured table; raises `MaenasError`."""
+    return measured_from_json(read_text(Path(path), what="latency table", max_bytes=MAX_TABLE_BYTES), str(path))
+
+
+def write_measured(path: str | Path, table: MeasuredTable) -> None:
+    """Write a measured table atomically; raises `MaenasError`."""
+    write_atomic(Path(path), measured_to_json(table))
