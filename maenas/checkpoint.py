@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def read_checkpoint(path: Path, setup: Setup) -> State:
         )
     try:
         state, increment, has_half, half = stored.generator.split()
-        generator = {
+        generator: Any = {
             "bit_generator": "PCG64",
             "state": {"state": int(state, 16), "inc": int(increment, 16)},
             "has_uint32": int(has_half),

@@ -334,34 +334,36 @@ def pareto(
 
 @app.command("predict")
 def predict_command(
-    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped one (damo-yolo-t).")],
+    network: Annotated[str, typer.Argument(help="A spec file, a shipped name (damo-yolo-t), or an .onnx file.")],
     device: Device = ["t4"],  # noqa: B006
     precision: Precision = "fp16",
     batch: Batch = 1,
     layers: Annotated[bool, typer.Option("--layers", help="One line per kernel.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Predict the latency of a detector: backbone, neck, head, and every kernel with --layers."""
+    """Predict the latency of a detector or of any ONNX network: its parts, and every kernel with --layers."""
     from maenas.latency.predictor import load_predictor
     from maenas.report.text import format_network, network_document
 
-    stored = _load_spec(spec)
+    title, kernels = _load_kernels(network)
     predictors = [load_predictor(name, precision=precision, batch=batch) for name in device]
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "command": "predict",
-                    "name": stored.name,
-                    "predictions": [
-                        network_document(stored.detector, predictor, layers=layers) for predictor in predictors
-                    ],
-                }
-            )
-        )
+        rows = [network_document(kernels, predictor, layers=layers) for predictor in predictors]
+        print(json.dumps({"command": "predict", "network": title, "predictions": rows}))
         return
-    texts = [format_network(stored.name, stored.detector, predictor, layers=layers) for predictor in predictors]
-    print("\n\n".join(texts))
+    print("\n\n".join(format_network(title, kernels, predictor, layers=layers) for predictor in predictors))
+
+
+def _load_kernels(network: str) -> tuple[str, Any]:
+    """A title and the deployed kernels of a spec or of an ONNX file."""
+    from maenas.latency.onnx_graph import kernels_from_onnx
+    from maenas.lowering import lower
+
+    if network.endswith(".onnx"):
+        return network, kernels_from_onnx(network)
+    stored = _load_spec(network)
+    size = stored.detector.input
+    return f"{stored.name} (id {stored.id}), {size.height}x{size.width}", lower(stored.detector)
 
 
 def _load_spec(name: str) -> Any:

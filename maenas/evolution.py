@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
 from maenas.problem import Problem, effectiveness_of, scores_of
+from maenas.stage_tables import QuantityTables
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -63,12 +64,13 @@ class _Compiled:
     """A problem laid out for gathering."""
 
     problem: Problem
-    stem: Floats  # [W0, 1 + Q]
-    first: tuple[Floats, ...]  # [I O K B, 1 + Q]
-    more: tuple[Floats, ...]  # [O K B, 1 + Q]
-    tail: Floats  # [C3 C4 C5, 1 + Q] or [1 + Q]
+    stem: Floats  # [1 + Q, W0]
+    first: tuple[Floats, ...]  # [1 + Q, I O K B]
+    more: tuple[Floats, ...]  # [1 + Q, O K B]
+    tail: Floats  # [1 + Q, C3 C4 C5] or [1 + Q, 1]
     limits: Floats  # [Q]
-    moves: Ints  # [G, choices, MOVES]  gene value after a move
+    moves: Ints  # [G choices MOVES]  gene value after a move
+    most: int  # choices of a gene, the padded length in `moves`
     mutable: Ints  # genes with more than one choice
     widest: tuple[Ints, ...]  # per stage: least output index for each input index
     narrow: tuple[tuple[Ints, Ints], ...]  # per stage: least and greatest bottleneck index for each output index
@@ -79,17 +81,17 @@ def _compile(problem: Problem) -> _Compiled:
     space, tables = problem.space, problem.tables
     quantities = [problem.objective, *(c.tables for c in problem.constraints)]
 
-    def columns(pick: Callable[[object], NDArray], rows: int) -> Floats:
-        packed = np.zeros((rows, len(quantities)))
-        for column, quantity in enumerate(quantities):
+    def packed_rows(pick: Callable[[QuantityTables], NDArray], size: int) -> Floats:
+        packed = np.zeros((len(quantities), size))
+        for row, quantity in zip(packed, quantities, strict=True):
             if quantity is not None:
-                packed[:, column] = np.broadcast_to(pick(quantity), pick(quantity).shape).reshape(-1)
+                row[:] = pick(quantity).reshape(-1)
         return packed
 
     sizes = [tables.valid[number].shape for number in range(len(space.stages))]
     has_tail = any(q is not None and q.tail.ndim for q in quantities)
     tail_shape = tuple(len(tables.widths[tap]) for tap in space.taps) if has_tail else ()
-    tail = columns(lambda q: np.broadcast_to(q.tail, tail_shape), int(np.prod(tail_shape, dtype=int)))
+    tail = packed_rows(lambda q: np.broadcast_to(q.tail, tail_shape), int(np.prod(tail_shape, dtype=int)))
     narrow = []
     for stage in space.stages:
         fits = space.bottleneck_fits(np.array(stage.width.values)[:, None], np.array(stage.bottleneck.values)[None, :])
@@ -101,16 +103,19 @@ def _compile(problem: Problem) -> _Compiled:
         widest.append(np.where(fits.any(axis=1), fits.argmax(axis=1), 0))
     return _Compiled(
         problem,
-        stem=columns(lambda q: q.stem, len(tables.widths[0])),
-        first=tuple(columns(lambda q, n=n: q.stages[n].first, int(np.prod(size))) for n, size in enumerate(sizes)),
-        more=tuple(columns(lambda q, n=n: q.stages[n].more, int(np.prod(size[1:]))) for n, size in enumerate(sizes)),
+        stem=packed_rows(lambda q: q.stem, len(tables.widths[0])),
+        first=tuple(packed_rows(lambda q, n=n: q.stages[n].first, int(np.prod(size))) for n, size in enumerate(sizes)),
+        more=tuple(
+            packed_rows(lambda q, n=n: q.stages[n].more, int(np.prod(size[1:]))) for n, size in enumerate(sizes)
+        ),
         tail=tail,
         limits=np.array([c.limit for c in problem.constraints]),
-        moves=_move_table(problem),
+        moves=_move_table(problem).reshape(-1),
+        most=max(map(len, space.choices)),
         mutable=np.array([gene for gene, row in enumerate(space.choices) if len(row) > 1]),
         widest=tuple(widest),
         narrow=tuple(narrow),
-        depths=np.array(problem.max_depth) - [stage.min_depth for stage in space.stages],
+        depths=np.array(problem.max_depth) - np.array([stage.min_depth for stage in space.stages]),
     )
 
 
@@ -135,30 +140,34 @@ def _repair(compiled: _Compiled, genes: Ints) -> None:
     width = genes[0]
     for number, (widest, (low, high)) in enumerate(zip(compiled.widest, compiled.narrow, strict=True)):
         row = 1 + 4 * number
-        np.maximum(genes[row], widest[width], out=genes[row])
+        np.maximum(genes[row], widest.take(width), out=genes[row])
         width = genes[row]
-        np.clip(genes[row + 2], low[width], high[width], out=genes[row + 2])
+        np.clip(genes[row + 2], low.take(width), high.take(width), out=genes[row + 2])
         np.minimum(genes[row + 3], compiled.depths[number], out=genes[row + 3])
 
 
 def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
     """Score, or minus the relative excess where a limit is broken: `[P]`. Effectiveness is checked at selection."""
-    space, totals, width = compiled.problem.space, compiled.stem[genes[0]], genes[0]
+    space, width = compiled.problem.space, genes[0]
+    totals = compiled.stem.take(width, axis=1)  # [1 + Q, P]
     for number, stage in enumerate(space.stages):
         out, kernel, bottleneck, depth = genes[1 + 4 * number : 5 + 4 * number]
         _, outputs, kernels, bottlenecks = compiled.problem.tables.valid[number].shape
         inner = (out * kernels + kernel) * bottlenecks + bottleneck
-        totals += compiled.first[number][width * (outputs * kernels * bottlenecks) + inner]
-        totals += compiled.more[number][inner] * (depth + (stage.min_depth - 1))[:, None]
+        entry = width * (outputs * kernels * bottlenecks) + inner
+        more = (depth + (stage.min_depth - 1)).astype(np.float64)
+        for total, first_unit, more_unit in zip(totals, compiled.first[number], compiled.more[number], strict=True):
+            total += first_unit.take(entry)
+            total += more_unit.take(inner) * more
         width = out
-    if len(compiled.tail) == 1:
+    if compiled.tail.shape[1] == 1:
         totals += compiled.tail
     else:
         c3, c4, c5 = (genes[4 * tap - 3] for tap in space.taps)
         n4, n5 = (len(compiled.problem.tables.widths[tap]) for tap in space.taps[1:])
-        totals += compiled.tail[(c3 * n4 + c4) * n5 + c5]
-    score = totals[:, 0] if compiled.problem.objective is not None else scores_of(compiled.problem, genes.T)
-    excess = np.maximum(totals[:, 1:] / compiled.limits - 1, 0).sum(axis=1)
+        totals += compiled.tail.take((c3 * n4 + c4) * n5 + c5, axis=1)
+    score = totals[0] if compiled.problem.objective is not None else scores_of(compiled.problem, genes.T)
+    excess = np.maximum(totals[1:] / compiled.limits[:, None] - 1, 0).sum(axis=0)
     return np.where(excess > 0, -excess, score)
 
 
@@ -174,29 +183,44 @@ def _offspring(compiled: _Compiled, parents: Ints, count: int, rng: np.random.Ge
         for gene in range(1 + 4 * stage, 5 + 4 * stage):
             np.take(parents[gene], source, out=children[gene])
     flat, column = children.reshape(-1), np.arange(count)
-    genes = compiled.mutable[rng.integers(len(compiled.mutable), size=(MUTATIONS, count))]
+    genes = compiled.mutable.take(rng.integers(len(compiled.mutable), size=(MUTATIONS, count)))
     moves = rng.integers(MOVES, size=(MUTATIONS, count))
     for gene, move in zip(genes, moves, strict=True):
         place = gene * count + column
-        flat[place] = compiled.moves[gene, flat[place], move]
+        flat[place] = compiled.moves.take((gene * compiled.most + flat.take(place)) * MOVES + move)
     _repair(compiled, children)
     return children
 
 
 def _select(compiled: _Compiled, genes: Ints, fitness: Floats, size: int) -> tuple[Ints, Floats]:
     """The `size` best distinct columns, best first; of equals the earlier one."""
-    reach, rows, kept, limit = 0, np.empty(0, np.int64), np.empty(0), compiled.problem.max_effectiveness
-    while (kept == fitness[rows]).sum() < size and reach < len(fitness):  # further down if many are equal or too deep
+    reach = 0
+    while True:  # further down if many of the best are equal, or turn out to be too deep
         reach = min(4 * max(reach, size), len(fitness))
         rows = np.flatnonzero(fitness >= np.partition(fitness, -reach)[-reach])
         _, first = np.unique(_keys(genes[:, rows]), return_index=True)
         rows = rows[np.sort(first)]
-        kept, good = fitness[rows], np.flatnonzero(fitness[rows] > 0)
-        if limit is not None and len(good):
-            excess = effectiveness_of(compiled.problem, genes[:, rows[good]].T) / limit - 1
-            kept[good] = np.where(excess > 0, -excess, kept[good])
-    order = np.argsort(-kept, kind="stable")[:size]
-    return genes[:, rows[order]], kept[order]
+        kept = _demoted(compiled, genes[:, rows], fitness[rows], size)
+        if (kept == fitness[rows]).sum() >= size or reach == len(fitness):
+            order = np.argsort(-kept, kind="stable")[:size]
+            return genes[:, rows[order]], kept[order]
+
+
+def _demoted(compiled: _Compiled, genes: Ints, fitness: Floats, size: int) -> Floats:
+    """Fitness with the effectiveness bound, checked only for what would be among the `size` best."""
+    limit = compiled.problem.max_effectiveness
+    if limit is None:
+        return fitness
+    checked = np.zeros(len(fitness), bool)
+    while True:  # what fails falls behind, and others move up
+        order = np.argsort(-fitness, kind="stable")[:size]
+        new = order[(fitness[order] > 0) & ~checked[order]]
+        if not len(new):
+            return fitness
+        excess = effectiveness_of(compiled.problem, genes[:, new].T) / limit - 1
+        fitness = fitness.copy()
+        fitness[new] = np.where(excess > 0, -excess, fitness[new])
+        checked[new] = True
 
 
 def _keys(genes: Ints) -> NDArray[np.uint64]:

@@ -139,6 +139,11 @@ def test_who_breaks_the_limit_on_effectiveness_ranks_below_all_who_keep_to_it() 
     assert (state.fitness > 0).all()
 
 
+def test_higher_scores_beyond_the_limit_on_effectiveness_do_not_crowd_out_what_keeps_to_it() -> None:
+    """Near the fastest nearly everything is too deep for its width."""
+    assert evolve(setup_at("k1kx", 1.1).problem, Settings(generations=60)).fitness[0] > 0
+
+
 @pytest.mark.parametrize("name", ["k1kx", "mob"])
 def test_the_best_never_gets_worse(name: str) -> None:
     states = states_of(setup_at(name, 1.3).problem, SMALL)

@@ -17,7 +17,7 @@ from maenas.pareto import Front
 from maenas.presets import get_neck_preset
 from maenas.score import mae_score, score_terms
 from maenas.search import Candidate, SearchResult, Setup
-from maenas.spec import BackboneSpec, DetectorSpec
+from maenas.spec import BackboneSpec
 from maenas.units import format_bytes, format_count, format_latency
 
 WIDTH = 11
@@ -152,17 +152,14 @@ def _compared(setup: Setup) -> list[str]:
     return lines
 
 
-def format_network(name: str, spec: DetectorSpec, predictor: Predictor, *, layers: bool) -> str:
-    """Predicted latency of a detector: by part, and by kernel with `layers`."""
-    kernels = lower(spec)
+def format_network(title: str, kernels: Sequence[Kernel], predictor: Predictor, *, layers: bool) -> str:
+    """Predicted latency of a network: by part, and by kernel with `layers`."""
     prediction = predict(kernels, predictor)
     cost = total_cost(kernels)
     lines = [
-        _line("spec", f"{name} (id {spec.id}), {spec.input.height}x{spec.input.width}"),
+        _line("network", title),
         _line("device", predictor.description),
-        _line(
-            "cost", f"{format_count(cost.params)} parameters, {format_count(cost.flops)} FLOPs, {cost.layers} layers"
-        ),
+        _line("cost", f"{format_count(cost.params)} parameters, {format_count(cost.flops)} FLOPs"),
         _line("latency", format_prediction(kernels, predictor, prediction)),
         "",
     ]
@@ -171,7 +168,7 @@ def format_network(name: str, spec: DetectorSpec, predictor: Predictor, *, layer
         rows.append([part, f"{seconds * 1e3:.4f}", f"{seconds / prediction.seconds:.1%}"])
     if predictor.network_seconds:
         rows.append(["per network", f"{predictor.network_seconds * 1e3:.4f}", ""])
-    lines.append(columns([*rows, ["detector", f"{prediction.seconds * 1e3:.4f}", "100.0%"]]))
+    lines.append(columns([*rows, ["whole", f"{prediction.seconds * 1e3:.4f}", "100.0%"]]))
     if layers:
         lines += ["", _kernel_table(kernels, prediction)]
     return "\n".join(lines)
@@ -189,13 +186,11 @@ def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:
     return columns(rows)
 
 
-def network_document(spec: DetectorSpec, predictor: Predictor, *, layers: bool) -> dict[str, Any]:
+def network_document(kernels: Sequence[Kernel], predictor: Predictor, *, layers: bool) -> dict[str, Any]:
     """What `format_network` prints, as JSON data."""
-    kernels = lower(spec)
     prediction = predict(kernels, predictor)
     document: dict[str, Any] = {
         "kind": "modelled",
-        "id": spec.id,
         "ms": prediction.seconds * 1e3,
         "interval_90_ms": [prediction.low * 1e3, prediction.high * 1e3],
         "parts_ms": {part: seconds * 1e3 for part, seconds in prediction.parts.items()},

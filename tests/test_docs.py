@@ -1,0 +1,106 @@
+"""What the documentation shows is true: its commands run, its files are accepted, its links lead somewhere.
+
+In a ```console block, lines that start with `$ maenas` are run one after the other in a folder of their own, with the
+```yaml blocks of the page whose first line is `# NAME.yaml` in it. A comment before a block changes that:
+`<!-- not run: reason -->`, or `<!-- compared with the real output ... -->`, which also compares what it prints.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("*/README.md"))]
+TIMED = ("evolution", "exact")  # lines of a search's output that tell how long it took
+BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>console|yaml)\n(?P<body>.*?)^```$", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    mark: str
+    kind: str
+    lines: tuple[str, ...]
+
+    @property
+    def place(self) -> str:
+        return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
+
+    @property
+    def commands(self) -> list[str]:
+        return [line[2:] for line in self.lines if line.startswith("$ maenas")]
+
+    @property
+    def output(self) -> list[str]:
+        return [line for line in self.lines if not line.startswith("$ ")]
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(page, text.count("\n", 0, m.start()) + 1, m["mark"] or "", m["kind"], tuple(m["body"].splitlines()))
+        for m in BLOCK.finditer(text)
+    ]
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+TO_RUN = [block for block in BLOCKS if block.commands and not block.mark.startswith("not run: ")]
+
+
+def write_yaml_files(page: Path, folder: Path) -> None:
+    for block in blocks_of(page):
+        name = block.lines[0].removeprefix("# ") if block.kind == "yaml" and block.lines else ""
+        if name.endswith(".yaml"):
+            (folder / name).write_text("\n".join(block.lines) + "\n", encoding="utf-8")
+
+
+def run(command: str, folder: Path) -> str:
+    """What `maenas ...` prints; also into a file where the command ends with `> FILE`."""
+    words = shlex.split(command)
+    words, target = (words[:-2], words[-1]) if words[-2:-1] == [">"] else (words, None)
+    program = [sys.executable, "-m", "maenas", *words[1:]]
+    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, f"{command}\nended with {done.returncode}:\n{done.stderr}"
+    if target is not None:
+        (folder / target).write_text(done.stdout, encoding="utf-8")
+    return done.stdout
+
+
+@pytest.mark.parametrize("block", TO_RUN, ids=lambda block: block.place)
+def test_commands_of_the_documentation_run(block: Block, tmp_path: Path) -> None:
+    write_yaml_files(block.page, tmp_path)
+    printed = [line for command in block.commands for line in run(command, tmp_path).splitlines()]
+    if block.mark.startswith("compared with the real output"):
+        shown, real = ([line for line in lines if not line.startswith(TIMED)] for lines in (block.output, printed))
+        assert real == shown, f"{block.place} shows what the command no longer prints"
+
+
+def test_the_readme_shows_a_search() -> None:
+    compared = [block for block in TO_RUN if block.mark.startswith("compared") and block.page.parent == ROOT]
+    assert len(compared) == 1
+    assert compared[0].output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, heading = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page.name}: {link} leads nowhere"
+        if heading:
+            assert heading in anchors(target), f"{page.name}: {target.name} has no heading #{heading}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Headings as links name them: lower case, spaces to dashes, punctuation gone."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
