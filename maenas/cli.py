@@ -36,25 +36,23 @@ OneDevice = Annotated[
 ]
 Precision = Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images at once; latencies are of the whole batch.")]
-Input = Annotated[
-    int | None, typer.Option("--input", help="Side of the square input in pixels. [default: the space's]")
-]
+Input = Annotated[int | None, typer.Option("--input", help="Side of the square input in pixels. Default: the space's.")]
 Classes = Annotated[int, typer.Option("--classes", help="Number of object classes.")]
 Scope = Annotated[str, typer.Option("--scope", help="What budgets count: detector (backbone, neck, head) or backbone.")]
 Neck = Annotated[
-    str | None, typer.Option("--neck", help="Neck and head preset: t, s, m, l, nano. [default: the space's]")
+    str | None, typer.Option("--neck", help="Neck and head preset: t, s, m, l, nano. Default: the space's.")
 ]
 Score = Annotated[str, typer.Option("--score", help="mae, deepmad or flops.")]
 MaxParams = Annotated[str | None, typer.Option("--max-params", help="Most parameters, for example 10M.")]
 MaxFlops = Annotated[str | None, typer.Option("--max-flops", help="Most operations, for example 20G.")]
 MaxMemory = Annotated[str | None, typer.Option("--max-activations", help="Most activation memory written, e.g. 60MB.")]
 MaxLayers = Annotated[
-    int | None, typer.Option("--max-layers", help="Most main-path convolutions. [default: the space's]")
+    int | None, typer.Option("--max-layers", help="Most main-path convolutions. Default: the space's.")
 ]
 MaxRho = Annotated[
     float | None, typer.Option("--max-effectiveness", help="Most DeepMAD effectiveness (depth / width).")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line, and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print nothing but one JSON document.")]
 
 
 def main() -> None:
@@ -141,7 +139,7 @@ def search(
     top_k: Annotated[int, typer.Option("--top-k", help="How many of the best to write.")] = 1,
     out: Annotated[Path, typer.Option("--out", help="Folder of the spec files.")] = Path("searched_models"),
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the spec. [default: from space and budgets]")
+        str | None, typer.Option("--name", help="Name of the spec. Default: from space and budgets.")
     ] = None,
     as_json: Json = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False,
@@ -278,7 +276,7 @@ def _effort(result: Any, evolving: float, proving: float) -> str:
 def pareto(
     budget: Annotated[str, typer.Option("--budget", help="Highest latency of the front, e.g. 6ms.")] = "6ms",
     low: Annotated[
-        str | None, typer.Option("--from", help="Lowest latency of the front. [default: the fastest]")
+        str | None, typer.Option("--from", help="Lowest latency of the front. Default: the fastest.")
     ] = None,
     device: OneDevice = "t4",
     space: Space = "k1kx-tiny",
@@ -389,7 +387,7 @@ def spaces(as_json: Json = False) -> None:
     for s in loaded:
         layers = "by budget" if s.depth_bound.max_layers == "published" else str(s.depth_bound.max_layers)
         table.append([s.name, s.block, str(s.input_size), s.neck, f"{s.size:.2e}", layers])
-    print(columns(table))
+    print(columns(table, left=2))
     print("\n" + "\n".join(f"{s.name}: {s.description}" for s in loaded))
 
 
@@ -411,20 +409,24 @@ def devices(as_json: Json = False) -> None:
         table.append(
             [name, entry.name, f"{entry.sm_count.value:g}", f"{entry.memory_bandwidth_gbs.value:g}", rate, setups]
         )
-    print(columns(table))
+    print(columns(table, left=2))
 
 
 @app.command()
 def calibrate(
-    data: Annotated[Path | None, typer.Argument(help="Published-latencies file. [default: the shipped T4 one]")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the tables. [default: only print]")] = None,
+    data: Annotated[Path | None, typer.Argument(help="Published-latencies file. Default: the shipped T4 one.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the tables. Default: only print.")] = None,
 ) -> None:
     """Fit the latency model to measured whole networks; print residuals and leave-one-out errors."""
+    from maenas.files import ensure_folder
     from maenas.latency.published import read_published
     from maenas.latency.table import calibrate_all, table_name, write_table
     from maenas.report.text import format_calibration
 
-    for table in calibrate_all(read_published(data)):
+    published = read_published(data)
+    if out is not None:
+        ensure_folder(out)
+    for table in calibrate_all(published):
         print(format_calibration(table), end="\n\n")
         if out is not None:
             path = out / f"{table_name(table)}.json"

@@ -15,6 +15,7 @@ from maenas.stage_tables import Quantity, Scope
 
 # Layer budgets that the report states for its four k1kx and kxkx backbones.
 PUBLISHED_LAYERS = (("damo-yolo-t", 20), ("damo-yolo-s", 25), ("damo-yolo-m", 35), ("damo-yolo-l", 45))
+TOLERANCE = 0.01  # of a layer: a budget written with four digits, at a published model's own cost, gets its layers
 FIRST_STAGE_DEPTH = 2  # published limit of the first stage
 
 
@@ -51,7 +52,7 @@ def published_layers(cost: float, pairs: list[tuple[float, int]]) -> int:
     """Layers that the published family spends at `cost`: linear between its (cost, layers) pairs and beyond them."""
     segments = list(pairwise(sorted(pairs)))
     (x0, y0), (x1, y1) = next((s for s in segments if cost <= s[1][0]), segments[-1])
-    return int(y0 + (cost - x0) * (y1 - y0) / (x1 - x0) + 1e-6)  # at a pair's own cost, rounding takes no layer
+    return int(y0 + (cost - x0) * (y1 - y0) / (x1 - x0) + TOLERANCE)
 
 
 def resolve_depths(

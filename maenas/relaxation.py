@@ -157,22 +157,24 @@ def minimise_bound(layers: Layers, steps: int) -> tuple[Bound, list[Solution]]:
     if count == 0:
         bound, values, edges = evaluate_bound(layers, np.zeros(0))
         return bound, [best_path(layers, bound, values, edges)]
+    if not all(len(options.score) for options in layers.stages):  # no path is left to follow
+        return evaluate_bound(layers, np.zeros(count))[0], []
     scale = _multiplier_scale(layers)
     center, matrix = np.full(count, 0.5), np.eye(count) * count / 4
     best: Bound | None = None
     paths: list[Solution] = []
     for _ in range(steps * count):
-        if (center < 0).any():
+        outside = (center < 0).any()
+        if outside:
             gradient = -np.eye(count)[int(center.argmin())]
-            norm = np.sqrt(gradient @ matrix @ gradient)
         else:
             bound, values, edges = evaluate_bound(layers, center * scale)
             paths.append(best_path(layers, bound, values, edges))
             best = bound if best is None or bound.value < best.value else best
             gradient = (layers.limits - np.array(paths[-1].cost)) * scale
-            norm = np.sqrt(gradient @ matrix @ gradient)
-            if norm < 1:  # no multiplier left in the ellipsoid lowers the bound by one unit
-                break
+        norm = np.sqrt(max(gradient @ matrix @ gradient, 0.0))  # rounding can leave a thin ellipsoid without inside
+        if norm == 0 or (norm < 1 and not outside):  # no multiplier left in it lowers the bound by one unit
+            break
         direction = matrix @ gradient / norm
         center = center - direction / (count + 1)
         if count == 1:

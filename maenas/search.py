@@ -133,18 +133,21 @@ def prepare(request: Request) -> Setup:
         request.latency_s and len(request.latency_s) < len(request.devices)
     ):
         raise MaenasError(
-            f"{len(request.latency_s)} latency budgets for {len(request.devices)} devices "
+            f"{len(request.latency_s)} latency budget(s) for {len(request.devices)} device(s) "
             f"({', '.join(request.devices)}); give one --budget for each --device, in the same order"
         )
     if request.top_k < 1:
         raise MaenasError(f"top-k is {request.top_k}; it must be at least 1")
     if request.num_classes < 1:
         raise MaenasError(f"classes is {request.num_classes}; it must be at least 1")
+    rho = request.max_effectiveness
+    if rho is not None and not 0 < rho < math.inf:
+        raise MaenasError(f"max-effectiveness is {rho:g}; it must be a number above 0")
     space = load_space(request.space)
     if request.neck is not None:
         get_neck_preset(request.neck)
         space = replace(space, neck=request.neck)
-    size = request.input_size or space.input_size
+    size = space.input_size if request.input_size is None else request.input_size
     InputSpec(size, size)
     predictors = tuple(
         load_predictor(name, precision=request.precision, batch=request.batch) for name in request.devices
@@ -255,6 +258,12 @@ def run(
             on_proof()
         wanted = request.top_k if request.solver == "exact" else 1
         certificate = solve(problem, k=wanted, known=found)
+        if not certificate.proven and not found:  # too large without good solutions to begin from
+            final = evolve(
+                problem, Settings(request.population, request.generations, request.seed), state, on_generation
+            )
+            evaluated = final.evaluated
+            certificate = solve(problem, k=wanted, known=list(final.genes.T))
         if request.solver == "exact" or not found:
             found = [solution.genome for solution in certificate.solutions]
     if not found:

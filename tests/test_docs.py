@@ -5,6 +5,8 @@ In a ```console block, lines that start with `$ maenas` are run one after the ot
 `<!-- not run: reason -->`, or `<!-- compared with the real output ... -->`, which also compares what it prints.
 """
 
+import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -85,6 +87,18 @@ def test_the_readme_shows_a_search() -> None:
     compared = [block for block in TO_RUN if block.mark.startswith("compared") and block.page.parent == ROOT]
     assert len(compared) == 1
     assert compared[0].output
+
+
+def test_the_readme_states_the_stored_benchmark_results() -> None:
+    stored = json.loads((ROOT / "benchmarks" / "results" / "search.json").read_text(encoding="utf-8"))
+    code = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks" / "search.py")
+    assert code is not None
+    assert code.loader is not None
+    benchmark = importlib.util.module_from_spec(code)
+    code.loader.exec_module(benchmark)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert benchmark.readme_table(stored["conditions"], stored["results"]) in readme
+    assert f"optimum, {stored['results']['commands'][0]['median_seconds']:.1f} s after" in readme
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

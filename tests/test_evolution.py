@@ -13,6 +13,7 @@ from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.evolution import Settings, State, _compile, _offspring, evolve, start
 from maenas.exact import cheapest
+from maenas.files import data_dir
 from maenas.lowering import lower
 from maenas.problem import Problem, effectiveness_of, evaluate, feasible, scores_of
 from maenas.score import deepmad_score, score_terms
@@ -205,6 +206,26 @@ def test_resumed_from_any_generation_it_ends_as_if_uninterrupted(
         stored = read_checkpoint(path, setup)
         assert_equal(stored, state)
         assert_equal(evolve(setup.problem, SMALL, stored), states[-1])
+
+
+def test_a_checkpoint_keeps_the_half_draw_that_the_generator_holds_back(tmp_path: Path) -> None:
+    setup, path = setup_at("k1kx-tiny", 1.3, population=32, generations=6, seed=3), tmp_path / "run.ckpt.json"
+    state = start(setup.problem, SMALL)
+    state = dataclasses.replace(state, generator=state.generator | {"has_uint32": 1, "uinteger": 12345})
+    write_checkpoint(path, setup, state)
+    assert_equal(read_checkpoint(path, setup), state)
+
+
+def test_a_checkpoint_is_refused_after_its_space_was_edited(tmp_path: Path) -> None:
+    text = (data_dir("search_spaces") / "k1kx-tiny.yaml").read_text(encoding="utf-8")
+    space, path = tmp_path / "mine.yaml", tmp_path / "run.ckpt.json"
+    space.write_text(text, encoding="utf-8")
+    request = Request(space=str(space), latency_s=(2e-3,), population=32, generations=6, seed=3)
+    setup = prepare(request)
+    write_checkpoint(path, setup, start(setup.problem, SMALL))
+    space.write_text(text.replace("bottleneck: {min: 8, max: 96}", "bottleneck: {min: 16, max: 96}"), encoding="utf-8")
+    with pytest.raises(MaenasError, match="this checkpoint is of another search"):
+        read_checkpoint(path, prepare(request))
 
 
 def test_a_checkpoint_of_another_search_or_a_damaged_one_is_refused(tmp_path: Path) -> None:

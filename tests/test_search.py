@@ -101,9 +101,8 @@ def test_what_the_written_spec_is_predicted_to_take_is_what_the_budget_was_charg
     assert predict(kernels, predictor).seconds == pytest.approx(budget.used, abs=1e-9, rel=0)
     assert budget.used <= budget.limit
     assert winner.predictions[0].seconds == pytest.approx(budget.used, abs=1e-9, rel=0)
-    assert (winner.params, winner.flops, winner.layers) == dataclasses.astuple(total_cost(kernels))[:2] + (
-        total_cost(kernels).layers,
-    )
+    cost = total_cost(kernels)
+    assert (winner.params, winner.flops, winner.layers) == (cost.params, cost.flops, cost.layers)
     if fields.get("score", "mae") == "mae":
         assert winner.score == pytest.approx(float(mae_score(score_terms(kernels))), abs=1e-6)
 
@@ -118,13 +117,10 @@ def test_the_scope_decides_what_a_budget_counts() -> None:
 
 
 def test_with_several_devices_each_meets_its_own_budget() -> None:
-    budgets = {"t4": 2.4e-3, "v100": 1.3e-3, "orin-nano-8gb": 6e-3}
-    known = {device: seconds for device, seconds in budgets.items() if _known(device)}
     alone = {}
-    for device in known:
+    for device in ("t4", "v100", "p100"):
         setup = prepare(Request(space="k1kx-tiny", devices=(device,), latency_s=(1.0,)))
         alone[device] = 1.25 * cheapest(setup.problem)[0].cost[0] * 1e-12
-    assert len(alone) >= 2
     alone["t4"] *= 1.2  # so that another device decides
     result = run(prepare(Request(space="k1kx-tiny", devices=tuple(alone), latency_s=tuple(alone.values()))))
     spec = result.candidates[0].spec
@@ -136,17 +132,9 @@ def test_with_several_devices_each_meets_its_own_budget() -> None:
         assert single.candidates[0].score >= result.candidates[0].score
 
 
-def _known(device: str) -> bool:
-    try:
-        load_predictor(device)
-    except MaenasError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize(
     ("limit", "value"),
-    [("max_params", 4_000_000), ("max_flops", 9_000_000_000), ("max_activation_bytes", 40_000_000), ("max_layers", 13)],
+    [("max_params", 5_000_000), ("max_flops", 9_000_000_000), ("max_activation_bytes", 40_000_000), ("max_layers", 13)],
 )
 def test_every_kind_of_limit_is_met_and_felt(limit: str, value: int) -> None:
     free = run(prepare(Request(space="k1kx-tiny", latency_s=(2.4e-3,), solver="exact"))).candidates[0]
@@ -209,27 +197,16 @@ def test_each_impossible_limit_is_named_with_the_least_that_is_needed(
     assert least in text.partition("needs is ")[2].partition("(")[0]
 
 
-@pytest.mark.parametrize("space", ["k1kx-tiny", "k1kx"])
 @pytest.mark.parametrize("solver", ["exact", "evolution"])
-def test_limits_that_exclude_each_other_are_all_named(solver: str, space: str, tmp_path: Path) -> None:
-    """Each could be met alone: few parameters need narrow stages, and the space asks for depth."""
-    text = (data_dir("search_spaces") / f"{space}.yaml").read_text(encoding="utf-8")
-    document = yaml.safe_load(text)
-    document["widths_never_shrink"] = False
-    document["stages"][4] |= {"bottleneck": {"min": 32, "max": 384}}
-    # A 1x1 bottleneck of a wide stage saves parameters; a wide first stage costs time. One cannot have both.
-    document["stages"][0]["width"] = {"min": 24, "max": 24}
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    base = prepare(Request(space=str(path), latency_s=(1.0,), max_params=10**9))
+@pytest.mark.parametrize("space", ["k1kx-tiny", "k1kx"])
+def test_limits_that_exclude_each_other_are_all_named(space: str, solver: str) -> None:
+    """Each is met by some architecture: the fastest, and the one with the fewest parameters, which is another."""
+    base = prepare(Request(space=space, latency_s=(1.0,), max_params=10**9))
     fast, small = cheapest(base.problem)[:2]
-    seconds, params = fast.cost[0] * 1e-12 + 1e-12, small.cost[1]
-    if fast.cost[1] <= params or small.cost[0] <= fast.cost[0]:
-        seconds, params = seconds, params  # the same architecture is both: use a floor on depth instead
-        pytest.skip("no contradiction between these two in this space")
-    answer = refusal(space=str(path), latency_s=(seconds,), max_params=params, solver=solver)
-    assert "no architecture of the space" in answer
-    assert "meets all limits together (latency on t4" in answer
+    assert fast.cost[1] > small.cost[1]
+    limits = {"latency_s": (fast.cost[0] * 1e-12,), "max_params": small.cost[1]}
+    answer = refusal(space=space, solver=solver, **limits)
+    assert f"no architecture of the space {space} that meets all limits together (latency on t4" in answer
     assert "params" in answer
     assert "raise one of them" in answer
 
@@ -238,8 +215,8 @@ def test_limits_that_exclude_each_other_are_all_named(solver: str, space: str, t
     ("fields", "message"),
     [
         ({}, "no budget: give --budget 3ms"),
-        ({"latency_s": (3e-3, 4e-3)}, "2 latency budgets for 1 devices"),
-        ({"latency_s": (3e-3,), "devices": ("t4", "v100")}, "1 latency budgets for 2 devices (t4, v100)"),
+        ({"latency_s": (3e-3, 4e-3)}, "give one --budget for each --device"),
+        ({"latency_s": (3e-3,), "devices": ("t4", "v100")}, "(t4, v100); give one --budget for each --device"),
         ({"latency_s": (3e-3,), "top_k": 0}, "top-k is 0; it must be at least 1"),
         ({"latency_s": (3e-3,), "num_classes": 0}, "classes is 0; it must be at least 1"),
         ({"latency_s": (3e-3,), "input_size": 100}, "input height is 100; it must be a positive multiple of 32"),
@@ -327,7 +304,7 @@ def test_at_a_published_latency_a_network_of_the_published_kind_comes_out(model:
     assert winner.score >= float(mae_score(score_terms(lower(published))))
 
 
-@pytest.mark.parametrize("model", ["damo-yolo-t", "damo-yolo-s"])
+@pytest.mark.parametrize("model", ["damo-yolo-t", pytest.param("damo-yolo-s", marks=pytest.mark.slow)])
 def test_without_the_bound_the_score_buys_depth_and_no_width(model: str, tmp_path: Path) -> None:
     """Why the bound is there: the same budget and widths, stages of up to 40 units."""
     document = yaml.safe_load((data_dir("search_spaces") / "k1kx.yaml").read_text(encoding="utf-8"))
@@ -422,6 +399,7 @@ def test_the_front_agrees_with_searching_at_a_budget() -> None:
         assert best == pytest.approx(winner.score, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_where_the_bound_follows_the_budget_the_front_follows_the_bound() -> None:
     """Across a change of the bound, every point keeps to the bound at its own latency."""
     fast, slow = modelled_s("damo-yolo-t", "backbone"), modelled_s("damo-yolo-s", "backbone")

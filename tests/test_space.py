@@ -290,7 +290,7 @@ STAGE_3 = "{min: 64, max: 192}, bottleneck: {min: 8, max: 192}, max_depth: 2}"
         ("{max_layers: 20}", "{max_layers: 0}", 22, "depth_bound: max_layers is 0; it must be positive"),
         ("{max_layers: 20}", "{max_layers: publisht}", 22, "must be 'published', got 'publisht'"),
         ("{max_layers: 20}", "{max_effectiveness: -1}", 22, "depth_bound: max_effectiveness is -1.0; it must be posit"),
-        ("taps:", "score_weights: [0, 0, 1, 1, -1]\ntaps:", None, "score_weights must not be negative"),
+        ("taps:", "score_weights: [0, 0, 1, 1, -1]\ntaps:", None, "must be 0 to 1000, and not all 0"),
     ],
 )
 def test_an_error_names_the_line_and_the_valid_choice(old: str, new: str, line: int | None, message: str) -> None:

@@ -9,13 +9,18 @@ from typing import Any, cast
 
 from maenas.cost import PRECISION_BYTES
 from maenas.errors import MaenasError
+from maenas.files import read_text
 from maenas.latency.device import Device, Precision, get_device
 from maenas.latency.kernel_model import Constants, Seconds, kernel_seconds
+from maenas.latency.measured import MAX_TABLE_BYTES, measured_from_json
+from maenas.latency.measured import SCHEMA as MEASURED_SCHEMA
+from maenas.latency.measured_predictor import MeasuredPredictor, measured_predictor
 from maenas.latency.table import SETUPS, LatencyTable, read_table, shipped_table
 from maenas.lowering import Kernel
 
 DEFAULT_DEVICE = "t4"
 UNKNOWN_FACTOR = 2.0  # half-width of the interval where no error is known; argued in docs/latency.md
+SCHEMA_WITHIN = 1000  # characters of a file within which its schema stands
 PARTS = ("backbone", "neck", "head")
 
 
@@ -66,16 +71,21 @@ class Prediction:
     parts: dict[str, float]
 
 
-def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> Predictor:
+def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> Predictor | MeasuredPredictor:
     """Predictor for `device`: a catalogue name, a name with a setup ("t4@damo-yolo-report"), or a table file (.json).
 
-    A device without a table of its own gets the constants of the T4 with its own figures. Raises `MaenasError` for
-    an unknown device or setup, and for a precision that the device lacks.
+    A file with a measured table gives a `MeasuredPredictor`, for the table's own precision and batch only. A device
+    without a table of its own gets the constants of the T4 with its own figures. Raises `MaenasError` for an unknown
+    device or setup, and for a precision that the device lacks.
     """
     if precision not in PRECISION_BYTES:
         raise MaenasError(f"unknown precision {precision!r}; the known ones are {', '.join(PRECISION_BYTES)}")
     if batch < 1:
         raise MaenasError(f"batch is {batch}; it must be at least 1")
+    if device.lower().endswith(".json"):
+        text = read_text(device, what="latency table", max_bytes=MAX_TABLE_BYTES)
+        if MEASURED_SCHEMA in text[:SCHEMA_WITHIN]:
+            return measured_predictor(measured_from_json(text, device), precision=precision, batch=batch)
     table, hardware = _find(device)
     _require_precision(hardware, precision)
     calibrated = (table.device, table.precision, table.batch) == (hardware.id, precision, batch)
@@ -94,7 +104,7 @@ def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> P
     )
 
 
-def predict(kernels: Sequence[Kernel], predictor: Predictor) -> Prediction:
+def predict(kernels: Sequence[Kernel], predictor: Predictor | MeasuredPredictor) -> Prediction:
     """Latency of a network of scalar kernels: their sum, plus the predictor's part per network."""
     seconds = tuple(float(predictor.kernel_seconds(kernel)) for kernel in kernels)
     total = math.fsum(seconds) + predictor.network_seconds

@@ -15,7 +15,7 @@ from maenas.latency.table import LatencyTable
 from maenas.lowering import Kernel, lower
 from maenas.pareto import Front
 from maenas.presets import get_neck_preset
-from maenas.score import mae_score, score_terms
+from maenas.score import deepmad_score, effectiveness, mae_score, score_terms
 from maenas.search import Candidate, SearchResult, Setup
 from maenas.spec import BackboneSpec
 from maenas.units import format_bytes, format_count, format_latency
@@ -24,16 +24,14 @@ WIDTH = 11
 DEPTHWISE_SHARE = 0.1  # of a latency, above which its prediction carries a caution
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as aligned text: the first column to the left, the others to the right."""
+def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Rows of cells as aligned text: the first `left` columns to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        first, *others = (
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *others]).rstrip())
+        cells = zip(row, widths, strict=True)
+        text = [cell.ljust(w) if number < left else cell.rjust(w) for number, (cell, w) in enumerate(cells)]
+        lines.append("  ".join(text).rstrip())
     return "\n".join(lines)
 
 
@@ -148,7 +146,13 @@ def _compared(setup: Setup) -> list[str]:
             times = ", ".join(
                 f"{format_latency(predict(kernels, p).seconds)} on {p.device.id}" for p in setup.predictors
             )
-            lines.append(_line("compare", f"published {name}: mae {score:.4f}, {times} (modelled alike)"))
+            depths = [stage.depth for stage in spec.backbone.stages]
+            layers = total_cost(kernels).layers
+            deeper = layers > (setup.depths.max_layers or layers) or any(
+                depth > most for depth, most in zip(depths, setup.problem.max_depth, strict=True)
+            )
+            note = "; outside this depth bound" if deeper else ""
+            lines.append(_line("compare", f"published {name}: mae {score:.4f}, {times} (modelled alike{note})"))
     return lines
 
 
@@ -160,6 +164,7 @@ def format_network(title: str, kernels: Sequence[Kernel], predictor: Predictor, 
         _line("network", title),
         _line("device", predictor.description),
         _line("cost", f"{format_count(cost.params)} parameters, {format_count(cost.flops)} FLOPs"),
+        *_scores(kernels, cost.layers),
         _line("latency", format_prediction(kernels, predictor, prediction)),
         "",
     ]
@@ -172,6 +177,15 @@ def format_network(title: str, kernels: Sequence[Kernel], predictor: Predictor, 
     if layers:
         lines += ["", _kernel_table(kernels, prediction)]
     return "\n".join(lines)
+
+
+def _scores(kernels: Sequence[Kernel], layers: int) -> list[str]:
+    """Scores of a backbone with the published weights; nothing for a network whose main path is not known."""
+    if not layers:
+        return []
+    terms = score_terms(kernels)
+    values = f"mae {float(mae_score(terms)):.4f}, deepmad {float(deepmad_score(terms)):.4f}"
+    return [_line("score", f"{values}, effectiveness {float(effectiveness(terms)):.4f}, {layers} layers")]
 
 
 def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:

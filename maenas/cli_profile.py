@@ -1,0 +1,310 @@
+"""`maenas profile` and `maenas tables`: measure kernels on this machine, and look at what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maenas.errors import MaenasError
+
+tables_app = typer.Typer(help="Measured latency tables: list, show, compare, join.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line, and nothing else.")]
+TableFile = Annotated[Path, typer.Argument(help="A measured table (.json).")]
+
+REFERENCE_RATE = {"cpu": 5e10, "cuda": 5e12}  # FLOP/s to estimate with before the reference kernel has been timed
+
+
+def profile_command(
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    runtime: Annotated[str, typer.Option("--runtime", help="onnxruntime or torch (CUDA only).")] = "onnxruntime",
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads of an operator.")] = 1,
+    space: Annotated[
+        list[str] | None, typer.Option("--space", help="Search space whose kernels to measure. Repeatable.")
+    ] = None,
+    spec: Annotated[
+        list[str] | None, typer.Option("--spec", help="Spec file, or the name of a shipped one. Repeatable.")
+    ] = None,
+    precision: Annotated[str, typer.Option("--precision", help="fp32 or fp16.")] = "fp32",
+    batch: Annotated[int, typer.Option("--batch", help="Images at once; times are of the whole batch.")] = 1,
+    input_size: Annotated[
+        int | None, typer.Option("--input", help="Side of the square input. [default: the space's or spec's]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Table file. [default: named after the setup]")] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be measured, and stop.")] = False,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Stop after this long.")] = None,
+    clock: Annotated[
+        str, typer.Option("--clock", help="wall, or cpu: one thread's CPU time, for a machine that others use too.")
+    ] = "wall",
+    method: Annotated[str, typer.Option("--method", help="in-graph, or alone (for comparison).")] = "in-graph",
+) -> None:
+    """Measure this machine's kernels into a latency table; repeat the command to go on where it stopped.
+
+    Without --space and --spec: the kernels of the published detectors.
+    """
+    samples = _samples(space or [], spec or [], input_size)
+    if plan_only:
+        print(_plan_text(samples, device, batch))
+        return
+    from maenas.profiler.profile import METHODS, Setup
+
+    if method not in METHODS:
+        raise MaenasError(f"--method is {method!r}; choose {', '.join(METHODS)}")
+    if precision not in ("fp32", "fp16"):
+        raise MaenasError(f"--precision is {precision!r}; choose fp32, fp16")
+    if batch < 1:
+        raise MaenasError(f"--batch is {batch}; it must be at least 1")
+    setup = Setup(_backend(device, runtime, threads, clock), precision, batch, method=method)  # type: ignore[arg-type]
+    name = _slug(setup.backend.device_name)
+    suffix = f"t{threads}-" if device == "cpu" else ""
+    path = out or Path(f"{name}-{runtime}-{suffix}{precision}-b{batch}.json")
+    table = _run(samples, setup, name, path, minutes)
+    print(f"wrote {path} (id {table.id}): {len(table.rows)} kernels of {setup.backend.device_name}")
+
+
+def _samples(spaces: list[str], specs: list[str], input_size: int | None) -> Any:
+    from dataclasses import replace
+
+    from maenas.files import data_dir
+    from maenas.profiler.plan import plan, published_specs
+    from maenas.space import load_space
+    from maenas.spec import InputSpec, read_spec
+
+    detectors = []
+    for name in specs:
+        shipped = data_dir("searched_models") / f"{name}.json"
+        detector = read_spec(shipped if "/" not in name and shipped.is_file() else name).detector
+        if input_size is not None:
+            detector = replace(detector, input=InputSpec(input_size, input_size))
+        detectors.append(detector)
+    if input_size is not None:
+        InputSpec(input_size, input_size)
+    if not spaces and not specs:
+        detectors = list(published_specs(input_size).values())
+    return plan([load_space(name) for name in spaces], detectors, input_size=input_size)
+
+
+def _plan_text(samples: Any, device: str, batch: int) -> str:
+    from maenas.profiler.clock import Settings
+    from maenas.profiler.plan import describe, estimate_s
+
+    if device not in REFERENCE_RATE:
+        raise MaenasError(f"--device is {device!r}; choose {', '.join(REFERENCE_RATE)}")
+    seconds = estimate_s(samples, flops_per_s=REFERENCE_RATE[device], batch=batch, settings=Settings())
+    counts = ", ".join(f"{count} {op}" for op, count in sorted(describe(samples).items()))
+    rate = f"{REFERENCE_RATE[device] / 1e9:g} GFLOP/s"
+    return f"{len(samples)} kernels: {counts}\nabout {seconds / 60:.1f} minutes on a device with {rate}"
+
+
+def _backend(device: str, runtime: str, threads: int, clock: str) -> Any:
+    for option, value, known in (("--device", device, ("cpu", "cuda")), ("--clock", clock, ("wall", "cpu"))):
+        if value not in known:
+            raise MaenasError(f"{option} is {value!r}; choose {', '.join(known)}")
+    if runtime == "onnxruntime":
+        from maenas.profiler.onnxruntime import OnnxRuntime
+
+        return OnnxRuntime(device, threads=threads, clock=clock)  # type: ignore[arg-type]
+    if runtime != "torch" or device != "cuda":
+        raise MaenasError(f"--runtime is {runtime!r} on {device}; choose onnxruntime, or torch on cuda")
+    from maenas.profiler.torch_cuda import TorchCuda
+
+    return TorchCuda()
+
+
+def _run(samples: Any, setup: Any, device: str, path: Path, minutes: float | None) -> Any:
+    """Profile with a progress bar; Ctrl-C leaves a table that the same command continues."""
+    import time
+
+    from tqdm import tqdm
+
+    from maenas.files import ensure_folder
+    from maenas.profiler.profile import profile
+
+    ensure_folder(path.resolve().parent)
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    bar = tqdm(total=len(samples), unit=" kernels", desc="profile", disable=not sys.stderr.isatty())
+
+    def on_progress(progress: Any) -> None:
+        bar.n = len(samples) - progress.remaining
+        bar.set_postfix(reference=f"{progress.reference.median_s * 1e3:.3g} ms", refresh=False)
+        bar.refresh()
+
+    try:
+        return profile(
+            samples,
+            setup,
+            device=device,
+            path=path,
+            stop=lambda: end is not None and time.monotonic() > end,
+            on_progress=on_progress,
+        )
+    except KeyboardInterrupt:
+        kept = f"{path} is stored" if path.exists() else "nothing was measured yet"
+        raise MaenasError(f"interrupted; {kept}: repeat the command to go on") from None
+    finally:
+        bar.close()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "device"
+
+
+@tables_app.command("list")
+def tables_list(
+    folder: Annotated[Path | None, typer.Argument(help="Folder. [default: the shipped tables]")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the measured tables of a folder."""
+    from maenas.files import data_dir
+    from maenas.latency.measured import read_measured
+
+    found = []
+    root = data_dir("latency_tables") if folder is None else folder
+    if not root.is_dir():
+        raise MaenasError(f"{root}: there is no such folder")
+    for path in sorted(root.glob("*.json")):
+        if _is_measured(path):
+            found.append((path, read_measured(path)))
+    if as_json:
+        print(json.dumps({"command": "tables list", "tables": [{"path": str(p), **_document(t)} for p, t in found]}))
+        return
+    if not found:
+        print(f"no measured tables in {root}")
+    for path, table in found:
+        setup = f"{table.device}, {table.runtime}, {table.precision}, batch {table.batch}"
+        print(f"{path.name}: {setup}, {len(table.rows)} kernels, {table.conditions.get('date', 'no date')}")
+
+
+@tables_app.command("show")
+def tables_show(file: TableFile, as_json: Json = False) -> None:
+    """Conditions, method and spread of a table."""
+    import statistics
+
+    from maenas.latency.measured import read_measured
+
+    table = read_measured(file)
+    if as_json:
+        print(json.dumps({"command": "tables show", **_document(table)}))
+        return
+    for name, value in _document(table).items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            print("\n".join(f"  {key}: {text}" for key, text in value.items()))
+        else:
+            print(f"{name}: {value}")
+    spreads = [row.iqr_s / row.median_s for row in table.rows if row.iqr_s is not None]
+    if spreads:
+        wide = sum(spread > 0.05 for spread in spreads)
+        print(f"spread: median {statistics.median(spreads):.1%}, {wide} of {len(table.rows)} kernels above 5 %")
+
+
+@tables_app.command("diff")
+def tables_diff(first: TableFile, second: TableFile, as_json: Json = False) -> None:
+    """Times of the second table over those of the first one, kernel by kernel."""
+    import math
+    import statistics
+
+    from maenas.latency.measured import read_measured
+
+    one, two = read_measured(first), read_measured(second)
+    times = {row.key: row.median_s for row in one.rows}
+    ratios = {row.key: row.median_s / times[row.key] for row in two.rows if row.key in times}
+    if not ratios:
+        raise MaenasError(f"{first} and {second} have no kernel in common")
+    ordered = sorted(ratios, key=lambda key: ratios[key])
+    document = {
+        "command": "tables diff",
+        "common": len(ratios),
+        "only_first": len(one.rows) - len(ratios),
+        "only_second": len(two.rows) - len(ratios),
+        "geometric_mean": math.exp(statistics.fmean(math.log(ratio) for ratio in ratios.values())),
+        "median": statistics.median(ratios.values()),
+        "least": [ratios[ordered[0]], list(ordered[0])],
+        "most": [ratios[ordered[-1]], list(ordered[-1])],
+        "total": math.fsum(times[key] * ratios[key] for key in ratios) / math.fsum(times[key] for key in ratios),
+    }
+    if as_json:
+        print(json.dumps(document))
+        return
+    print(f"{document['common']} kernels in both, {document['only_first']} and {document['only_second']} in one only")
+    print(f"ratio of the sums {document['total']:.3f}; of kernels: geometric mean {document['geometric_mean']:.3f}")
+    for label, key in (("least", ordered[0]), ("most", ordered[-1])):
+        print(f"{label:<6}{ratios[key]:.3f}  {_kernel_text(key)}")
+    for name, here, there in _differences(one, two):
+        print(f"{name} differs: {here!r}, {there!r}")
+
+
+@tables_app.command("merge")
+def tables_merge(
+    files: Annotated[list[Path], typer.Argument(help="Tables of one setup; where rows clash the last one counts.")],
+    out: Annotated[Path, typer.Option("--out", help="File for the joined table.")],
+    force: Annotated[bool, typer.Option("--force", help="Join although conditions or methods differ.")] = False,
+) -> None:
+    """Join tables measured under the same conditions."""
+    from maenas.latency.measured import make_table, read_measured, write_measured
+
+    tables = [read_measured(file) for file in files]
+    first = tables[0]
+    for file, table in zip(files[1:], tables[1:], strict=True):
+        differ = _differences(first, table)
+        hard = [name for name, _, _ in differ if name in HARD]
+        if hard:
+            raise MaenasError(f"{files[0]} and {file} cannot be joined: different {', '.join(hard)}")
+        soft = [name for name, _, _ in differ if name not in ("date", "maenas", "reference")]
+        if soft and not force:
+            raise MaenasError(
+                f"{files[0]} and {file} were measured under different conditions ({', '.join(soft)}); "
+                "--force joins them all the same"
+            )
+    rows = {row.key: row for table in tables for row in table.rows}
+    conditions = dict(first.conditions)
+    if len(tables) > 1:
+        conditions["merged_from"] = ", ".join(table.id for table in tables)
+    table = make_table(
+        device=first.device,
+        runtime=first.runtime,
+        precision=first.precision,
+        batch=first.batch,
+        conditions=conditions,
+        method=first.method,
+        rows=tuple(rows.values()),
+    )
+    write_measured(out, table)
+    print(f"wrote {out} (id {table.id}): {len(table.rows)} kernels")
+
+
+HARD = ("device", "runtime", "precision", "batch")  # without these a time means nothing
+
+
+def _differences(one: Any, two: Any) -> list[tuple[str, str, str]]:
+    """Name, first and second value of everything but rows that differs."""
+    pairs = [(name, str(getattr(one, name)), str(getattr(two, name))) for name in HARD]
+    for mapping in ("conditions", "method"):
+        left, right = getattr(one, mapping), getattr(two, mapping)
+        pairs += [(key, left.get(key, "-"), right.get(key, "-")) for key in {**left, **right}]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _document(table: Any) -> dict[str, Any]:
+    names = ("id", "device", "runtime", "precision", "batch", "conditions", "method")
+    return {**{name: getattr(table, name) for name in names}, "kernels": len(table.rows)}
+
+
+def _is_measured(path: Path) -> bool:
+    """Whether a JSON file says that it is a measured table; the folder holds calibrated ones too."""
+    from maenas.files import read_text
+    from maenas.latency.measured import MAX_TABLE_BYTES, SCHEMA
+
+    return f'"{SCHEMA}"' in read_text(path, what="latency table", max_bytes=MAX_TABLE_BYTES)[:200]
+
+
+def _kernel_text(key: Any) -> str:
+    epilogue = f" {key.epilogue}" if key.epilogue else ""
+    size = f"{key.kernel}x{key.kernel}/{key.stride}"
+    groups = f" groups {key.groups}" if key.groups > 1 else ""
+    return f"{key.op} {key.in_channels}-{key.out_channels} {size}{groups} at {key.height}x{key.width}{epilogue}"
