@@ -41,7 +41,7 @@ from maenas.space import SearchSpace, load_space, space_names
 from maenas.spec import DetectorSpec, InputSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-PASSES = 3  # over all networks; the least disturbed of each counts
+PASSES = 2  # over all networks; the least disturbed of each counts
 DEEPEST = 4  # units in a stage of a random spec
 
 

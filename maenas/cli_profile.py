@@ -36,6 +36,9 @@ def profile_command(
         int | None, typer.Option("--input", help="Side of the square input. [default: the space's or spec's]")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Table file. [default: named after the setup]")] = None,
+    device_id: Annotated[
+        str | None, typer.Option("--name", help="Device id for the table, e.g. h100. [default: from the hardware]")
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be measured, and stop.")] = False,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Stop after this long.")] = None,
     clock: Annotated[
@@ -60,7 +63,7 @@ def profile_command(
     if batch < 1:
         raise MaenasError(f"--batch is {batch}; it must be at least 1")
     setup = Setup(_backend(device, runtime, threads, clock), precision, batch, method=method)  # type: ignore[arg-type]
-    name = _slug(setup.backend.device_name)
+    name = device_id or _slug(setup.backend.device_name)
     suffix = f"t{threads}-" if device == "cpu" else ""
     path = out or Path(f"{name}-{runtime}-{suffix}{precision}-b{batch}.json")
     table = _run(samples, setup, name, path, minutes)

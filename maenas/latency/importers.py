@@ -221,7 +221,7 @@ def _kernel_lines(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _kernel_text(path: Path) -> str:
-    if not path.name.lower().endswith(".gz"):
+    if not path.name.lower().endswith(".gz") or not path.is_file():
         return read_text(path, what="kernel table", max_bytes=MAX_TABLE_BYTES)
     try:
         with gzip.open(path, "rb") as file:

@@ -1,0 +1,161 @@
+"""ONNX Runtime on the CPU or, where onnxruntime-gpu is installed, on CUDA."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from maenas.errors import MaenasError
+from maenas.latency.device import Precision
+from maenas.profiler.program import Program
+
+Target = Literal["cpu", "cuda"]
+Clock = Literal["wall", "cpu"]
+PROVIDERS: dict[Target, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1", "use_tf32": "0"}
+
+
+class OnnxRuntime:
+    """Sessions of one process: threads are of one operator, operators run one after another.
+
+    The clock "cpu" counts the time that the calling thread had the processor: on a machine that others use too it
+    comes nearer to an idle machine's time than "wall" does. It cannot see other threads.
+    """
+
+    def __init__(self, target: Target = "cpu", *, threads: int = 1, clock: Clock = "wall") -> None:
+        if threads < 1:
+            raise MaenasError(f"threads is {threads}; it must be at least 1")
+        if clock == "cpu" and (threads > 1 or target != "cpu"):
+            raise MaenasError("the clock 'cpu' measures one CPU thread; choose the clock 'wall' or one thread")
+        self._ort = _import_onnxruntime()
+        self.target: Target = target
+        self.threads, self.clock = threads, clock
+        available = self._ort.get_available_providers()
+        if PROVIDERS[target] not in available:
+            raise MaenasError(
+                f"this onnxruntime has no {PROVIDERS[target]} (it has {', '.join(available)}); "
+                "pip uninstall onnxruntime and pip install onnxruntime-gpu: they cannot stand side by side"
+            )
+
+    @property
+    def runtime(self) -> str:
+        return f"onnxruntime-{self.target} {self._ort.__version__}"
+
+    @property
+    def device_name(self) -> str:
+        if self.target == "cpu":
+            return cpu_name()
+        devices = self._ort.get_ep_devices()
+        names = [d.device.metadata.get("Description", "") for d in devices if d.ep_name == PROVIDERS["cuda"]]
+        return next((name for name in names if name), "CUDA device 0")
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        if self.target == "cuda":
+            return {"provider_options": ", ".join(f"{key}={value}" for key, value in CUDA_OPTIONS.items())}
+        clock = "wall" if self.clock == "wall" else "CPU time of the thread"
+        return {"threads": str(self.threads), "cores": str(os.cpu_count()), "clock": clock}
+
+    def build(self, program: Program, *, precision: Precision, batch: int) -> OrtRunner:
+        from maenas.profiler.onnx_writer import write_onnx
+
+        model = write_onnx(program, precision=precision, batch=batch)
+        return self.build_model(model.SerializeToString())
+
+    def build_model(self, model: bytes) -> OrtRunner:
+        """A runner of a serialised ONNX model with static shapes; inputs are random."""
+        ort = self._ort
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        # Several sessions live at once: without this their idle threads would burn the cores of the one being timed.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        provider = PROVIDERS[self.target]
+        wanted = [(provider, CUDA_OPTIONS)] if self.target == "cuda" else [provider]
+        try:
+            session = ort.InferenceSession(model, options, providers=wanted)
+        except _errors(ort) as error:
+            raise MaenasError(f"{self.runtime} cannot build a model: {str(error).splitlines()[0]}") from None
+        active = session.get_providers()
+        if active[0] != provider:
+            raise MaenasError(
+                f"the session fell back to {active[0]} instead of {provider}: check driver, CUDA and cuDNN"
+            )
+        return OrtRunner(session, ort, self.target, CLOCKS[self.clock])
+
+
+class OrtRunner:
+    """A session with its inputs and outputs bound."""
+
+    def __init__(self, session: Any, ort: Any, target: Target, clock: Callable[[], float]) -> None:
+        self._session: Any = session
+        self._binding: Any = session.io_binding()
+        self._clock = clock
+        rng = np.random.default_rng(0)
+        for value in session.get_inputs():
+            dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.type]
+            image = rng.random(value.shape, dtype=np.float32).astype(dtype)
+            self._binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(image, target, 0))
+        for value in session.get_outputs():
+            if target == "cpu":
+                self._binding.bind_output(value.name, "cpu")
+            else:  # a CUDA graph replays into fixed addresses
+                dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.type]
+                empty = ort.OrtValue.ortvalue_from_shape_and_type(value.shape, dtype, target, 0)
+                self._binding.bind_ortvalue_output(value.name, empty)
+
+    def run(self) -> None:
+        self._binding.synchronize_inputs()
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+
+    def time_once(self) -> float:
+        begin = self._clock()
+        self.run()
+        return self._clock() - begin
+
+    def outputs(self) -> list[np.ndarray]:
+        """Results of the last run."""
+        return [value.numpy() for value in self._binding.get_outputs()]
+
+    def close(self) -> None:
+        self._binding = None
+        self._session = None
+
+
+def cpu_name() -> str:
+    """Model name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MaenasError(
+            f"measuring with ONNX Runtime needs the package {error.name}: pip install onnx onnxruntime "
+            "(or onnxruntime-gpu for CUDA; never both)"
+        ) from None
+    return onnxruntime
+
+
+def _errors(ort: Any) -> tuple[type[Exception], ...]:
+    """What a session raises for a model it does not take; the classes live in a private module."""
+    state = ort.capi.onnxruntime_pybind11_state
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException", "EPFail")
+    return tuple(getattr(state, name) for name in names if hasattr(state, name))

@@ -1,0 +1,129 @@
+"""One kernel inside a graph: how to time it as it runs in a network, and not as it runs alone.
+
+Alone, a convolution pays for reordering its input and output to the layout that the runtime likes; inside a network
+neighbours hand tensors over in that layout. So copies of the kernel stand between a producer and a sink, and the same
+graph without the kernel is subtracted:
+
+    t = (T(producers, d kernels, sinks) - T(producers, sinks)) / d, corrected for the difference in sinks
+
+The copies of a convolution share their input and have weights of their own; each copy of anything else, and each
+residual, has its own producer, so that a runtime can neither merge copies nor take in-place shortcuts away from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from maenas.latency.measured import KernelKey, key_of
+from maenas.lowering import Kernel
+from maenas.profiler.program import Program, Shape
+
+PRODUCER_CHANNELS = 8  # of the 1x1 convolution that brings a tensor into the runtime's layout
+FEWEST_CHANNELS = 16  # thinner tensors come straight from outside: runtimes do not reorder them
+SINKS = 32
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A kernel to be timed: `kernel` numbers its inputs from 0, `inputs` are their shapes."""
+
+    key: KernelKey
+    kernel: Kernel
+    inputs: tuple[Shape, ...]
+
+
+def sample_of(program: Program, kernel: Kernel) -> Sample:
+    """`kernel` of `program`, cut out."""
+    shapes = tuple(program.shape(index) for index in kernel.inputs)
+    return Sample(key_of(kernel), replace(kernel, signal_fan_in=0), shapes)
+
+
+def probe(sample: Sample, copies: int) -> Program:
+    """Producers, `copies` of the kernel, a sink for each."""
+    layout = _Layout()
+    results = []
+    for number, (inputs, residual) in enumerate(layout.sources(sample, copies)):
+        kernel = replace(sample.kernel, name=f"probe{number}", inputs=tuple(inputs), residual=residual)
+        results.append(layout.add(kernel))
+    return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(results))
+
+
+def baseline(sample: Sample, copies: int) -> Program:
+    """The graph of `probe` without the kernel."""
+    layout = _Layout()
+    sources = layout.sources(sample, copies)
+    read = dict.fromkeys(index for inputs, residual in sources for index in (*inputs, residual) if index is not None)
+    return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(read))
+
+
+def alone(sample: Sample) -> Program:
+    """The kernel and nothing else: what "separately timed" means elsewhere."""
+    layout = _Layout()
+    inputs = tuple(layout.image(shape) for shape in sample.inputs)
+    residual = None if sample.kernel.residual is None else layout.image(_out_shape(sample.kernel))
+    kernel = replace(sample.kernel, name="alone", inputs=inputs, residual=residual)
+    return Program((kernel,), tuple(layout.images), outputs=(0,))
+
+
+def sink_programs() -> tuple[Program, Program]:
+    """Two graphs that differ by `SINKS` sinks."""
+    layout = _Layout()
+    tensor = layout.produce((64, 8, 8))
+    few = Program(tuple(layout.kernels), tuple(layout.images), sinks=(tensor,))
+    return few, replace(few, sinks=(tensor,) * (SINKS + 1))
+
+
+class _Layout:
+    """Kernels and images being laid out."""
+
+    def __init__(self) -> None:
+        self.kernels: list[Kernel] = []
+        self.images: list[Shape] = []
+
+    def add(self, kernel: Kernel) -> int:
+        self.kernels.append(kernel)
+        return len(self.kernels) - 1
+
+    def image(self, shape: Shape) -> int:
+        self.images.append(shape)
+        return -len(self.images)
+
+    def produce(self, shape: Shape) -> int:
+        """A tensor that stands where a network's own would: written by a 1x1 convolution."""
+        channels, height, width = shape
+        if channels < FEWEST_CHANNELS:
+            return self.image(shape)
+        source = self._source(height, width)
+        name = f"producer{len(self.kernels)}"
+        return self.add(
+            Kernel(
+                "conv", name, (source,), PRODUCER_CHANNELS, channels, height, width, height, width, epilogue=("relu",)
+            )
+        )
+
+    def _source(self, height: int, width: int) -> int:
+        shape = (PRODUCER_CHANNELS, height, width)
+        return -1 - self.images.index(shape) if shape in self.images else self.image(shape)
+
+    def sources(self, sample: Sample, copies: int) -> list[tuple[list[int], int | None]]:
+        """Inputs and residual of each copy."""
+        shared = [self.produce(shape) for shape in sample.inputs] if sample.kernel.op == "conv" else None
+        rows: list[tuple[list[int], int | None]] = []
+        for _ in range(copies):
+            inputs = shared or [self.produce(shape) for shape in sample.inputs]
+            residual = None if sample.kernel.residual is None else self.produce(_out_shape(sample.kernel))
+            rows.append((inputs, residual))
+        return rows
+
+
+def _out_shape(kernel: Kernel) -> Shape:
+    return int(kernel.out_channels), kernel.out_height, kernel.out_width
+
+
+def distinct(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """The first sample of each key, in order."""
+    first: dict[KernelKey, Sample] = {}
+    for sample in samples:
+        first.setdefault(sample.key, sample)
+    return tuple(first.values())

@@ -1,0 +1,213 @@
+"""Measured tables: strict reading, and a table as a predictor of kernels and networks."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maenas.errors import MaenasError
+from maenas.files import data_dir
+from maenas.latency.measured import (
+    KernelKey,
+    MeasuredTable,
+    Row,
+    content_id,
+    make_table,
+    measured_from_json,
+    measured_to_json,
+    read_measured,
+    write_measured,
+)
+from maenas.latency.measured_predictor import MeasuredPredictor, measured_predictor
+from maenas.latency.predictor import load_predictor, predict
+from maenas.lowering import Kernel, lower
+from maenas.spec import read_spec
+
+SHIPPED = data_dir("latency_tables") / "published" / "v100-tensorrt-fp16-b1.json"
+MUTATIONS = 2000
+
+
+def small_table(rows: int = 60) -> MeasuredTable:
+    all_rows = read_measured(SHIPPED).rows
+    return make_table(
+        device="v100",
+        runtime="TensorRT",
+        precision="fp16",
+        batch=1,
+        conditions={"timing": "lone launches"},
+        method={"clock": "none"},
+        rows=all_rows[:: len(all_rows) // rows],
+    )
+
+
+def conv(channels: int, name: str = "c") -> Kernel:
+    return Kernel("conv", name, (0,), channels, channels, 56, 56, 56, 56, kernel=3, epilogue=("relu",))
+
+
+def test_the_shipped_table_is_read_and_written_byte_for_byte() -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    table = measured_from_json(text)
+    assert measured_to_json(table) == text
+    assert (table.device, table.precision, table.batch) == ("v100", "fp16", 1)
+    assert len(table.rows) == 23472
+    assert len(text) < 3e6
+
+
+def test_a_table_survives_the_file(tmp_path: Path) -> None:
+    table = small_table()
+    write_measured(tmp_path / "t.json", table)
+    assert read_measured(tmp_path / "t.json") == table
+    assert table.rows[0].key == KernelKey(*table.rows[0][:9])
+
+
+def changed(**fields) -> str:
+    document = json.loads(measured_to_json(small_table(3)))
+    return json.dumps({**document, **fields})
+
+
+ROW = ["conv", 3, 8, 5, 5, 1, 1, 1, "", 1e-5, None, 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"extra": 1}, "unknown key"),
+        ({"kind": "modelled"}, "kind"),
+        ({"schema": "maenas/measured-table@2"}, "schema"),
+        ({"batch": 0}, "batch is 0"),
+        ({"batch": True}, "batch"),
+        ({"precision": "fp8"}, "precision"),
+        ({"rows": []}, "the table has no rows"),
+        ({"rows": [ROW, ROW]}, "two rows for the kernel"),
+        ({"rows": [ROW[:-1]]}, "rows"),
+        ({"rows": [[*ROW[:9], 0.0, None, 1]]}, "out of range"),
+        ({"rows": [[*ROW[:9], 1e-5, -1.0, 1]]}, "out of range"),
+        ({"rows": [[*ROW[:9], 1e-5, None, 0]]}, "out of range"),
+        ({"rows": [["conv", 0, *ROW[2:]]]}, "a size is out of range"),
+        ({"rows": [["dense", *ROW[1:]]]}, "rows"),
+        ({"device": "t4"}, "the file was edited"),
+    ],
+)
+def test_a_wrong_table_is_an_error(fields: dict, message: str) -> None:
+    with pytest.raises(MaenasError, match=message):
+        measured_from_json(changed(**fields), "here")
+
+
+def damaged(text: str, rng: np.random.Generator) -> str:
+    """The text with one or two damages: characters, spans, or tokens deleted, repeated or exchanged."""
+    for _ in range(int(rng.integers(1, 3))):
+        start = int(rng.integers(len(text) + 1))
+        end = min(len(text), start + int(rng.integers(1, 30)))
+        tokens = list(re.finditer(r'"[^"\n]*"|-?[\d.]+(?:e-?\d+)?|\w+|[\[\]{},:]', text))
+        if not tokens:
+            return text
+        token, other = (tokens[int(rng.integers(len(tokens)))] for _ in range(2))
+        values = ("-1", "0", "1e400", "NaN", "null", "true", '""', "[]", "{}", "9" * 30, "1.5", '"x"', "\x00", other[0])
+        value = values[int(rng.integers(len(values)))]
+        kind = rng.integers(4)
+        if kind == 0:
+            text = text[:start] + text[end:]
+        elif kind == 1:
+            text = text[:end] + text[start:end] + text[end:]
+        elif kind == 2:
+            text = text[: token.start()] + value + text[token.end() :]
+        else:
+            text = text[:start] + chr(int(rng.integers(1, 0x250))) + text[start + 1 :]
+    return text
+
+
+def test_damaged_tables_are_read_or_refused() -> None:
+    """The id is written anew where the rest can be read."""
+    original, rng = measured_to_json(small_table(8)), np.random.default_rng(0)
+    outcomes = {"read": 0, "refused": 0}
+    for number in range(MUTATIONS):
+        text = damaged(original, rng)
+        try:
+            try:
+                table = measured_from_json(text, "fuzz")
+            except MaenasError as error:
+                fitting = re.search(r"the content's is ([0-9a-f]{12})", str(error))
+                if fitting is None:
+                    raise
+                table = measured_from_json(re.sub(r'"id": "[^"]*"', f'"id": "{fitting[1]}"', text, count=1), "fuzz")
+        except MaenasError as error:
+            if not str(error).startswith("fuzz"):
+                pytest.fail(f"input {number}: the message does not begin with the place: {error}")
+            outcomes["refused"] += 1
+            continue
+        except Exception as error:
+            pytest.fail(f"input {number}: {type(error).__name__}: {error}\n{text!a}")
+        assert content_id(table) == table.id
+        assert measured_from_json(measured_to_json(table)) == table
+        outcomes["read"] += 1
+    assert min(outcomes.values()) > 40, outcomes
+
+
+def test_a_table_file_is_a_device(tmp_path: Path) -> None:
+    table = small_table(200)
+    write_measured(tmp_path / "mine.json", table)
+    predictor = load_predictor(str(tmp_path / "mine.json"))
+    assert isinstance(predictor, MeasuredPredictor)
+    assert predictor.calibrated
+    assert (predictor.table_id, predictor.precision, predictor.batch) == (table.id, "fp16", 1)
+    assert re.fullmatch(
+        r"measured: NVIDIA .*, TensorRT, fp16, batch 1, \d+ rows; predicted kernels within .* \(held out\)",
+        predictor.description,
+    )
+    assert json.loads(json.dumps(predictor.conditions))["kind"] == "measured"
+
+
+def test_a_table_answers_for_its_own_precision_and_batch_only(tmp_path: Path) -> None:
+    write_measured(tmp_path / "mine.json", small_table())
+    for asked in ({"precision": "int8"}, {"batch": 32}):
+        with pytest.raises(MaenasError, match="was measured at"):
+            load_predictor(str(tmp_path / "mine.json"), **asked)
+
+
+def test_a_network_is_the_sum_of_its_kernels() -> None:
+    predictor = measured_predictor(small_table(200))
+    kernels = [conv(64, "backbone.a"), conv(96, "backbone.b"), conv(64, "head.c")]
+    prediction = predict(kernels, predictor)
+    alone = [predictor.kernel_seconds(kernel) for kernel in kernels]
+    assert prediction.kernel_seconds == tuple(alone)
+    assert prediction.seconds == pytest.approx(sum(alone))
+    assert prediction.low < prediction.seconds < prediction.high
+    assert prediction.parts["head"] == alone[2]
+    assert predictor.kernel_prediction(kernels[0]).inside
+
+
+def test_more_kernels_never_take_less_time() -> None:
+    predictor = measured_predictor(small_table(200))
+    kernels = [conv(64)] * 6
+    times = [predict(kernels[:n], predictor).seconds for n in range(1, 7)]
+    assert (np.diff(times) > 0).all()
+
+
+def test_a_network_with_an_unmeasured_op_is_an_error_that_names_op_and_table() -> None:
+    table = small_table()
+    spec = read_spec(data_dir("searched_models") / "damo-yolo-s.json").detector
+    with pytest.raises(MaenasError, match=f"latency table {table.id} .* has no space_to_depth kernels"):
+        predict(lower(spec), measured_predictor(table))
+
+
+def test_a_table_of_an_unknown_device_is_an_error() -> None:
+    table = make_table(
+        device="abacus",
+        runtime="beads",
+        precision="fp16",
+        batch=1,
+        conditions={},
+        method={},
+        rows=tuple(Row("conv", 8, 8, h, h, 3, 1, 1, "", 1e-5, None, 1) for h in range(8, 40)),
+    )
+    with pytest.raises(MaenasError, match="unknown device 'abacus'"):
+        measured_predictor(table)
+
+
+def test_predictions_need_no_fitting_library() -> None:
+    measured_predictor(small_table()).kernel_seconds(conv(40))
+    assert "sklearn" not in sys.modules
+    assert "scipy" not in sys.modules

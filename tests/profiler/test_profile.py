@@ -1,0 +1,268 @@
+"""Measuring a tiny plan: real sessions where ONNX Runtime is there, a fake backend for the rest."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from maenas.cli_profile import profile_command, tables_app
+from maenas.errors import MaenasError
+from maenas.latency.device import Precision
+from maenas.latency.measured import KernelKey, make_table, read_measured, write_measured
+from maenas.lowering import lower
+from maenas.profiler import profile as profile_module
+from maenas.profiler.clock import Settings
+from maenas.profiler.plan import published_specs, spec_samples
+from maenas.profiler.probe import SINKS, Sample
+from maenas.profiler.profile import Setup, profile, time_network
+from maenas.profiler.program import Program
+from maenas.spec import DetectorSpec, InputSpec
+
+FAST = Settings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=3, attempts=1)
+T = published_specs()["damo-yolo-t"]
+SMALL = DetectorSpec(InputSpec(64, 64), T.backbone, T.neck, T.head)
+CONV_S, OTHER_S, SINK_S = 1e-3, 2e-4, 1e-5
+
+
+class FakeRunner:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def time_once(self) -> float:
+        return self.seconds
+
+    def close(self) -> None:
+        self.seconds = -1.0
+
+
+@dataclasses.dataclass
+class FakeBackend:
+    """A device on which a kernel's time depends on nothing but whether it is a convolution."""
+
+    threads: int = 1
+    built: int = 0
+    fail_after: int = 10**9
+
+    runtime = "fake 1"
+    device_name = "Fake"
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        return {"threads": str(self.threads)}
+
+    def build(self, program: Program, *, precision: Precision, batch: int) -> FakeRunner:
+        self.built += 1
+        if self.built > self.fail_after:
+            raise KeyboardInterrupt
+        convs = sum(kernel.op == "conv" for kernel in program.kernels)
+        others = len(program.kernels) - convs
+        return FakeRunner(1e-5 + convs * CONV_S + others * OTHER_S + len(program.sinks) * SINK_S)
+
+
+def setup(**fields) -> Setup:
+    return Setup(FakeBackend(**fields), settings=FAST)
+
+
+def keys(path: Path) -> list[KernelKey]:
+    return [row.key for row in read_measured(path).rows]
+
+
+SAMPLES = spec_samples(SMALL)
+
+
+def test_the_difference_of_two_graphs_is_the_kernel(tmp_path: Path) -> None:
+    table = profile(SAMPLES, setup(), device="fake", path=tmp_path / "t.json")
+    assert {sample.key for sample in SAMPLES} == {row.key for row in table.rows}
+    for row in table.rows:
+        assert row.median_s == pytest.approx(CONV_S if row.op == "conv" else OTHER_S, rel=1e-3), row
+
+
+def test_sinks_are_counted() -> None:
+    assert profile_module._sink_seconds(setup()) == pytest.approx(SINK_S)
+    assert SINKS > 1
+
+
+def test_an_interrupted_run_goes_on_to_the_rows_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
+    profile(SAMPLES, setup(), device="fake", path=whole)
+    with pytest.raises(KeyboardInterrupt):
+        profile(SAMPLES, setup(fail_after=60), device="fake", path=cut)
+    assert 0 < len(keys(cut)) < len(keys(whole))
+    profile(SAMPLES, setup(), device="fake", path=cut)
+    assert keys(cut) == keys(whole)
+    assert read_measured(cut) == read_measured(whole)
+
+
+def test_a_complete_table_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    profile(SAMPLES[:5], setup(), device="fake", path=path)
+    before = path.read_bytes()
+    again = setup()
+    table = profile(SAMPLES[:5], again, device="fake", path=path)
+    assert path.read_bytes() == before
+    assert len(table.rows) == 5
+    assert again.backend.built <= 3  # type: ignore[attr-defined]  # the reference and the sinks
+
+
+def test_a_larger_plan_adds_to_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    profile(SAMPLES[:5], setup(), device="fake", path=path)
+    profile(SAMPLES[3:9], setup(), device="fake", path=path)
+    assert set(keys(path)) == {sample.key for sample in SAMPLES[:9]}
+
+
+def test_a_table_of_another_setup_is_not_continued(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    profile(SAMPLES[:5], setup(), device="fake", path=path)
+    with pytest.raises(MaenasError, match="threads: '1' there, '2' now"):
+        profile(SAMPLES, setup(threads=2), device="fake", path=path)
+    with pytest.raises(MaenasError, match="choose another --out"):
+        profile(SAMPLES, setup(), device="other", path=path)
+
+
+def test_a_run_out_of_time_before_the_first_row_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MaenasError, match="nothing was measured"):
+        profile(SAMPLES, setup(), device="fake", path=tmp_path / "t.json", stop=lambda: True)
+
+
+def some_of_every_op() -> list[Sample]:
+    first: dict[str, Sample] = {}
+    for sample in SAMPLES:
+        first.setdefault(sample.key.op, sample)
+    return list(first.values())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_onnx_runtime_times_every_op(tmp_path: Path, threads: int) -> None:
+    pytest.importorskip("onnxruntime")
+    from maenas.profiler.onnxruntime import OnnxRuntime
+
+    real = Setup(OnnxRuntime("cpu", threads=threads), settings=FAST)
+    table = profile(some_of_every_op(), real, device="here", path=tmp_path / "t.json")
+    assert [row.key for row in table.rows] == [sample.key for sample in some_of_every_op()]
+    assert table.runtime.startswith("onnxruntime-cpu ")
+    assert table.conditions["threads"] == str(threads)
+    assert time_network(lower(SMALL), real).median_s > 0
+
+
+def test_the_method_alone_runs_too(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from maenas.profiler.onnxruntime import OnnxRuntime
+
+    real = Setup(OnnxRuntime("cpu"), settings=FAST, method="alone")
+    assert len(profile(some_of_every_op(), real, device="here", path=tmp_path / "t.json").rows) == 7
+
+
+def test_a_missing_provider_is_an_error_and_no_fallback() -> None:
+    ort = pytest.importorskip("onnxruntime")
+    from maenas.profiler.onnxruntime import OnnxRuntime
+
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(MaenasError, match="onnxruntime-gpu"):
+        OnnxRuntime("cuda")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import builtins
+
+    from maenas.profiler.onnxruntime import OnnxRuntime
+
+    real = builtins.__import__
+
+    def without(name: str, *args, **kwargs):
+        if name == "onnxruntime":
+            raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MaenasError, match=r"pip install onnx onnxruntime"):
+        OnnxRuntime("cpu")
+
+
+app = typer.Typer()
+app.command("profile")(profile_command)
+app.add_typer(tables_app, name="tables")
+
+
+def command(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+def test_the_plan_is_printed_without_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = command("profile", "--space", "k1kx-tiny", "--plan")
+    assert result.exit_code == 0, result.output
+    assert "kernels:" in result.output
+    assert "minutes" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--device", "tpu"),
+        ("--runtime", "torch"),
+        ("--input", "100"),
+        ("--precision", "int8"),
+        ("--batch", "0"),
+        ("--method", "guess"),
+        ("--threads", "0"),
+        ("--clock", "sun"),
+        ("--clock", "cpu", "--threads", "2"),
+        ("--spec", "no-such.json"),
+    ],
+)
+def test_wrong_options_are_errors_for_people(words: tuple[str, ...]) -> None:
+    pytest.importorskip("onnxruntime")
+    assert isinstance(command("profile", *words).exception, MaenasError)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> tuple[Path, Path]:
+    """Two tables of one setup with an overlap; the second one is twice as slow."""
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    table = profile(SAMPLES[:8], setup(), device="fake", path=first)
+    rows = tuple(row._replace(median_s=2 * row.median_s) for row in table.rows[4:])
+    extra = profile(SAMPLES[8:10], setup(), device="fake", path=tmp_path / "c.json").rows
+    fields = {
+        f.name: getattr(table, f.name) for f in dataclasses.fields(table) if f.name not in ("schema", "kind", "id")
+    }
+    write_measured(second, make_table(**{**fields, "rows": rows + extra}))
+    return first, second
+
+
+def test_tables_are_listed_shown_and_compared(tables: tuple[Path, Path]) -> None:
+    first, second = tables
+    assert command("tables", "list", str(first.parent)).output.count("fake 1") == 3
+    shown = json.loads(command("tables", "show", str(first), "--json").output)
+    assert (shown["kernels"], shown["conditions"]["hardware"]) == (8, "Fake")
+    assert "threads: 1" in command("tables", "show", str(first)).output
+    ratios = json.loads(command("tables", "diff", str(first), str(second), "--json").output)
+    assert (ratios["common"], ratios["only_first"], ratios["only_second"]) == (4, 4, 2)
+    assert ratios["geometric_mean"] == pytest.approx(2)
+    assert "geometric mean 2.000" in command("tables", "diff", str(first), str(second)).output
+
+
+def test_tables_of_one_setup_are_joined(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = tables
+    out = tmp_path / "joined.json"
+    assert command("tables", "merge", str(first), str(second), "--out", str(out)).exit_code == 0
+    assert len(keys(out)) == 10
+    times = {row.key: row.median_s for row in read_measured(out).rows}
+    assert all(times[row.key] == row.median_s for row in read_measured(second).rows)
+
+
+def test_tables_of_different_conditions_are_joined_by_force_only(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    other, out = tmp_path / "other.json", tmp_path / "joined.json"
+    profile(SAMPLES[10:12], setup(threads=2), device="fake", path=other)
+    words = ("tables", "merge", str(tables[0]), str(other), "--out", str(out))
+    assert "threads" in str(command(*words).exception)
+    assert not out.exists()
+    assert command(*words, "--force").exit_code == 0
+    profile(SAMPLES[10:12], setup(), device="another", path=tmp_path / "device.json")
+    words = ("tables", "merge", str(tables[0]), str(tmp_path / "device.json"), "--out", str(out), "--force")
+    assert "device" in str(command(*words).exception)
