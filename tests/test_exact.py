@@ -173,19 +173,19 @@ def check_solutions(case: Case, k: int) -> None:
         assert result.upper_bound == case.score[0]
 
 
-@settings(derandomized, max_examples=60)
+@settings(derandomized, max_examples=40)
 @given(case=cases(), k=st.sampled_from([1, 5]))
 def test_the_k_best_are_those_of_trying_every_genome(case: Case, k: int) -> None:
     check_solutions(case, k)
 
 
-@settings(derandomized, max_examples=30)
+@settings(derandomized, max_examples=20)
 @given(case=cases(most_limits=2, effectiveness=True), k=st.sampled_from([1, 5]))
 def test_the_k_best_under_a_limit_on_effectiveness_are_those_of_trying_every_genome(case: Case, k: int) -> None:
     check_solutions(case, k)
 
 
-@settings(derandomized, max_examples=30)
+@settings(derandomized, max_examples=20)
 @given(case=cases(), data=st.data())
 def test_a_limit_below_the_cheapest_leaves_no_solution(case: Case, data: st.DataObject) -> None:
     problem = case.problem
@@ -250,7 +250,7 @@ def value_at(costs: NDArray[np.float64], scores: NDArray[np.float64], budget: fl
     return float(scores[costs <= budget].max(initial=-np.inf))
 
 
-@settings(derandomized, max_examples=16)
+@settings(derandomized, max_examples=10)
 @given(case=cases(most_limits=2), start=st.floats(0, 1))
 def test_the_front_is_the_best_of_trying_every_genome_at_every_budget(case: Case, start: float) -> None:
     high = case.problem.constraints[0].limit
@@ -355,7 +355,7 @@ def sorted_rows(node: NDArray, score: NDArray, cost: NDArray, keep: NDArray) -> 
     return sorted(zip(node[keep], score[keep], *cost[:, keep], strict=True))
 
 
-@settings(derandomized, max_examples=60)
+@settings(derandomized, max_examples=40)
 @given(data=st.data(), costs=st.sampled_from([1, 2]))
 def test_undominated_keeps_what_no_other_label_beats(data: st.DataObject, costs: int) -> None:
     """The cases that are complete: k = 1 and one cost, or two of which one takes few values."""
@@ -374,7 +374,7 @@ def test_undominated_without_costs_keeps_the_k_best_of_every_node(
     assert sorted_rows(node, score, cost, keep) == sorted_rows(node, score, cost, dominators(node, score, cost) < k)
 
 
-@settings(derandomized, max_examples=60)
+@settings(derandomized, max_examples=40)
 @given(data=st.data(), costs=st.sampled_from([1, 2, 3]), k=st.integers(1, 4))
 def test_undominated_never_drops_a_label_with_fewer_than_k_dominators(data: st.DataObject, costs: int, k: int) -> None:
     node, score, cost = data.draw(labels(costs))

@@ -101,7 +101,11 @@ def _grow_tree(X: NDArray[np.float32], y: Floats, rng: np.random.Generator) -> t
 
 
 def _random_splits(
-    columns: NDArray[np.float32], values: Floats, counts: NDArray, starts: NDArray, rng: np.random.Generator
+    columns: NDArray[np.float32],
+    values: NDArray[np.float32],
+    counts: NDArray,
+    starts: NDArray,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], Floats]:
     """One random threshold a feature and node, and by how much it lowers the squared error; both [F, nodes]."""
     low = np.minimum.reduceat(columns, starts, axis=1)

@@ -27,7 +27,7 @@ from maenas.errors import MaenasError
 from maenas.latency.device import Device, get_device
 from maenas.latency.forest import Forest, grow_forest
 from maenas.latency.kernel_model import TILES, KernelWork, kernel_work
-from maenas.latency.measured import MAX_SIZE, MeasuredTable, key_of
+from maenas.latency.measured import MAX_SIZE, MeasuredTable
 from maenas.lowering import IMAGE, Kernel
 
 TREES = 30
@@ -90,6 +90,7 @@ class Interpolator:
     held_out: HeldOut
     width_factor: float  # log half-width for each unit of the trees' spread
     sites: dict[tuple, _Site]
+    epilogues: dict[str, tuple[str, ...]]  # measured ones, by op
     ranges: dict[str, tuple[Array, Array, frozenset[tuple[int, int]]]]  # by class: low, high, (kernel, stride)
 
     def seconds(self, kernel: Kernel) -> Any:
@@ -120,7 +121,7 @@ class Interpolator:
         distance = self._hull_distance(kernel, classes)
         width = width + OUTSIDE_FACTOR * distance
         measured = np.zeros(len(codes), bool)
-        site = self.sites.get(_site_key(kernel, _resolved_epilogue(kernel, self.table)))
+        site = self.sites.get(_site_key(kernel, _resolved_epilogue(kernel, self.epilogues.get(kernel.op, ()))))
         if site is not None:
             at = np.minimum(np.searchsorted(site.codes, codes), len(site.codes) - 1)
             measured = site.codes[at] == codes
@@ -164,14 +165,13 @@ def fit_table(table: MeasuredTable, *, trees: int = TREES, seed: int = 0) -> Int
     if len(table.rows) < MIN_ROWS:
         raise MaenasError(f"latency table {table.id} has {len(table.rows)} rows; predictions need at least {MIN_ROWS}")
     device = get_device(table.device)
-    measured = np.array([row.median_s for row in table.rows])
     parts = list(row_kernels(table))
-    order = np.concatenate([rows for _, rows in parts])
+    measured = np.array([table.rows[n].median_s for _, rows in parts for n in rows])
     classes = np.concatenate([_classes(kernel) for kernel, _ in parts])
     works = [_work(kernel, table, device) for kernel, _ in parts]
-    work = KernelWork(*(np.concatenate([getattr(w, name) for w in works]) for name in _TERMS), 1)
-    measured = measured[order]
-    constants, base = {}, np.empty(len(order))
+    terms = [np.concatenate([getattr(w, name) for w in works]) for name in _TERMS]
+    work = KernelWork(terms[0], terms[1], terms[2], 1)
+    constants, base = {}, np.empty(len(measured))
     for name in np.unique(classes).tolist():
         here = classes == name
         constants[name] = _fit_base(_pick(work, here), measured[here])
@@ -184,14 +184,32 @@ def fit_table(table: MeasuredTable, *, trees: int = TREES, seed: int = 0) -> Int
     target = np.log(measured / base)
     forest, said = grow_forest(X, target, trees=trees, seed=seed)
     held_out, width_factor = _held_out(said, target)
+    epilogues = {op: tuple(sorted({r.epilogue for r in table.rows if r.op == op})) for op in {r.op for r in table.rows}}
+    return Interpolator(
+        table=table,
+        device=device,
+        constants=constants,
+        forest=forest,
+        held_out=held_out,
+        width_factor=width_factor,
+        sites=_sites(table, parts),
+        epilogues=epilogues,
+        ranges=_ranges(parts, classes),
+    )
+
+
+def _ranges(
+    parts: list[tuple[Kernel, NDArray[np.int64]]], classes: NDArray
+) -> dict[str, tuple[Array, Array, frozenset[tuple[int, int]]]]:
+    """What was measured, by class: the box of `_position`, and the pairs of kernel size and stride."""
     position = np.concatenate([_position(kernel) for kernel, _ in parts])
-    sizes = np.concatenate([np.tile((k.kernel, k.stride), (len(rows), 1)) for k, rows in parts])
+    sizes = np.concatenate([np.tile((kernel.kernel, kernel.stride), (len(rows), 1)) for kernel, rows in parts])
     ranges = {}
-    for name in constants:
+    for name in np.unique(classes).tolist():
         here = classes == name
         pairs = frozenset((int(k), int(s)) for k, s in np.unique(sizes[here], axis=0))
         ranges[name] = (position[here].min(axis=0), position[here].max(axis=0), pairs)
-    return Interpolator(table, device, constants, forest, held_out, width_factor, _sites(table, parts), ranges)
+    return ranges
 
 
 _TERMS = ("compute_s", "serial_s", "memory_s")
@@ -305,10 +323,9 @@ def _sites(table: MeasuredTable, parts: list[tuple[Kernel, NDArray[np.int64]]]) 
     return sites
 
 
-def _resolved_epilogue(kernel: Kernel, table: MeasuredTable) -> str | None:
-    """The kernel's epilogue if the table has it for this op, else one that moves the same bytes."""
-    wanted = key_of(dataclasses.replace(kernel, in_channels=1, out_channels=1, groups=1)).epilogue
-    known = sorted({row.epilogue for row in table.rows if row.op == kernel.op})
+def _resolved_epilogue(kernel: Kernel, known: tuple[str, ...]) -> str | None:
+    """The kernel's epilogue if it is among the known ones, else one of them that moves the same bytes."""
+    wanted = "+".join(kernel.epilogue)
     if wanted in known:
         return wanted
     alike = [epilogue for epilogue in known if ("add" in epilogue.split("+")) == ("add" in kernel.epilogue)]
@@ -333,7 +350,7 @@ def _work(kernel: Kernel, table: MeasuredTable, device: Device) -> KernelWork:
     work = kernel_work(kernel, device=device, precision=table.precision, batch=table.batch)
     n = len(kernel.in_channels)
     terms = [np.broadcast_to(getattr(work, name), n).astype(np.float64) for name in _TERMS]
-    return KernelWork(*terms, 1)
+    return KernelWork(terms[0], terms[1], terms[2], 1)
 
 
 def _pick(work: KernelWork, here: NDArray[np.bool_]) -> KernelWork:

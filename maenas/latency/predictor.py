@@ -71,7 +71,7 @@ class Prediction:
     parts: dict[str, float]
 
 
-def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> Predictor | MeasuredPredictor:
+def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> Predictor:
     """Predictor for `device`: a catalogue name, a name with a setup ("t4@damo-yolo-report"), or a table file (.json).
 
     A file with a measured table gives a `MeasuredPredictor`, for the table's own precision and batch only. A device
@@ -85,7 +85,8 @@ def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> P
     if device.lower().endswith(".json"):
         text = read_text(device, what="latency table", max_bytes=MAX_TABLE_BYTES)
         if MEASURED_SCHEMA in text[:SCHEMA_WITHIN]:
-            return measured_predictor(measured_from_json(text, device), precision=precision, batch=batch)
+            measured = measured_predictor(measured_from_json(text, device), precision=precision, batch=batch)
+            return cast(Predictor, measured)  # it has every member but `constants`
     table, hardware = _find(device)
     _require_precision(hardware, precision)
     calibrated = (table.device, table.precision, table.batch) == (hardware.id, precision, batch)

@@ -206,3 +206,25 @@ def test_a_probe_runs_as_many_copies_as_it_says() -> None:
     for sample in spec_samples(small(PUBLISHED["damo-yolo-t"])):
         extra = len(probe(sample, 4).kernels) - len(baseline(sample, 4).kernels)
         assert extra == 4, sample.key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["damo-yolo-t", "damo-yolo-nano-m", "damo-yolo-m"])
+def test_torch_runs_the_same_program(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    from maenas.profiler.torch_cuda import TorchProgram
+
+    program = network(lower(small(PUBLISHED[name])))
+    model = write_onnx(program)
+    weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    torch_program = TorchProgram(program, dtype="float32", batch=1, device="cpu")
+    for index, kernel in enumerate(program.kernels):
+        if kernel.op == "conv":
+            place = kernel.name if not kernel.epilogue else f"{kernel.name}.conv"
+            bias = torch_program._weights[index][1]
+            torch_program._weights[index] = (torch.from_numpy(weights[f"{place}.weight"].copy()), bias)
+    with torch.inference_mode():
+        results = torch_program()
+    image = torch_program._images[0].contiguous().numpy()
+    for index, expected in zip(program.outputs, run(model, {"image": image}), strict=True):
+        np.testing.assert_allclose(results[index].numpy(), expected, atol=1e-3, rtol=1e-4)
