@@ -171,6 +171,8 @@ def search(
             top_k=top_k,
         )
     )
+    if name is not None and Path(name).name != name:
+        raise MaenasError(f"--name is {name!r}; it must be a plain file name, the folder is --out")
     if name is None:
         name = _default_name(space, device, budget or [], [max_params, max_flops, max_activations])
     _run_search(setup, out, name, as_json=as_json, resume=resume)
@@ -274,7 +276,7 @@ def _effort(result: Any, evolving: float, proving: float) -> str:
 
 @app.command()
 def pareto(
-    budget: Annotated[str, typer.Option("--budget", help="Highest latency of the front, e.g. 6ms.")] = "6ms",
+    budget: Annotated[str, typer.Option("--budget", help="Highest latency of the front, e.g. 3ms.")],
     low: Annotated[
         str | None, typer.Option("--from", help="Lowest latency of the front. Default: the fastest.")
     ] = None,

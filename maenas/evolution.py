@@ -3,7 +3,7 @@
 Parents are drawn from the population, crossed stage by stage, mutated in two genes as published (widths times 2, 1.5,
 1.25, 0.8, 0.6 or 0.5, depths by one or two; and by single steps), repaired, evaluated by gathering from the tables,
 and the best of parents and offspring stay, each genome once. Architectures over a limit rank below all others, by how
-far they are over; so the start needs no luck: the smallest architecture is always in it.
+far they are over; so the start needs no luck: the smallest architecture is among those it tries.
 
 Legend: P offspring, N population, G genes, Q limits. Genes are rows: `[G, P]`.
 """
@@ -233,7 +233,7 @@ def _keys(genes: Ints) -> NDArray[np.uint64]:
 
 
 def start(problem: Problem, settings: Settings) -> State:
-    """The first population: the smallest architecture and random ones of every size."""
+    """The first population: the smallest architecture and random ones of every size; the best of them."""
     compiled, rng = _compile(problem), np.random.Generator(np.random.PCG64(settings.seed))
     count, choices = OFFSPRING * settings.population, problem.space.choices
     size = rng.random(count)

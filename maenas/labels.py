@@ -94,7 +94,7 @@ def _fits(layers: Layers, labels: Labels, cheapest: Sequence[Bound], number: int
 def undominated(node: Ints, score: Floats, cost: Floats, k: int) -> NDArray[np.bool_]:
     """Labels with fewer than k others at their node that are no worse in score and every cost.
 
-    Complete for one cost, and for two if k is 1 and one of them takes few values; otherwise some dominated labels
+    Complete if k is 1 for one cost, and for two where one of them takes few values; otherwise some dominated labels
     stay, which costs time but no correctness.
     """
     keep = np.zeros(len(node), bool)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from maenas import __version__
+from maenas.latency.predictor import provenance_word
 from maenas.search import SearchResult
 from maenas.space import SearchSpace
 
@@ -33,7 +34,7 @@ def provenance(result: SearchResult, index: int) -> dict[str, Any]:
         "layers": winner.layers,
         "latency": [
             {
-                "kind": "modelled",
+                "kind": provenance_word(predictor),
                 "device": device,
                 "ms": _rounded(prediction.seconds * 1e3),
                 "interval_90_ms": [_rounded(prediction.low * 1e3), _rounded(prediction.high * 1e3)],

@@ -14,7 +14,7 @@ from maenas.depth_bound import Depths, in_scope, resolve_depths
 from maenas.errors import MaenasError
 from maenas.evolution import Settings, State, evolve
 from maenas.exact import ExactResult, cheapest, solve
-from maenas.latency.predictor import Prediction, Predictor, load_predictor, predict
+from maenas.latency.predictor import AnyPredictor, Prediction, load_predictor, predict
 from maenas.lowering import lower
 from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.problem import Constraint, Problem, evaluate, feasible, make_objective, scores_of
@@ -72,7 +72,7 @@ class Setup:
     request: Request
     space: SearchSpace
     input_size: int
-    predictors: tuple[Predictor, ...]
+    predictors: tuple[AnyPredictor, ...]
     depths: Depths
     budgets: tuple[tuple[Quantity, float], ...]  # quantity and limit in its own units
     problem: Problem
@@ -174,7 +174,7 @@ def prepare(request: Request) -> Setup:
     return setup
 
 
-def _budgets(request: Request, predictors: tuple[Predictor, ...]) -> list[tuple[Quantity, float]]:
+def _budgets(request: Request, predictors: tuple[AnyPredictor, ...]) -> list[tuple[Quantity, float]]:
     names = [f"latency on {device}" for device in request.devices]
     latencies = [latency_quantity(model, name) for model, name in zip(predictors, names, strict=True)]
     budgets: list[tuple[Quantity, float]] = list(zip(latencies, request.latency_s, strict=False))

@@ -60,6 +60,14 @@ class Predictor:
         return seconds / factor, seconds * factor
 
 
+AnyPredictor = Predictor | MeasuredPredictor
+
+
+def provenance_word(predictor: AnyPredictor) -> str:
+    """What a network's latency from `predictor` is to be called wherever it is shown."""
+    return "modelled" if predictor.conditions["kind"] == "modelled" else "predicted from measured kernels"
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Predicted latency of a network, in seconds; `parts` sums the kernels by the first word of their names."""
@@ -71,7 +79,7 @@ class Prediction:
     parts: dict[str, float]
 
 
-def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> Predictor:
+def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> AnyPredictor:
     """Predictor for `device`: a catalogue name, a name with a setup ("t4@damo-yolo-report"), or a table file (.json).
 
     A file with a measured table gives a `MeasuredPredictor`, for the table's own precision and batch only. A device
@@ -85,8 +93,7 @@ def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> P
     if device.lower().endswith(".json"):
         text = read_text(device, what="latency table", max_bytes=MAX_TABLE_BYTES)
         if MEASURED_SCHEMA in text[:SCHEMA_WITHIN]:
-            measured = measured_predictor(measured_from_json(text, device), precision=precision, batch=batch)
-            return cast(Predictor, measured)  # it has every member but `constants`
+            return measured_predictor(measured_from_json(text, device), precision=precision, batch=batch)
     table, hardware = _find(device)
     _require_precision(hardware, precision)
     calibrated = (table.device, table.precision, table.batch) == (hardware.id, precision, batch)
@@ -105,7 +112,7 @@ def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> P
     )
 
 
-def predict(kernels: Sequence[Kernel], predictor: Predictor | MeasuredPredictor) -> Prediction:
+def predict(kernels: Sequence[Kernel], predictor: AnyPredictor) -> Prediction:
     """Latency of a network of scalar kernels: their sum, plus the predictor's part per network."""
     seconds = tuple(float(predictor.kernel_seconds(kernel)) for kernel in kernels)
     total = math.fsum(seconds) + predictor.network_seconds

@@ -10,7 +10,7 @@ import numpy as np
 
 from maenas.cost import total_cost
 from maenas.depth_bound import PUBLISHED_LAYERS, in_scope, published_spec
-from maenas.latency.predictor import Prediction, Predictor, predict
+from maenas.latency.predictor import AnyPredictor, Prediction, predict, provenance_word
 from maenas.latency.table import LatencyTable
 from maenas.lowering import Kernel, lower
 from maenas.pareto import Front
@@ -81,11 +81,11 @@ def format_result(result: SearchResult) -> str:
     return "\n".join(lines)
 
 
-def format_prediction(kernels: Sequence[Kernel], predictor: Predictor, prediction: Prediction) -> str:
-    """One modelled latency with its interval and what it is worth."""
+def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, prediction: Prediction) -> str:
+    """One predicted latency with its interval and what it is worth."""
     kind = "90 % interval" if predictor.calibrated else "a guess at the range"
     text = (
-        f"{format_latency(prediction.seconds)} modelled on {predictor.device.name} "
+        f"{format_latency(prediction.seconds)} {provenance_word(predictor)} on {predictor.device.name} "
         f"({kind} {format_latency(prediction.low)} to {format_latency(prediction.high)})"
     )
     rows = zip(kernels, prediction.kernel_seconds, strict=True)
@@ -105,7 +105,7 @@ def _optimality(result: SearchResult) -> str:
     return f"{result.gap:.4%} below the proven optimum {result.optimum:.4f}; --solver exact writes that one"
 
 
-def _network_table(winner: Candidate, predictors: Sequence[Predictor]) -> str:
+def _network_table(winner: Candidate, predictors: Sequence[AnyPredictor]) -> str:
     kernels = lower(winner.spec)
     groups = _groups(winner.spec.backbone, kernels)
     header = ["part", "out", "btn", "k", "s", "units", "params", "GFLOPs", *(f"ms {p.device.id}" for p in predictors)]
@@ -152,11 +152,11 @@ def _compared(setup: Setup) -> list[str]:
                 depth > most for depth, most in zip(depths, setup.problem.max_depth, strict=True)
             )
             note = "; outside this depth bound" if deeper else ""
-            lines.append(_line("compare", f"published {name}: mae {score:.4f}, {times} (modelled alike{note})"))
+            lines.append(_line("compare", f"published {name}: mae {score:.4f}, {times} (by the same model{note})"))
     return lines
 
 
-def format_network(title: str, kernels: Sequence[Kernel], predictor: Predictor, *, layers: bool) -> str:
+def format_network(title: str, kernels: Sequence[Kernel], predictor: AnyPredictor, *, layers: bool) -> str:
     """Predicted latency of a network: by part, and by kernel with `layers`."""
     prediction = predict(kernels, predictor)
     cost = total_cost(kernels)
@@ -168,7 +168,7 @@ def format_network(title: str, kernels: Sequence[Kernel], predictor: Predictor, 
         _line("latency", format_prediction(kernels, predictor, prediction)),
         "",
     ]
-    rows = [["part", "ms modelled", "share"]]
+    rows = [["part", f"ms {provenance_word(predictor)}", "share"]]
     for part, seconds in prediction.parts.items():
         rows.append([part, f"{seconds * 1e3:.4f}", f"{seconds / prediction.seconds:.1%}"])
     if predictor.network_seconds:
@@ -189,7 +189,7 @@ def _scores(kernels: Sequence[Kernel], layers: int) -> list[str]:
 
 
 def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:
-    rows = [["kernel", "op", "in", "out", "k", "s", "size", "MFLOPs", "us modelled", "share"]]
+    rows = [["kernel", "op", "in", "out", "k", "s", "size", "MFLOPs", "us", "share"]]
     for kernel, seconds in zip(kernels, prediction.kernel_seconds, strict=True):
         op = "dwconv" if kernel.op == "conv" and kernel.groups > 1 else kernel.op
         shape = [kernel.in_channels, kernel.out_channels, kernel.kernel, kernel.stride]
@@ -200,11 +200,11 @@ def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:
     return columns(rows)
 
 
-def network_document(kernels: Sequence[Kernel], predictor: Predictor, *, layers: bool) -> dict[str, Any]:
+def network_document(kernels: Sequence[Kernel], predictor: AnyPredictor, *, layers: bool) -> dict[str, Any]:
     """What `format_network` prints, as JSON data."""
     prediction = predict(kernels, predictor)
     document: dict[str, Any] = {
-        "kind": "modelled",
+        "kind": provenance_word(predictor),
         "ms": prediction.seconds * 1e3,
         "interval_90_ms": [prediction.low * 1e3, prediction.high * 1e3],
         "parts_ms": {part: seconds * 1e3 for part, seconds in prediction.parts.items()},
@@ -238,7 +238,15 @@ def format_calibration(table: LatencyTable) -> str:
 def format_front(front: Front, count: int) -> str:
     """At most `count` points, evenly spread, and what the front is."""
     picked = np.unique(np.linspace(0, len(front.points) - 1, max(2, count)).round().astype(int))
-    rows = [["ms modelled", front.setup.request.score, "layers up to", "widths", "units"]]
+    rows = [
+        [
+            f"ms {provenance_word(front.setup.predictors[0])}",
+            front.setup.request.score,
+            "layers up to",
+            "widths",
+            "units",
+        ]
+    ]
     for index in picked:
         point = front.points[index]
         backbone = front.setup.space.spec_of(point.solution.genome)
