@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from maenas import __version__
+from maenas.cli_profile import profile_command, tables_app
 from maenas.errors import MaenasError
 
 app = typer.Typer(
@@ -23,6 +24,8 @@ app = typer.Typer(
 )
 structure_app = typer.Typer(help="Structure text of the published tools.", no_args_is_help=True)
 app.add_typer(structure_app, name="structure")
+app.add_typer(tables_app, name="tables")
+app.command("profile")(profile_command)
 
 CHECKPOINT_SECONDS = 2.0
 

@@ -40,6 +40,7 @@ ORDER = [
     "checkpoint",
     "profiler",
     "report",
+    "cli_profile",
     "cli",
     "__main__",
 ]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from maenas.cost import PRECISION_BYTES
 from maenas.errors import MaenasError
-from maenas.latency.device import Device, get_device
+from maenas.latency.device import Device, Figure, get_device
 from maenas.latency.forest import Forest, grow_forest
 from maenas.latency.kernel_model import TILES, KernelWork, kernel_work
 from maenas.latency.measured import MAX_SIZE, MeasuredTable
@@ -36,6 +37,15 @@ COVERAGE = 0.9
 SPREAD_FLOOR = 0.05  # log units; trees that agree are not that certain
 OUTSIDE_FACTOR = 1.0  # log half-width added for each log unit outside the measured range
 ALIGNMENTS = (8, 16, 32, 64)  # channels
+NEUTRAL = {  # a hardware that the catalogue does not know: within a factor of 100 of a CPU's rates, as BOUNDS asks
+    "sm_count": 1.0,
+    "boost_clock_mhz": 1000.0,
+    "memory_bandwidth_gbs": 100.0,
+    "l2_cache_mb": 4.0,
+    "fp32_tflops": 0.5,
+    "fp16_tflops": 1.0,
+    "int8_tops": 2.0,
+}
 START = (0.5, 30.0, 0.6)  # constants of the base: compute, serial, memory
 BOUNDS = ((0.01, 1.0), (1.0, 1000.0), (0.01, 1.0))
 LAUNCH_QUANTILE = 0.01
@@ -160,11 +170,20 @@ class Interpolator:
         return np.where(distance < 1e-9, 0.0, distance)
 
 
+def _hardware(name: str) -> Device:
+    """Figures of the catalogue, or neutral ones: the fit scales every rate, so that only their proportions matter."""
+    try:
+        return get_device(name)
+    except MaenasError:
+        neutral = {key: Figure(value, "neutral figure, scaled by the fit", False) for key, value in NEUTRAL.items()}
+        return Device(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "device", name, **neutral)
+
+
 def fit_table(table: MeasuredTable, *, trees: int = TREES, seed: int = 0) -> Interpolator:
     """Fit base and correction to a table; the same table and seed give the same predictor. Raises `MaenasError`."""
     if len(table.rows) < MIN_ROWS:
         raise MaenasError(f"latency table {table.id} has {len(table.rows)} rows; predictions need at least {MIN_ROWS}")
-    device = get_device(table.device)
+    device = _hardware(table.device)
     parts = list(row_kernels(table))
     measured = np.array([table.rows[n].median_s for _, rows in parts for n in rows])
     classes = np.concatenate([_classes(kernel) for kernel, _ in parts])

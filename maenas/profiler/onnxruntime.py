@@ -36,7 +36,8 @@ class OnnxRuntime:
             raise MaenasError("the clock 'cpu' measures one CPU thread; choose the clock 'wall' or one thread")
         self._ort = _import_onnxruntime()
         self.target: Target = target
-        self.threads, self.clock = threads, clock
+        self.threads = threads
+        self.clock: Clock = clock
         available = self._ort.get_available_providers()
         if PROVIDERS[target] not in available:
             raise MaenasError(
