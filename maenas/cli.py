@@ -140,6 +140,9 @@ def search(
     generations: Annotated[int, typer.Option("--generations", help="Generations; each tries 16 x population.")] = 120,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the evolution.")] = 0,
     top_k: Annotated[int, typer.Option("--top-k", help="How many of the best to write.")] = 1,
+    verify: Annotated[
+        int, typer.Option("--verify", help="Measure this many of the best on this machine, and keep those that fit.")
+    ] = 0,
     out: Annotated[Path, typer.Option("--out", help="Folder of the spec files.")] = Path("searched_models"),
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the spec. Default: from space and budgets.")
@@ -171,14 +174,14 @@ def search(
             population=population,
             generations=generations,
             seed=seed,
-            top_k=top_k,
+            top_k=max(top_k, verify),
         )
     )
     if name is not None and Path(name).name != name:
         raise MaenasError(f"--name is {name!r}; it must be a plain file name, the folder is --out")
     if name is None:
         name = _default_name(space, device, budget or [], [max_params, max_flops, max_activations])
-    _run_search(setup, out, name, as_json=as_json, resume=resume)
+    _run_search(setup, out, name, top_k=top_k, verify=verify, as_json=as_json, resume=resume)
 
 
 def _default_name(space: str, devices: list[str], budgets: list[str], limits: list[str | None]) -> str:
@@ -190,7 +193,7 @@ def _default_name(space: str, devices: list[str], budgets: list[str], limits: li
     return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(part.replace(" ", "") for part in parts))
 
 
-def _run_search(setup: Any, out: Path, name: str, *, as_json: bool, resume: bool) -> None:
+def _run_search(setup: Any, out: Path, name: str, *, top_k: int, verify: int, as_json: bool, resume: bool) -> None:
     from maenas.checkpoint import read_checkpoint
     from maenas.files import ensure_folder
     from maenas.provenance import provenance
@@ -200,25 +203,59 @@ def _run_search(setup: Any, out: Path, name: str, *, as_json: bool, resume: bool
     ensure_folder(out)
     checkpoint = out / f"{name}.ckpt.json"
     state = read_checkpoint(checkpoint, setup) if resume else None
+    clock = _verifying_clock(setup) if verify else None
     if not as_json:
         print(format_setup(setup), end="\n\n", flush=True)
     result = _search_with_progress(setup, checkpoint, state, quiet=as_json)
-    paths = []
-    for index, candidate in enumerate(result.candidates):
-        stem = name if index == 0 else f"{name}-{index + 1}"
-        paths.append(out / f"{stem}.json")
-        write_spec(paths[-1], candidate.spec, stem, provenance(result, index))
+    result, measured = _measure_candidates(result, clock, quiet=as_json)
+    stems = [name if index == 0 else f"{name}-{index + 1}" for index in range(min(top_k, len(result.candidates)))]
+    documents = []
+    for index, stem in enumerate(stems):
+        spec, origin = result.candidates[index].spec, provenance(result, index, measured.get(index))
+        write_spec(out / f"{stem}.json", spec, stem, origin)
+        documents.append({"path": str(out / f"{stem}.json"), "id": spec.id, **origin})
     checkpoint.unlink(missing_ok=True)
     if as_json:
-        specs = [
-            {"path": str(path), "id": candidate.spec.id, **provenance(result, index)}
-            for index, (path, candidate) in enumerate(zip(paths, result.candidates, strict=True))
-        ]
-        print(json.dumps({"command": "search", "specs": specs}))
+        print(json.dumps({"command": "search", "specs": documents}))
         return
     print(format_result(result))
-    for path, candidate in zip(paths, result.candidates, strict=True):
-        print(f"{'wrote':<11}{path} (id {candidate.spec.id})")
+    for document in documents:
+        print(f"{'wrote':<11}{document['path']} (id {document['id']})")
+
+
+def _verifying_clock(setup: Any) -> Any:
+    from maenas.profiler.verify import clock_of
+
+    return clock_of(setup)
+
+
+def _measure_candidates(result: Any, clock: Any, *, quiet: bool) -> tuple[Any, dict[int, Any]]:
+    """The result re-ranked by measured latency, and what each of its candidates took; unchanged without a clock."""
+    if clock is None:
+        return result, {}
+    from maenas.profiler.verify import verify
+    from maenas.units import format_latency
+
+    def show(row: Any) -> None:
+        predicted = row.candidate.predictions[0].seconds
+        fits = "" if row.within else ": over the budget, dropped"
+        text = f"{format_latency(row.timing.median_s)}, {format_latency(predicted)} predicted"
+        print(f"{'measured':<11}{text} (score {row.candidate.score:.4f}){fits}", flush=True)
+
+    result, rows = verify(result, clock, (lambda row: None) if quiet else show)
+    if not quiet:
+        print()
+    times = {
+        index: {
+            "ms": row.timing.median_s * 1e3,
+            "iqr_ms": row.timing.iqr_s * 1e3,
+            "samples": row.timing.samples,
+            "runtime": clock.backend.runtime,
+            **clock.backend.conditions,
+        }
+        for index, row in enumerate(rows)
+    }
+    return result, times
 
 
 def _search_with_progress(setup: Any, checkpoint: Path, state: Any, *, quiet: bool) -> Any:

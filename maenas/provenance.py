@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,8 +16,11 @@ from maenas.search import SearchResult
 from maenas.space import SearchSpace
 
 
-def provenance(result: SearchResult, index: int) -> dict[str, Any]:
-    """What the spec file of candidate `index` says about where it comes from; the same for the same request."""
+def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the spec file of candidate `index` says about where it comes from; the same for the same request.
+
+    `measured` is what measuring the whole network gave, where that was done.
+    """
     setup, winner = result.setup, result.candidates[index]
     request = setup.request
     return {
@@ -43,6 +47,7 @@ def provenance(result: SearchResult, index: int) -> dict[str, Any]:
             }
             for device, predictor, prediction in zip(request.devices, setup.predictors, winner.predictions, strict=True)
         ],
+        **({} if measured is None else {"measured": dict(measured)}),
         "budgets": {budget.name: _rounded(budget.limit) for budget in result.budgets},
         "depth_bound": {
             "max_layers": setup.depths.max_layers,

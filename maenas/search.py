@@ -299,6 +299,20 @@ def _result(setup: Setup, genomes: np.ndarray, evaluated: int, certificate: Exac
     )
 
 
+def reordered(result: SearchResult, candidates: tuple[Candidate, ...]) -> SearchResult:
+    """The same search with another order or choice of its candidates."""
+    winner = candidates[0]
+    genome = result.setup.space.genome_of(winner.spec.backbone)
+    gap = None if result.optimum is None else max(0.0, 1 - winner.score / result.optimum)
+    return replace(
+        result,
+        candidates=candidates,
+        budgets=_usage(result.setup, genome[None, :]),
+        gap=gap,
+        on_bound=_on_bound(result.setup, winner),
+    )
+
+
 def _candidate(setup: Setup, genome: Genome, score: float) -> Candidate:
     spec = detector_of(setup, genome)
     kernels = [kernel for kernel in lower(spec) if in_scope(kernel, setup.request.scope)]

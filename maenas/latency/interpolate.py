@@ -175,7 +175,9 @@ def _hardware(name: str) -> Device:
     try:
         return get_device(name)
     except MaenasError:
-        neutral = {key: Figure(value, "neutral figure, scaled by the fit", False) for key, value in NEUTRAL.items()}
+        neutral: dict[str, Any] = {
+            key: Figure(value, "neutral figure, scaled by the fit", False) for key, value in NEUTRAL.items()
+        }
         return Device(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "device", name, **neutral)
 
 

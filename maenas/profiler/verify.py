@@ -1,0 +1,80 @@
+"""Measure the best candidates of a search on the device that its table was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from maenas.depth_bound import in_scope
+from maenas.errors import MaenasError
+from maenas.latency.measured import MeasuredTable
+from maenas.latency.measured_predictor import MeasuredPredictor
+from maenas.lowering import lower
+from maenas.profiler.backend import Backend
+from maenas.profiler.clock import Timing
+from maenas.profiler.profile import Setup as Clock
+from maenas.profiler.profile import time_network
+from maenas.search import Candidate, SearchResult, Setup, reordered
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One candidate, measured whole. `within` says whether it meets the latency budget so measured."""
+
+    candidate: Candidate
+    timing: Timing
+    within: bool
+
+
+def clock_of(setup: Setup) -> Clock:
+    """The clock that the search's table was measured with; raises `MaenasError` where this machine is another."""
+    predictor = setup.predictors[0]
+    if not isinstance(predictor, MeasuredPredictor):
+        raise MaenasError(
+            "--verify measures on this machine: give a table measured here (`maenas profile`) as the first --device"
+        )
+    table = predictor.interpolator.table
+    backend = _backend(table)
+    if backend.device_name != table.conditions.get("hardware"):
+        raise MaenasError(
+            f"the table was measured on {table.conditions.get('hardware')}, this machine is {backend.device_name}"
+        )
+    return Clock(backend, table.precision, table.batch)
+
+
+def _backend(table: MeasuredTable) -> Backend:
+    if table.runtime.startswith("onnxruntime-cpu"):
+        from maenas.profiler.onnxruntime import OnnxRuntime
+
+        return OnnxRuntime("cpu", threads=int(table.conditions.get("threads", "1")))
+    if table.runtime.startswith("onnxruntime"):
+        from maenas.profiler.onnxruntime import OnnxRuntime
+
+        return OnnxRuntime("cuda")
+    from maenas.profiler.torch_cuda import TorchCuda
+
+    return TorchCuda()
+
+
+def verify(
+    result: SearchResult, clock: Clock, on_measured: Callable[[Verified], None]
+) -> tuple[SearchResult, tuple[Verified, ...]]:
+    """Measure every candidate; the result keeps those within the budget, the fastest first.
+
+    Raises `MaenasError` if none is.
+    """
+    budget_s = result.setup.request.latency_s[0]
+    rows = []
+    for candidate in result.candidates:
+        kernels = [k for k in lower(candidate.spec) if in_scope(k, result.setup.request.scope)]
+        timing = time_network(kernels, clock)
+        rows.append(Verified(candidate, timing, timing.median_s <= budget_s))
+        on_measured(rows[-1])
+    kept = sorted((row for row in rows if row.within), key=lambda row: row.timing.median_s)
+    if not kept:
+        fastest = min(row.timing.median_s for row in rows)
+        raise MaenasError(
+            f"none of the {len(rows)} candidates meets {budget_s * 1e3:g} ms when measured; the fastest takes "
+            f"{fastest * 1e3:.3f} ms. Search with a budget lower by that much, or measure on a quieter machine"
+        )
+    return reordered(result, tuple(row.candidate for row in kept)), tuple(kept)
