@@ -102,7 +102,8 @@ def _optimality(result: SearchResult) -> str:
         return f"within {result.gap:.3%} of an upper bound; the proof was given up as too large"
     if result.gap == 0:
         return "proven: no architecture of the space scores higher within these limits (gap 0)"
-    return f"{result.gap:.4%} below the proven optimum {result.optimum:.4f}; --solver exact writes that one"
+    hint = "; --solver exact writes that one" if result.setup.request.top_k == 1 else ""
+    return f"{result.gap:.4%} below the proven optimum {result.optimum:.4f}{hint}"
 
 
 def _network_table(winner: Candidate, predictors: Sequence[AnyPredictor]) -> str:
