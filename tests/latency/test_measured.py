@@ -15,6 +15,7 @@ from maenas.latency.measured import (
     MeasuredTable,
     Row,
     content_id,
+    key_of,
     make_table,
     measured_from_json,
     measured_to_json,
@@ -193,18 +194,29 @@ def test_a_network_with_an_unmeasured_op_is_an_error_that_names_op_and_table() -
         predict(lower(spec), measured_predictor(table))
 
 
-def test_a_table_of_an_unknown_device_is_an_error() -> None:
-    table = make_table(
-        device="abacus",
-        runtime="beads",
-        precision="fp16",
-        batch=1,
-        conditions={},
-        method={},
-        rows=tuple(Row("conv", 8, 8, h, h, 3, 1, 1, "", 1e-5, None, 1) for h in range(8, 40)),
-    )
-    with pytest.raises(MaenasError, match="unknown device 'abacus'"):
-        measured_predictor(table)
+def test_a_table_of_hardware_outside_the_catalogue_predicts_too() -> None:
+    """Its rates are fitted, so that the catalogue's figures are not needed; rows come back as measured."""
+    rows = tuple(Row("conv", 8, 8, h, h, 3, 1, 1, "", 1e-8 * h * h + 1e-6, None, 1) for h in range(8, 40))
+    table = make_table(device="abacus", runtime="beads", precision="fp16", batch=1, conditions={}, method={}, rows=rows)
+    predictor = measured_predictor(table)
+    assert predictor.device.id == "abacus"
+    for row in rows[::7]:
+        kernel = Kernel("conv", "x", (-1,), 8, 8, row.height, row.width, row.height, row.width, kernel=3)
+        assert predictor.kernel_seconds(kernel) == row.median_s
+
+
+def test_the_shipped_cpu_table_predicts_a_published_network() -> None:
+    """Some kernels of the published T are rows of it and come back as measured, the others are interpolated."""
+    path = next(data_dir("latency_tables").glob("cpu-*.json"))
+    predictor = load_predictor(str(path), precision="fp32")
+    assert isinstance(predictor, MeasuredPredictor)
+    kernels = lower(read_spec(data_dir("searched_models") / "damo-yolo-t.json").detector)
+    seconds = {row.key: row.median_s for row in predictor.interpolator.table.rows}
+    rows = [seconds.get(key_of(kernel)) for kernel in kernels]
+    known = [(row, kernel) for row, kernel in zip(rows, kernels, strict=True) if row is not None]
+    assert len(known) > 20
+    assert all(predictor.kernel_seconds(kernel) == row for row, kernel in known)
+    assert 0.1 < predict(kernels, predictor).seconds < 0.4  # it takes 180 ms there
 
 
 def test_predictions_need_no_fitting_library() -> None:
