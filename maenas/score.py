@@ -31,7 +31,6 @@ from maenas.lowering import Kernel
 ScoreName = Literal["mae", "deepmad", "flops"]
 Array = NDArray[np.float64]
 
-RESOLUTION_STAGES = 5
 MAE_WEIGHTS = (0.0, 0.0, 1.0, 1.0, 16.0)
 DEEPMAD_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 8.0)
 

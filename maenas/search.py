@@ -35,7 +35,6 @@ from maenas.stage_tables import (
 )
 from maenas.units import format_bytes, format_count, format_latency
 
-CHECKPOINT_SCHEMA = "maenas/checkpoint@1"
 Solver = Literal["evolution", "exact"]
 
 
@@ -63,6 +62,16 @@ class Request:
     generations: int = 120
     seed: int = 0
     top_k: int = 1
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one activation element of the whole batch."""
+        return PRECISION_BYTES[self.precision] * self.batch
+
+    @property
+    def evolution(self) -> Settings:
+        """Settings of the evolution; raises `MaenasError`."""
+        return Settings(self.population, self.generations, self.seed)
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,7 @@ def _budgets(request: Request, predictors: tuple[AnyPredictor, ...]) -> list[tup
     names = [f"latency on {device}" for device in request.devices]
     latencies = [latency_quantity(model, name) for model, name in zip(predictors, names, strict=True)]
     budgets: list[tuple[Quantity, float]] = list(zip(latencies, request.latency_s, strict=False))
-    size = PRECISION_BYTES[request.precision] * request.batch
+    size = request.element_bytes
     elements = None if request.max_activation_bytes is None else request.max_activation_bytes // size
     for quantity, limit in ((PARAMS, request.max_params), (FLOPS, request.max_flops), (ACTIVATIONS, elements)):
         if limit is not None:
@@ -217,7 +226,7 @@ def _shower(setup: Setup, name: str) -> Callable[[float], str]:
     if name.startswith("latency"):
         return lambda steps: format_latency(steps * 1e-12)
     if name == "activations":
-        size = PRECISION_BYTES[setup.request.precision] * setup.request.batch
+        size = setup.request.element_bytes
         return lambda steps: format_bytes(round(steps * size))
     return lambda steps: format_count(round(steps))
 
@@ -248,8 +257,7 @@ def run(
     found: list[Genome] = []
     evaluated = 0
     if request.solver == "evolution" or problem.objective is None:
-        settings = Settings(request.population, request.generations, request.seed)
-        final = evolve(problem, settings, state, on_generation)
+        final = evolve(problem, request.evolution, state, on_generation)
         evaluated = final.evaluated - (state.evaluated if state else 0)
         found = [row for row, good in zip(final.genes.T, final.fitness > 0, strict=True) if good][: request.top_k]
     certificate = None
@@ -258,10 +266,8 @@ def run(
             on_proof()
         wanted = request.top_k if request.solver == "exact" else 1
         certificate = solve(problem, k=wanted, known=found)
-        if not certificate.proven and not found:  # too large without good solutions to begin from
-            final = evolve(
-                problem, Settings(request.population, request.generations, request.seed), state, on_generation
-            )
+        if request.solver == "exact" and not certificate.proven:  # too large without good solutions to begin from
+            final = evolve(problem, request.evolution, state, on_generation)
             evaluated = final.evaluated
             certificate = solve(problem, k=wanted, known=list(final.genes.T))
         if request.solver == "exact" or not found:
@@ -317,7 +323,7 @@ def _candidate(setup: Setup, genome: Genome, score: float) -> Candidate:
     spec = detector_of(setup, genome)
     kernels = [kernel for kernel in lower(spec) if in_scope(kernel, setup.request.scope)]
     cost = total_cost(kernels)
-    size = PRECISION_BYTES[setup.request.precision] * setup.request.batch
+    size = setup.request.element_bytes
     return Candidate(
         spec,
         float(score),
@@ -332,7 +338,7 @@ def _candidate(setup: Setup, genome: Genome, score: float) -> Candidate:
 
 def _usage(setup: Setup, genome: np.ndarray) -> tuple[Budget, ...]:
     rows = []
-    size = PRECISION_BYTES[setup.request.precision] * setup.request.batch
+    size = setup.request.element_bytes
     for quantity, limit in setup.budgets:
         used = float(evaluate(setup.problem.tables.quantities[quantity.name], setup.problem.tables, genome)[0])
         if quantity.name == "activations":

@@ -28,6 +28,8 @@ class Verified:
 
 def clock_of(setup: Setup) -> Clock:
     """The clock that the search's table was measured with; raises `MaenasError` where this machine is another."""
+    if not setup.request.latency_s:
+        raise MaenasError("--verify compares measured latencies with a budget: give --budget")
     predictor = setup.predictors[0]
     if not isinstance(predictor, MeasuredPredictor):
         raise MaenasError(

@@ -104,6 +104,12 @@ def test_a_modelled_device_cannot_be_verified() -> None:
         clock_of(prepare(Request(latency_s=(3e-3,))))
 
 
+def test_without_a_latency_budget_there_is_nothing_to_verify(table: Path) -> None:
+    fields = {"space": "k1kx-tiny", "devices": (str(table),), "precision": "fp32", "max_params": 10**8}
+    with pytest.raises(MaenasError, match="give --budget"):
+        clock_of(prepare(Request(**fields, input_size=64)))
+
+
 def test_a_table_of_another_machine_is_refused(table: Path, tmp_path: Path) -> None:
     from maenas.latency.measured import read_measured
 
