@@ -8,8 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 
 help:
 	@echo "make search      a detector for 3 ms on a T4"
-	@echo "make test        tests that need no torch"
-	@echo "make test-full   all tests (installs torch)"
+	@echo "make test        the tests (installs torch)"
+	@echo "make test-full   also those that take minutes"
 	@echo "make check       ruff and pyright"
 	@echo "make bench       everything in benchmarks/"
 	@echo "make clean       remove the virtual environment, caches and builds"
@@ -20,7 +20,7 @@ search: $(VENV)/.runtime
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
 
-test-full: $(VENV)/.detector
+test-full: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
 check: $(VENV)/.dev
@@ -28,7 +28,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/.runtime
+bench: $(VENV)/.dev
 	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python "$$file"; done
 
 clean:
@@ -49,7 +49,3 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.runtime
-
-$(VENV)/.detector: pyproject.toml | $(BIN)/python
-	@$(PIP) --editable '.[dev,detector,export]'
-	@touch $@ $(VENV)/.dev $(VENV)/.runtime

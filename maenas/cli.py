@@ -12,6 +12,7 @@ import typer
 
 from maenas import __version__
 from maenas.cli_profile import profile_command, tables_app
+from maenas.cli_validate import validate_command
 from maenas.errors import MaenasError
 
 app = typer.Typer(
@@ -26,18 +27,23 @@ structure_app = typer.Typer(help="Structure text of the published tools.", no_ar
 app.add_typer(structure_app, name="structure")
 app.add_typer(tables_app, name="tables")
 app.command("profile")(profile_command)
+app.command("validate")(validate_command)
 
 CHECKPOINT_SECONDS = 2.0
 
 Space = Annotated[str, typer.Option("--space", help="A shipped space (see `maenas spaces`) or a YAML file.")]
 Device = Annotated[
     list[str],
-    typer.Option("--device", help="Device (see `maenas devices`), DEVICE@SETUP, or a table file. Repeatable."),
+    typer.Option(
+        "--device", help="Device (see `maenas devices`), DEVICE@SETUP, cpu (measured here), or a table. Repeatable."
+    ),
 ]
 OneDevice = Annotated[
-    str, typer.Option("--device", help="Device (see `maenas devices`), DEVICE@SETUP, or a table file.")
+    str, typer.Option("--device", help="Device (see `maenas devices`), DEVICE@SETUP, cpu (measured here), or a table.")
 ]
-Precision = Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8.")]
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="fp32, fp16 or int8. [default: a measured table's own, else fp16]")
+]
 Batch = Annotated[int, typer.Option("--batch", help="Images at once; latencies are of the whole batch.")]
 Input = Annotated[int | None, typer.Option("--input", help="Side of the square input in pixels. Default: the space's.")]
 Classes = Annotated[int, typer.Option("--classes", help="Number of object classes.")]
@@ -126,7 +132,7 @@ def search(
     scope: Scope = "detector",
     solver: Annotated[str, typer.Option("--solver", help="evolution (then certified) or exact.")] = "evolution",
     score: Score = "mae",
-    precision: Precision = "fp16",
+    precision: Precision = None,
     batch: Batch = 1,
     input_size: Input = None,
     classes: Classes = 80,
@@ -324,7 +330,7 @@ def pareto(
     space: Space = "k1kx-tiny",
     scope: Scope = "detector",
     score: Score = "mae",
-    precision: Precision = "fp16",
+    precision: Precision = None,
     batch: Batch = 1,
     input_size: Input = None,
     classes: Classes = 80,
@@ -376,31 +382,44 @@ def pareto(
 def predict_command(
     network: Annotated[str, typer.Argument(help="A spec file, a shipped name (damo-yolo-t), or an .onnx file.")],
     device: Device = ["t4"],  # noqa: B006
-    precision: Precision = "fp16",
+    precision: Precision = None,
     batch: Batch = 1,
+    input_size: Annotated[
+        int | None, typer.Option("--input", help="Side of the input of an ONNX file whose shapes are symbolic.", min=1)
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="One line per kernel.")] = False,
     as_json: Json = False,
 ) -> None:
     """Predict the latency of a detector or of any ONNX network: its parts, and every kernel with --layers."""
     from maenas.latency.predictor import load_predictor
-    from maenas.report.text import format_network, network_document
+    from maenas.report import graph, text
 
-    title, kernels = _load_kernels(network)
+    title, kernels = _load_kernels(network, input_size)
+    if _is_onnx(network):
+        document, show = graph.graph_document, graph.format_graph
+    else:
+        document, show = text.network_document, text.format_network
     predictors = [load_predictor(name, precision=precision, batch=batch) for name in device]
     if as_json:
-        rows = [network_document(kernels, predictor, layers=layers) for predictor in predictors]
+        rows = [document(kernels, predictor, layers=layers) for predictor in predictors]
         print(json.dumps({"command": "predict", "network": title, "predictions": rows}))
         return
-    print("\n\n".join(format_network(title, kernels, predictor, layers=layers) for predictor in predictors))
+    print("\n\n".join(show(title, kernels, predictor, layers=layers) for predictor in predictors))
 
 
-def _load_kernels(network: str) -> tuple[str, Any]:
-    """A title and the deployed kernels of a spec or of an ONNX file."""
-    from maenas.latency.onnx_graph import kernels_from_onnx
+def _is_onnx(network: str) -> bool:
+    return network.lower().endswith(".onnx")
+
+
+def _load_kernels(network: str, input_size: int | None) -> tuple[str, Any]:
+    """A title, and the deployed kernels of a spec or the lowered graph of an ONNX file."""
+    from maenas.latency.onnx_graph import lower_onnx
     from maenas.lowering import lower
 
-    if network.endswith(".onnx"):
-        return network, kernels_from_onnx(network)
+    if _is_onnx(network):
+        return network, lower_onnx(network, input_size=input_size)
+    if input_size is not None:
+        raise MaenasError("--input is for ONNX files; a spec has its own input size")
     stored = _load_spec(network)
     size = stored.detector.input
     return f"{stored.name} (id {stored.id}), {size.height}x{size.width}", lower(stored.detector)

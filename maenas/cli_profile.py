@@ -22,60 +22,76 @@ REFERENCE_RATE = {"cpu": 5e10, "cuda": 5e12}  # FLOP/s to estimate with before t
 
 def profile_command(
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
-    runtime: Annotated[str, typer.Option("--runtime", help="onnxruntime or torch (CUDA only).")] = "onnxruntime",
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="onnxruntime; on cuda also torch or tensorrt.")
+    ] = "onnxruntime",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads of an operator.")] = 1,
     space: Annotated[
-        list[str] | None, typer.Option("--space", help="Search space whose kernels to measure. Repeatable.")
+        list[str] | None,
+        typer.Option("--space", help="Search space whose kernels to measure. Repeatable. [default: all shipped ones]"),
     ] = None,
     spec: Annotated[
-        list[str] | None, typer.Option("--spec", help="Spec file, or the name of a shipped one. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--spec", help="Spec file, or a shipped name, measured exactly. Repeatable. [default: the published ones]"
+        ),
     ] = None,
-    precision: Annotated[str, typer.Option("--precision", help="fp32 or fp16.")] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", help="fp32 or fp16; tensorrt also int8.")] = "fp32",
     batch: Annotated[int, typer.Option("--batch", help="Images at once; times are of the whole batch.")] = 1,
     input_size: Annotated[
         int | None, typer.Option("--input", help="Side of the square input. [default: the space's or spec's]")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Table file. [default: named after the setup]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Table file. [default: in latency_tables, named after the setup]")
+    ] = None,
     device_id: Annotated[
         str | None, typer.Option("--name", help="Device id for the table, e.g. h100. [default: from the hardware]")
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be measured, and stop.")] = False,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Stop after this long.")] = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", help="Stop after this long; the plan puts the finest grid last.")
+    ] = 14.0,
     clock: Annotated[
         str, typer.Option("--clock", help="wall, or cpu: one thread's CPU time, for a machine that others use too.")
     ] = "wall",
     method: Annotated[str, typer.Option("--method", help="in-graph, or alone (for comparison).")] = "in-graph",
+    opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder, 0 to 5.")] = 3,
+    timing_cache: Annotated[
+        Path | None, typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.")
+    ] = None,
 ) -> None:
-    """Measure this machine's kernels into a latency table; repeat the command to go on where it stopped.
-
-    Without --space and --spec: the kernels of the published detectors.
-    """
-    samples = _samples(space or [], spec or [], input_size)
+    """Measure this machine's kernels into a latency table; repeat the command to go on where it stopped."""
     if plan_only:
-        print(_plan_text(samples, device, batch))
+        print(_plan_text(_items(space or [], spec or [], input_size), device, batch))
         return
+    from maenas.latency.find import FOLDER, cpu_name
     from maenas.profiler.profile import METHODS, Setup
 
     if method not in METHODS:
         raise MaenasError(f"--method is {method!r}; choose {', '.join(METHODS)}")
-    if precision not in ("fp32", "fp16"):
-        raise MaenasError(f"--precision is {precision!r}; choose fp32, fp16")
+    known = ("fp32", "fp16", "int8") if runtime == "tensorrt" else ("fp32", "fp16")
+    if precision not in known:
+        raise MaenasError(f"--precision is {precision!r}; {runtime} measures {', '.join(known)}")
     if batch < 1:
         raise MaenasError(f"--batch is {batch}; it must be at least 1")
-    setup = Setup(_backend(device, runtime, threads, clock), precision, batch, method=method)  # type: ignore[arg-type]
-    name = device_id or _slug(setup.backend.device_name)
+    backend = _backend(device, runtime, threads=threads, clock=clock, opt_level=opt_level, timing_cache=timing_cache)
+    setup = Setup(backend, precision, batch, method=method)  # type: ignore[arg-type]
+    name = device_id or _slug(f"cpu {cpu_name()}" if device == "cpu" else setup.backend.device_name)
     suffix = f"t{threads}-" if device == "cpu" else ""
-    path = out or Path(f"{name}-{runtime}-{suffix}{precision}-b{batch}.json")
-    table = _run(samples, setup, name, path, minutes)
-    print(f"wrote {path} (id {table.id}): {len(table.rows)} kernels of {setup.backend.device_name}")
+    path = out or FOLDER / f"{name}-{runtime}-{suffix}{precision}-b{batch}.json"
+    table = _run(_items(space or [], spec or [], input_size), setup, name, path, minutes)
+    counts = f"{len(table.rows)} kernels, {len(table.blocks)} blocks, {len(table.networks)} networks"
+    print(f"wrote {path} (id {table.id}): {counts} of {setup.backend.device_name}")
+    for failure in table.failed:
+        print(f"failed: {failure.what}: {failure.reason}")
 
 
-def _samples(spaces: list[str], specs: list[str], input_size: int | None) -> Any:
+def _items(spaces: list[str], specs: list[str], input_size: int | None) -> Any:
     from dataclasses import replace
 
     from maenas.files import data_dir
     from maenas.profiler.plan import plan, published_specs
-    from maenas.space import load_space
+    from maenas.space import load_space, space_names
     from maenas.spec import InputSpec, read_spec
 
     detectors = []
@@ -85,26 +101,24 @@ def _samples(spaces: list[str], specs: list[str], input_size: int | None) -> Any
         if input_size is not None:
             detector = replace(detector, input=InputSpec(input_size, input_size))
         detectors.append(detector)
-    if input_size is not None:
-        InputSpec(input_size, input_size)
     if not spaces and not specs:
-        detectors = list(published_specs(input_size).values())
+        spaces, detectors = space_names(), list(published_specs(input_size).values())
     return plan([load_space(name) for name in spaces], detectors, input_size=input_size)
 
 
-def _plan_text(samples: Any, device: str, batch: int) -> str:
+def _plan_text(items: Any, device: str, batch: int) -> str:
     from maenas.profiler.clock import Settings
     from maenas.profiler.plan import describe, estimate_s
 
     if device not in REFERENCE_RATE:
         raise MaenasError(f"--device is {device!r}; choose {', '.join(REFERENCE_RATE)}")
-    seconds = estimate_s(samples, flops_per_s=REFERENCE_RATE[device], batch=batch, settings=Settings())
-    counts = ", ".join(f"{count} {op}" for op, count in sorted(describe(samples).items()))
+    seconds = estimate_s(items, flops_per_s=REFERENCE_RATE[device], batch=batch, settings=Settings())
+    counts = ", ".join(f"{count} {op}" for op, count in describe(items).items())
     rate = f"{REFERENCE_RATE[device] / 1e9:g} GFLOP/s"
-    return f"{len(samples)} kernels: {counts}\nabout {seconds / 60:.1f} minutes on a device with {rate}"
+    return f"{len(items)} to measure: {counts}\nabout {seconds / 60:.1f} minutes on a device with {rate}"
 
 
-def _backend(device: str, runtime: str, threads: int, clock: str) -> Any:
+def _backend(device: str, runtime: str, *, threads: int, clock: str, opt_level: int, timing_cache: Path | None) -> Any:
     for option, value, known in (("--device", device, ("cpu", "cuda")), ("--clock", clock, ("wall", "cpu"))):
         if value not in known:
             raise MaenasError(f"{option} is {value!r}; choose {', '.join(known)}")
@@ -112,14 +126,18 @@ def _backend(device: str, runtime: str, threads: int, clock: str) -> Any:
         from maenas.profiler.onnxruntime import OnnxRuntime
 
         return OnnxRuntime(device, threads=threads, clock=clock)  # type: ignore[arg-type]
-    if runtime != "torch" or device != "cuda":
-        raise MaenasError(f"--runtime is {runtime!r} on {device}; choose onnxruntime, or torch on cuda")
+    if runtime not in ("torch", "tensorrt") or device != "cuda":
+        raise MaenasError(f"--runtime is {runtime!r} on {device}; choose onnxruntime, or torch or tensorrt on cuda")
+    if runtime == "tensorrt":
+        from maenas.profiler.tensorrt import TensorRt
+
+        return TensorRt(opt_level=opt_level, timing_cache=timing_cache)
     from maenas.profiler.torch_cuda import TorchCuda
 
     return TorchCuda()
 
 
-def _run(samples: Any, setup: Any, device: str, path: Path, minutes: float | None) -> Any:
+def _run(items: Any, setup: Any, device: str, path: Path, minutes: float) -> Any:
     """Profile with a progress bar; Ctrl-C leaves a table that the same command continues."""
     import time
 
@@ -129,21 +147,21 @@ def _run(samples: Any, setup: Any, device: str, path: Path, minutes: float | Non
     from maenas.profiler.profile import profile
 
     ensure_folder(path.resolve().parent)
-    end = None if minutes is None else time.monotonic() + 60 * minutes
-    bar = tqdm(total=len(samples), unit=" kernels", desc="profile", disable=not sys.stderr.isatty())
+    end = time.monotonic() + 60 * minutes
+    bar = tqdm(total=len(items), unit=" kernels", desc="profile", disable=not sys.stderr.isatty())
 
     def on_progress(progress: Any) -> None:
-        bar.n = len(samples) - progress.remaining
+        bar.n = len(items) - progress.remaining
         bar.set_postfix(reference=f"{progress.reference.median_s * 1e3:.3g} ms", refresh=False)
         bar.refresh()
 
     try:
         return profile(
-            samples,
+            items,
             setup,
             device=device,
             path=path,
-            stop=lambda: end is not None and time.monotonic() > end,
+            stop=lambda: time.monotonic() > end,
             on_progress=on_progress,
         )
     except KeyboardInterrupt:
@@ -159,25 +177,24 @@ def _slug(name: str) -> str:
 
 @tables_app.command("list")
 def tables_list(
-    folder: Annotated[Path | None, typer.Argument(help="Folder. [default: the shipped tables]")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder. [default: latency_tables, and the shipped tables]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the measured tables of a folder."""
-    from maenas.files import data_dir
+    from maenas.latency.find import is_measured, table_files
     from maenas.latency.measured import read_measured
 
-    found = []
-    root = data_dir("latency_tables") if folder is None else folder
-    if not root.is_dir():
-        raise MaenasError(f"{root}: there is no such folder")
-    for path in sorted(root.glob("*.json")):
-        if _is_measured(path):
-            found.append((path, read_measured(path)))
+    if folder is not None and not folder.is_dir():
+        raise MaenasError(f"{folder}: there is no such folder")
+    paths = table_files() if folder is None else (p for p in sorted(folder.glob("*.json")) if is_measured(p))
+    found = [(path, read_measured(path)) for path in paths]
     if as_json:
         print(json.dumps({"command": "tables list", "tables": [{"path": str(p), **_document(t)} for p, t in found]}))
         return
     if not found:
-        print(f"no measured tables in {root}")
+        print(f"no measured tables{'' if folder is None else f' in {folder}'}")
     for path, table in found:
         setup = f"{table.device}, {table.runtime}, {table.precision}, batch {table.batch}"
         print(f"{path.name}: {setup}, {len(table.rows)} kernels, {table.conditions.get('date', 'no date')}")
@@ -204,6 +221,29 @@ def tables_show(file: TableFile, as_json: Json = False) -> None:
     if spreads:
         wide = sum(spread > 0.05 for spread in spreads)
         print(f"spread: median {statistics.median(spreads):.1%}, {wide} of {len(table.rows)} kernels above 5 %")
+    for text in _whole_texts(table):
+        print(text)
+    for failure in table.failed:
+        print(f"failed: {failure.what}: {failure.reason}")
+
+
+def _whole_texts(table: Any) -> list[str]:
+    """How blocks and networks measured whole compare with the sums of their predicted kernels."""
+    import math
+
+    from maenas.latency.interpolate import fit_table
+    from maenas.latency.measured_predictor import MIN_NETWORKS, whole_blocks, whole_networks
+
+    if max(len(table.blocks), len(table.networks)) < MIN_NETWORKS:
+        return []
+    interpolator = fit_table(table)
+    found = (("blocks", whole_blocks(interpolator)), ("networks", whole_networks(interpolator)))
+    return [
+        f"{whole.count} {name} measured whole: {whole.factor:.3f} of the sums of their predicted kernels, "
+        f"90 % of the next within x/÷ {math.exp(whole.log_half_width):.3f}"
+        for name, whole in found
+        if whole is not None
+    ]
 
 
 @tables_app.command("diff")
@@ -250,6 +290,7 @@ def tables_merge(
 ) -> None:
     """Join tables measured under the same conditions."""
     from maenas.latency.measured import make_table, read_measured, write_measured
+    from maenas.profiler.profile import OUR_CONDITIONS
 
     tables = [read_measured(file) for file in files]
     first = tables[0]
@@ -258,13 +299,15 @@ def tables_merge(
         hard = [name for name, _, _ in differ if name in HARD]
         if hard:
             raise MaenasError(f"{files[0]} and {file} cannot be joined: different {', '.join(hard)}")
-        soft = [name for name, _, _ in differ if name not in ("date", "maenas", "reference")]
+        soft = [name for name, _, _ in differ if name not in (*OUR_CONDITIONS, "reference")]
         if soft and not force:
             raise MaenasError(
                 f"{files[0]} and {file} were measured under different conditions ({', '.join(soft)}); "
                 "--force joins them all the same"
             )
     rows = {row.key: row for table in tables for row in table.rows}
+    blocks = {block.key: block for table in tables for block in table.blocks}
+    networks = {network.detector.id: network for table in tables for network in table.networks}
     conditions = dict(first.conditions)
     if len(tables) > 1:
         conditions["merged_from"] = ", ".join(table.id for table in tables)
@@ -276,6 +319,8 @@ def tables_merge(
         conditions=conditions,
         method=first.method,
         rows=tuple(rows.values()),
+        blocks=tuple(blocks.values()),
+        networks=tuple(networks.values()),
     )
     write_measured(out, table)
     print(f"wrote {out} (id {table.id}): {len(table.rows)} kernels")
@@ -295,15 +340,8 @@ def _differences(one: Any, two: Any) -> list[tuple[str, str, str]]:
 
 def _document(table: Any) -> dict[str, Any]:
     names = ("id", "device", "runtime", "precision", "batch", "conditions", "method")
-    return {**{name: getattr(table, name) for name in names}, "kernels": len(table.rows)}
-
-
-def _is_measured(path: Path) -> bool:
-    """Whether a JSON file says that it is a measured table; the folder holds calibrated ones too."""
-    from maenas.files import read_text
-    from maenas.latency.measured import MAX_TABLE_BYTES, SCHEMA
-
-    return f'"{SCHEMA}"' in read_text(path, what="latency table", max_bytes=MAX_TABLE_BYTES)[:200]
+    counts = {kind: len(getattr(table, kind)) for kind in ("blocks", "networks", "failed")}
+    return {**{name: getattr(table, name) for name in names}, "kernels": len(table.rows), **counts}
 
 
 def _kernel_text(key: Any) -> str:

@@ -59,6 +59,11 @@ class Kernel:
     signal_fan_in: Width = 0
 
 
+def is_depthwise(kernel: Kernel) -> bool:
+    """Whether a convolution with scalar widths has a filter of its own for every input channel."""
+    return kernel.op == "conv" and 1 < kernel.groups == kernel.in_channels
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """Output of kernel `index` (`IMAGE` for the input)."""

@@ -53,7 +53,7 @@ class Request:
     scope: Scope = "detector"
     solver: Solver = "evolution"
     score: ScoreName = "mae"
-    precision: str = "fp16"
+    precision: str | None = None  # None: a measured table's own, else fp16
     batch: int = 1
     input_size: int | None = None
     num_classes: int = 80
@@ -62,11 +62,6 @@ class Request:
     generations: int = 120
     seed: int = 0
     top_k: int = 1
-
-    @property
-    def element_bytes(self) -> int:
-        """Bytes of one activation element of the whole batch."""
-        return PRECISION_BYTES[self.precision] * self.batch
 
     @property
     def evolution(self) -> Settings:
@@ -85,6 +80,11 @@ class Setup:
     depths: Depths
     budgets: tuple[tuple[Quantity, float], ...]  # quantity and limit in its own units
     problem: Problem
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one activation element of the whole batch, on the first device."""
+        return _element_bytes(self.request, self.predictors)
 
 
 @dataclass(frozen=True)
@@ -187,12 +187,16 @@ def _budgets(request: Request, predictors: tuple[AnyPredictor, ...]) -> list[tup
     names = [f"latency on {device}" for device in request.devices]
     latencies = [latency_quantity(model, name) for model, name in zip(predictors, names, strict=True)]
     budgets: list[tuple[Quantity, float]] = list(zip(latencies, request.latency_s, strict=False))
-    size = request.element_bytes
+    size = _element_bytes(request, predictors)
     elements = None if request.max_activation_bytes is None else request.max_activation_bytes // size
     for quantity, limit in ((PARAMS, request.max_params), (FLOPS, request.max_flops), (ACTIVATIONS, elements)):
         if limit is not None:
             budgets.append((quantity, float(limit)))
     return budgets
+
+
+def _element_bytes(request: Request, predictors: tuple[AnyPredictor, ...]) -> int:
+    return PRECISION_BYTES[predictors[0].precision] * request.batch
 
 
 def _problem(request: Request, tables: Tables, budgets: list[tuple[Quantity, float]], depths: Depths) -> Problem:
@@ -226,7 +230,7 @@ def _shower(setup: Setup, name: str) -> Callable[[float], str]:
     if name.startswith("latency"):
         return lambda steps: format_latency(steps * 1e-12)
     if name == "activations":
-        size = setup.request.element_bytes
+        size = setup.element_bytes
         return lambda steps: format_bytes(round(steps * size))
     return lambda steps: format_count(round(steps))
 
@@ -323,7 +327,7 @@ def _candidate(setup: Setup, genome: Genome, score: float) -> Candidate:
     spec = detector_of(setup, genome)
     kernels = [kernel for kernel in lower(spec) if in_scope(kernel, setup.request.scope)]
     cost = total_cost(kernels)
-    size = setup.request.element_bytes
+    size = setup.element_bytes
     return Candidate(
         spec,
         float(score),
@@ -338,7 +342,7 @@ def _candidate(setup: Setup, genome: Genome, score: float) -> Candidate:
 
 def _usage(setup: Setup, genome: np.ndarray) -> tuple[Budget, ...]:
     rows = []
-    size = setup.request.element_bytes
+    size = setup.element_bytes
     for quantity, limit in setup.budgets:
         used = float(evaluate(setup.problem.tables.quantities[quantity.name], setup.problem.tables, genome)[0])
         if quantity.name == "activations":

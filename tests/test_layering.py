@@ -26,6 +26,7 @@ ORDER = [
     "score",
     "latency",
     "space",
+    "sampling",
     "stage_tables",
     "problem",
     "layered",
@@ -41,6 +42,10 @@ ORDER = [
     "profiler",
     "report",
     "cli_profile",
+    "cli_validate",
+    "cli_data",
+    "cli_detector",
+    "cli_train",
     "cli",
     "__main__",
 ]
@@ -86,7 +91,14 @@ def test_only_the_profiler_imports_torch() -> None:
 
 def test_only_the_command_line_imports_the_detector() -> None:
     users = {layer(path) for path in FILES if any(name.split(".")[0] == "detector" for name in imports(path))}
-    assert users <= {"cli"}
+    assert users <= {"cli", "cli_data", "cli_detector", "cli_train"}
+
+
+def test_the_detector_knows_the_network_and_nothing_of_the_search() -> None:
+    allowed = {"errors", "files", "strict", "units", "spec", "lowering", "presets", "cost", "profiler", "__version__"}
+    paths = sorted((ROOT / "detector").rglob("*.py"))
+    used = {name.split(".")[1] for path in paths for name in imports(path) if name.startswith("maenas.")}
+    assert used <= allowed
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -106,6 +106,20 @@ class Interpolator:
     def seconds(self, kernel: Kernel) -> Any:
         """Seconds of one kernel; an array where its widths are arrays. Raises `MaenasError` for an unmeasured op."""
         return self.predict(kernel).seconds
+
+    def seconds_of_all(self, kernels: Sequence[Kernel]) -> Array:
+        """Seconds of kernels with scalar widths; those that differ in their widths only are predicted together."""
+        groups: dict[tuple, list[int]] = {}
+        for number, kernel in enumerate(kernels):
+            size = (kernel.in_height, kernel.in_width, kernel.out_height, kernel.out_width)
+            key = (kernel.op, *size, kernel.kernel, kernel.stride, kernel.epilogue, kernel.residual is None)
+            groups.setdefault(key, []).append(number)
+        seconds = np.empty(len(kernels))
+        for numbers in groups.values():
+            alike = [kernels[n] for n in numbers]
+            triples = np.array([(k.in_channels, k.out_channels, k.groups) for k in alike], np.int64)
+            seconds[numbers] = self.predict(_with_widths(alike[0], triples)).seconds
+        return seconds
 
     def predict(self, kernel: Kernel) -> KernelPrediction:
         """Prediction with its interval. Raises `MaenasError` for an op that the table did not measure."""

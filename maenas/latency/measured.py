@@ -1,6 +1,8 @@
 """Measured latency tables: one row a kernel, with its spread, and the conditions of the measurement.
 
-A row stands for one fused kernel of one batch. Rows are compact JSON lists in the order of `Row`'s fields.
+A row stands for one fused kernel of one batch. Rows are compact JSON lists in the order of `Row`'s fields. Beside them
+stand blocks and networks that were measured whole, which tell how far a sum of rows is from what it stands for, and the
+kernels that could not be measured.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import ClassVar, Literal, NamedTuple
 from maenas.errors import MaenasError
 from maenas.files import read_text, write_atomic
 from maenas.latency.device import Precision
-from maenas.lowering import Kernel, Op
+from maenas.lowering import IMAGE, Graph, Kernel, Op, Tensor, lower_stage
+from maenas.spec import Activation, Block, DetectorSpec, StageSpec
 from maenas.strict import STRICT, dump_json, parse_json
 
 SCHEMA = "maenas/measured-table@1"
@@ -58,6 +61,83 @@ class Row(NamedTuple):
         return KernelKey(*self[:9])
 
 
+class BlockKey(NamedTuple):
+    """A backbone stage without SPP on an input of `height` x `width`: what a `StageSpec` says, in compact form."""
+
+    block: Block
+    act: Activation
+    in_channels: int
+    out_channels: int
+    bottleneck: int
+    height: int
+    width: int
+    kernel: int
+    stride: int
+    depth: int
+
+
+class BlockRow(NamedTuple):
+    """A stage measured whole, inside a graph; times as in `Row`."""
+
+    block: Block
+    act: Activation
+    in_channels: int
+    out_channels: int
+    bottleneck: int
+    height: int
+    width: int
+    kernel: int
+    stride: int
+    depth: int
+    median_s: float
+    iqr_s: float
+    samples: int
+
+    @property
+    def key(self) -> BlockKey:
+        return BlockKey(*self[:10])
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """A detector measured whole, from its input to its decoded outputs; times as in `Row`."""
+
+    __pydantic_config__: ClassVar = STRICT
+    detector: DetectorSpec
+    median_s: float
+    iqr_s: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that could not be measured, and what the runtime said."""
+
+    __pydantic_config__: ClassVar = STRICT
+    what: str
+    reason: str
+
+
+def block_kernels(key: BlockKey) -> tuple[Kernel, ...]:
+    """The deployed kernels of a block; its input is `IMAGE`. Raises `MaenasError` where no stage is like that."""
+    stage = StageSpec(key.block, key.in_channels, key.out_channels, key.bottleneck, key.kernel, key.stride, key.depth)
+    graph = Graph()
+    lower_stage(
+        graph,
+        Tensor(IMAGE, stage.in_channels, key.height, key.width),
+        stage.out_channels,
+        stage.bottleneck,
+        number=1,
+        block=stage.block,
+        kernel=stage.kernel,
+        stride=stage.stride,
+        depth=stage.depth,
+        act=key.act,
+        spp=False,
+    )
+    return tuple(graph.kernels)
+
+
 def key_of(kernel: Kernel) -> KernelKey:
     """Key of a kernel with scalar widths."""
     return KernelKey(
@@ -88,6 +168,9 @@ class MeasuredTable:
     conditions: dict[str, str]
     method: dict[str, str]
     rows: tuple[Row, ...]
+    blocks: tuple[BlockRow, ...] = ()
+    networks: tuple[NetworkRow, ...] = ()
+    failed: tuple[Failure, ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -98,11 +181,17 @@ class MeasuredTable:
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
             raise MaenasError(f"two rows for the kernel {tuple(twice)}")
+        for kind, rows in (("row", self.rows), ("block", self.blocks), ("network", self.networks)):
+            for number, row in enumerate(rows):
+                if not (0 < row.median_s < 1e3 and (row.iqr_s is None or 0 <= row.iqr_s < 1e3) and row.samples >= 1):
+                    raise MaenasError(f"{kind} {number}: a time or the number of samples is out of range")
         for number, row in enumerate(self.rows):
-            if not (0 < row.median_s < 1e3 and (row.iqr_s is None or 0 <= row.iqr_s < 1e3) and row.samples >= 1):
-                raise MaenasError(f"row {number}: a time or the number of samples is out of range")
             if not all(0 < size <= MAX_SIZE for size in row[1:8]):
                 raise MaenasError(f"row {number}: a size is out of range")
+        for number, block in enumerate(self.blocks):
+            if not (0 < block.height <= MAX_SIZE and 0 < block.width <= MAX_SIZE):
+                raise MaenasError(f"block {number}: a size is out of range")
+            block_kernels(block.key)
         if self.id != content_id(self):
             raise MaenasError(f"id is {self.id!r:.40}, but the content's is {content_id(self)}: the file was edited")
 
@@ -116,9 +205,12 @@ def make_table(
     conditions: dict[str, str],
     method: dict[str, str],
     rows: tuple[Row, ...],
+    blocks: tuple[BlockRow, ...] = (),
+    networks: tuple[NetworkRow, ...] = (),
+    failed: tuple[Failure, ...] = (),
 ) -> MeasuredTable:
     """A table with its id."""
-    fields = (device, runtime, precision, batch, conditions, method, rows)
+    fields = (device, runtime, precision, batch, conditions, method, rows, blocks, networks, failed)
     return MeasuredTable(SCHEMA, "measured", _hash(fields), *fields)
 
 
@@ -128,7 +220,8 @@ def content_id(table: MeasuredTable) -> str:
 
 
 def _hash(fields: tuple) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), default=dataclasses.asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def measured_from_json(text: str, where: str = "latency table") -> MeasuredTable:

@@ -1,16 +1,41 @@
-"""A measured table as a predictor: the members of `predictor.Predictor`, from measurements instead of the model."""
+"""A measured table as a predictor: the members of `predictor.Predictor`, from measurements instead of the model.
+
+What networks measured whole take, over the sum of their predicted kernels, gives one factor for all of the table's
+predictions, and the interval of the next network: with r the log ratios of n wholes, s their standard deviation and t
+the 95 % quantile of Student's t with n - 1 degrees of freedom,
+
+    factor = exp(mean r)        90 % interval = x/÷ exp(t s sqrt(1 + 1/n))
+
+The interval is the wider of the networks' and the blocks'. Networks alone are too few, and measured too close together
+in time, to show what the device's state does between two runs (docs/latency.md has the coverage of both).
+"""
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from maenas.errors import MaenasError
 from maenas.latency.device import Device, Precision
 from maenas.latency.interpolate import Interpolator, KernelPrediction, fit_table
-from maenas.latency.measured import MeasuredTable
-from maenas.lowering import Kernel
+from maenas.latency.intervals import student_t95
+from maenas.latency.measured import MeasuredTable, block_kernels
+from maenas.lowering import Kernel, lower
+
+MIN_NETWORKS = 5
+
+
+class Whole(NamedTuple):
+    """How whole networks or blocks compare with the sums of their kernels: `log_half_width` of a 90 % interval."""
+
+    count: int
+    factor: float
+    log_half_width: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +51,26 @@ class MeasuredPredictor:
     description: str
     calibrated: bool
     conditions: dict[str, Any]
+    factor: float
     log_half_width: float
 
     def kernel_seconds(self, kernel: Kernel) -> Any:
-        """Seconds of one fused kernel; an array where its widths are arrays. Raises `MaenasError` for an unmeasured
-        op."""
-        return self.interpolator.seconds(kernel)
+        """Seconds of one fused kernel in a network; an array where its widths are arrays. Raises `MaenasError` for an
+        unmeasured op."""
+        return self.interpolator.seconds(kernel) * self.factor
 
     def kernel_prediction(self, kernel: Kernel) -> KernelPrediction:
-        """Seconds with an interval, and whether measured, inside the measured range, or neither."""
+        """Seconds by the table with an interval, and whether measured, inside the measured range, or neither."""
         return self.interpolator.predict(kernel)
 
     def interval(self, seconds: float) -> tuple[float, float]:
-        """90 % interval of one predicted kernel of the table's kind, put around any time.
+        """90 % interval of a network's latency, from the networks and blocks that were measured whole.
 
-        For a network it takes all kernels to err together. It does not cover what a lone launch costs more than one
-        inside a network.
+        A table without them has that of one predicted kernel, which takes all kernels of a network to err together and
+        does not cover what a lone launch costs more than one inside a network.
         """
-        factor = math.exp(self.log_half_width)
-        return seconds / factor, seconds * factor
+        spread = math.exp(self.log_half_width)
+        return seconds / spread, seconds * spread
 
 
 def measured_predictor(
@@ -56,6 +82,9 @@ def measured_predictor(
             raise MaenasError(f"table {table.id} was measured at {name} {own}, not {wanted}; ask for {name} {own}")
     interpolator = fit_table(table)
     held_out = interpolator.held_out
+    networks, blocks = whole_networks(interpolator), whole_blocks(interpolator)
+    wholes = [whole for whole in (networks, blocks) if whole is not None]
+    log_half_width = max((whole.log_half_width for whole in wholes), default=held_out.log_error_90)
     return MeasuredPredictor(
         interpolator=interpolator,
         device=interpolator.device,
@@ -67,6 +96,7 @@ def measured_predictor(
             f"measured: {interpolator.device.name}, {table.runtime}, {table.precision}, batch {table.batch}, "
             f"{len(table.rows)} rows; predicted kernels within {held_out.median_error:.1%} at the median, "
             f"{held_out.mean_error:.1%} at the mean (held out)"
+            + (f"; sums x {networks.factor:.3f}, from {networks.count} networks measured whole" if networks else "")
         ),
         calibrated=True,
         conditions={
@@ -82,8 +112,38 @@ def measured_predictor(
             "rows": len(table.rows),
             "median_abs_error_left_out": held_out.median_error,
             "mean_abs_error_left_out": held_out.mean_error,
-            "interval": f"90 % of a kernel's, x/÷ {math.exp(held_out.log_error_90):.3f}",
+            "interval": (
+                f"90 %, x/÷ {math.exp(log_half_width):.3f}, from networks and blocks measured whole"
+                if wholes
+                else f"90 % of a kernel's, x/÷ {math.exp(log_half_width):.3f}"
+            ),
+            "factor": networks.factor if networks else 1.0,
             **{f"measured_{name}": text for name, text in table.conditions.items()},
         },
-        log_half_width=held_out.log_error_90,
+        factor=networks.factor if networks else 1.0,
+        log_half_width=log_half_width,
     )
+
+
+def whole_networks(interpolator: Interpolator) -> Whole | None:
+    """What the table's networks say about sums of kernels; None where there are fewer than `MIN_NETWORKS`."""
+    rows = [(lower(row.detector), row.median_s) for row in interpolator.table.networks]
+    return _compare(rows, interpolator)
+
+
+def whole_blocks(interpolator: Interpolator) -> Whole | None:
+    """What the table's blocks say about sums of kernels; None where there are fewer than `MIN_NETWORKS`."""
+    rows = [(block_kernels(row.key), row.median_s) for row in interpolator.table.blocks]
+    return _compare(rows, interpolator)
+
+
+def _compare(rows: Sequence[tuple[Sequence[Kernel], float]], interpolator: Interpolator) -> Whole | None:
+    if len(rows) < MIN_NETWORKS:
+        return None
+    seconds = interpolator.seconds_of_all([kernel for kernels, _ in rows for kernel in kernels])
+    ends = np.cumsum([len(kernels) for kernels, _ in rows])
+    sums = [math.fsum(part) for part in np.split(seconds, ends[:-1])]
+    logs = [math.log(measured / total) for total, (_, measured) in zip(sums, rows, strict=True)]
+    n = len(logs)
+    half_width = student_t95(n - 1) * statistics.stdev(logs) * math.sqrt(1 + 1 / n)
+    return Whole(n, math.exp(statistics.fmean(logs)), half_width)

@@ -9,18 +9,18 @@ from typing import Any, cast
 
 from maenas.cost import PRECISION_BYTES
 from maenas.errors import MaenasError
-from maenas.files import read_text
 from maenas.latency.device import Device, Precision, get_device
+from maenas.latency.find import find_measured, is_measured
+from maenas.latency.intervals import student_t95
 from maenas.latency.kernel_model import Constants, Seconds, kernel_seconds
-from maenas.latency.measured import MAX_TABLE_BYTES, measured_from_json
-from maenas.latency.measured import SCHEMA as MEASURED_SCHEMA
+from maenas.latency.measured import read_measured
 from maenas.latency.measured_predictor import MeasuredPredictor, measured_predictor
 from maenas.latency.table import SETUPS, LatencyTable, read_table, shipped_table
 from maenas.lowering import Kernel
 
 DEFAULT_DEVICE = "t4"
+DEFAULT_PRECISION = "fp16"
 UNKNOWN_FACTOR = 2.0  # half-width of the interval where no error is known; argued in docs/latency.md
-SCHEMA_WITHIN = 1000  # characters of a file within which its schema stands
 PARTS = ("backbone", "neck", "head")
 
 
@@ -79,21 +79,25 @@ class Prediction:
     parts: dict[str, float]
 
 
-def load_predictor(device: str, *, precision: str = "fp16", batch: int = 1) -> AnyPredictor:
-    """Predictor for `device`: a catalogue name, a name with a setup ("t4@damo-yolo-report"), or a table file (.json).
+def load_predictor(device: str, *, precision: str | None = None, batch: int = 1) -> AnyPredictor:
+    """Predictor for `device`: a catalogue name, a name with a setup ("t4@damo-yolo-report"), a table file (.json), the
+    name of a measured table, or "cpu" for the table measured on this machine's processor (see `find_measured`).
 
-    A file with a measured table gives a `MeasuredPredictor`, for the table's own precision and batch only. A device
-    without a table of its own gets the constants of the T4 with its own figures. Raises `MaenasError` for an unknown
-    device or setup, and for a precision that the device lacks.
+    A measured table gives a `MeasuredPredictor`, for the table's own precision and batch only. A device without a table
+    of its own gets the constants of the T4 with its own figures. Without `precision`: the measured table's own, else
+    fp16. Raises `MaenasError` for an unknown device or setup, and for a precision that the device lacks.
     """
-    if precision not in PRECISION_BYTES:
+    if precision is not None and precision not in PRECISION_BYTES:
         raise MaenasError(f"unknown precision {precision!r}; the known ones are {', '.join(PRECISION_BYTES)}")
     if batch < 1:
         raise MaenasError(f"batch is {batch}; it must be at least 1")
-    if device.lower().endswith(".json"):
-        text = read_text(device, what="latency table", max_bytes=MAX_TABLE_BYTES)
-        if MEASURED_SCHEMA in text[:SCHEMA_WITHIN]:
-            return measured_predictor(measured_from_json(text, device), precision=precision, batch=batch)
+    path = device if device.lower().endswith(".json") else find_measured(device, precision=precision, batch=batch)
+    if path is not None and is_measured(path):
+        return measured_predictor(read_measured(path), precision=precision, batch=batch)
+    return _modelled(device, precision or DEFAULT_PRECISION, batch)
+
+
+def _modelled(device: str, precision: str, batch: int) -> Predictor:
     table, hardware = _find(device)
     _require_precision(hardware, precision)
     calibrated = (table.device, table.precision, table.batch) == (hardware.id, precision, batch)
@@ -146,14 +150,7 @@ def _require_precision(device: Device, precision: str) -> None:
 def _log_half_width(table: LatencyTable) -> float:
     errors = [math.log(r.left_out_ms / r.measured_ms) for r in table.calibration.scored]
     n = len(errors)
-    return _student_t95(n) * math.sqrt(sum(e * e for e in errors) / n) * math.sqrt(1 + 1 / n)
-
-
-def _student_t95(freedom: int) -> float:
-    """95 % quantile of Student's t, Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5); 0.5 % off at 5."""
-    z = 1.6448536
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / freedom + second / freedom**2
+    return student_t95(n) * math.sqrt(sum(e * e for e in errors) / n) * math.sqrt(1 + 1 / n)
 
 
 def _description(table: LatencyTable, device: Device, precision: str, batch: int, calibrated: bool) -> str:

@@ -1,8 +1,8 @@
-"""Kernels -> ONNX model with random weights, without torch.
+"""Kernels -> ONNX model, without torch: with random weights to be timed, with trained ones to be deployed.
 
-The nodes are those that the trained detector's export has after folding: a `Conv` with bias for every convolution,
-its epilogue in order (SiLU as Sigmoid x Mul), stride-2 slices for space-to-depth, softmax and a product with the
-bins for the integral. Shapes are static.
+A `Conv` with bias for every convolution, its epilogue in order (SiLU as Sigmoid x Mul), stride-2 slices for
+space-to-depth, softmax and a product with the bins for the integral. Shapes are static, except for the batch where
+that is asked for.
 
 Legend: B batch, C channels, H/W height and width, A positions of all levels, R largest bin.
 """
@@ -10,6 +10,7 @@ Legend: B batch, C channels, H/W height and width, A positions of all levels, R 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,34 +29,63 @@ ELEMENT = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16
 PATCHES = ((0, 0), (1, 0), (0, 1), (1, 1))  # row and column of top-left, bottom-left, top-right, bottom-right
 
 
-def write_onnx(program: Program, *, precision: Precision = "fp32", batch: int = 1, seed: int = 0) -> onnx.ModelProto:
+def write_onnx(
+    program: Program,
+    *,
+    precision: Precision = "fp32",
+    batch: int | None = 1,
+    weights: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+) -> onnx.ModelProto:
     """The model of `program`: inputs `image`, `image2`, ...; every output is named as its kernel.
 
-    Weights are random, scaled to keep magnitudes (fp16 neither overflows nor goes denormal). Raises `MaenasError` for
-    a precision that a plain graph cannot express.
+    A `batch` of None leaves the first dimension open. `weights` has `NAME.conv.weight` and `NAME.conv.bias` for every
+    convolution NAME, as the deployed module's state dict; without it they are random, scaled to keep magnitudes (fp16
+    neither overflows nor goes denormal). Raises `MaenasError` for weights that do not fit, and for a precision that a
+    plain graph cannot express.
     """
     if precision not in ELEMENT:
         raise MaenasError(f"an ONNX model of kernels is {' or '.join(ELEMENT)}, not {precision}")
-    writer = _Writer(program, precision, batch, np.random.default_rng(seed))
+    writer = _Writer(program, precision, batch, weights, np.random.default_rng(seed))
     for index, kernel in enumerate(program.kernels):
         EMIT[kernel.op](writer, index, kernel)
     outputs = [writer.output(index) for index in program.outputs]
     if program.sinks:
         outputs.append(writer.sink())
-    graph = helper.make_graph(writer.nodes, "maenas", writer.images(), outputs, writer.initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="maenas")
+    writer.graph.input.extend(writer.images())
+    writer.graph.output.extend(outputs)
+    model = helper.make_model(writer.graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="maenas")
     model.ir_version = IR_VERSION
     return model
+
+
+def add_node(graph: onnx.GraphProto, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    """Append a node called as its only output; returns that name."""
+    graph.node.append(helper.make_node(op, inputs, [output], output, **attributes))
+    return output
+
+
+def add_constant(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:
+    """Append an initializer; returns its name."""
+    graph.initializer.append(numpy_helper.from_array(values, name))
+    return name
 
 
 class _Writer:
     """A graph being written; the tensor of kernel n is called by its name."""
 
-    def __init__(self, program: Program, precision: Precision, batch: int, rng: np.random.Generator) -> None:
-        self.program, self.batch, self.rng = program, batch, rng
+    def __init__(
+        self,
+        program: Program,
+        precision: Precision,
+        batch: int | None,
+        weights: Mapping[str, np.ndarray] | None,
+        rng: np.random.Generator,
+    ) -> None:
+        self.program, self.weights, self.rng = program, weights, rng
+        self.batch: int | str = "batch" if batch is None else batch
         self.element, self.dtype = ELEMENT[precision]
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        self.graph = onnx.GraphProto(name="maenas")
 
     def name(self, index: int) -> str:
         if index >= 0:
@@ -63,21 +93,34 @@ class _Writer:
         return "image" if index == -1 else f"image{-index}"
 
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
-        return output
+        return add_node(self.graph, op, inputs, output, **attributes)
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        self.initializers.append(numpy_helper.from_array(values, name))
-        return name
+        return add_constant(self.graph, name, values)
 
-    def dims(self, index: int) -> list[int]:
-        """Shape as written: [B, C, H, W], or [B, C, A] after flattening."""
+    def parameters(self, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Weight of this shape and bias of a convolution."""
+        if self.weights is None:
+            scale = math.sqrt(1 / math.prod(shape[1:]))
+            weight = self.rng.standard_normal(shape, np.float32) * np.float32(scale)
+            return weight.astype(self.dtype), np.zeros(shape[0], self.dtype)
+        found = []
+        for kind, wanted in (("weight", shape), ("bias", shape[:1])):
+            values = self.weights.get(f"{name}.conv.{kind}")
+            if values is None or values.shape != wanted:
+                has = "there is none" if values is None else f"it has {list(values.shape)}"
+                raise MaenasError(f"the weights do not fit the spec: {kind} of {name} must have {list(wanted)}, {has}")
+            found.append(values.astype(self.dtype))
+        return found[0], found[1]
+
+    def shape(self, index: int) -> list[int]:
+        """Shape as written, without the batch: [C, H, W], or [C, A] where positions are in one list."""
         channels, height, width = self.program.shape(index)
         if index >= 0:
             kernel = self.program.kernels[index]
-            if kernel.op == "decode" or (kernel.op == "concat" and is_flatten(self.program, kernel)):
-                return [self.batch, channels, height]
-        return [self.batch, channels, height, width]
+            if kernel.op in ("integral", "decode") or (kernel.op == "concat" and is_flatten(self.program, kernel)):
+                return [channels, height * width]
+        return [channels, height, width]
 
     def is_float(self, index: int) -> bool:
         """Whether a tensor is fp32 whatever the precision: box distances lose pixels in fp16."""
@@ -90,11 +133,14 @@ class _Writer:
 
     def images(self) -> list[onnx.ValueInfoProto]:
         count = len(self.program.images)
-        return [helper.make_tensor_value_info(self.name(-n), self.element, self.dims(-n)) for n in range(1, count + 1)]
+        return [self.value(self.name(-n), self.element, self.shape(-n)) for n in range(1, count + 1)]
 
     def output(self, index: int) -> onnx.ValueInfoProto:
         element = TensorProto.FLOAT if self.is_float(index) else self.element
-        return helper.make_tensor_value_info(self.name(index), element, self.dims(index))
+        return self.value(self.name(index), element, self.shape(index))
+
+    def value(self, name: str, element: int, shape: list[int]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, element, [self.batch, *shape])
 
     def sink(self) -> onnx.ValueInfoProto:
         """One position of each sunk tensor: a pool of one element whose stride leaves a single position.
@@ -103,7 +149,7 @@ class _Writer:
         """
         parts = []
         for number, index in enumerate(self.program.sinks):
-            sides = self.dims(index)[2:]
+            sides = self.shape(index)[1:]
             strides = [sides[0] + number, *sides[1:]]
             name = self.node(
                 "MaxPool", [self.name(index)], f"sink{number}", kernel_shape=[1] * len(sides), strides=strides
@@ -111,10 +157,10 @@ class _Writer:
             if self.is_float(index) and self.dtype != np.float32:
                 name = self.node("Cast", [name], f"sink{number}.cast", to=self.element)
             parts.append(name)
-        rank = {len(self.dims(index)) for index in self.program.sinks}.pop()
-        channels = sum(self.dims(index)[1] for index in self.program.sinks)
+        rank = {len(self.shape(index)) for index in self.program.sinks}.pop()
+        channels = sum(self.shape(index)[0] for index in self.program.sinks)
         self.node("Concat", parts, "sinks", axis=1)
-        return helper.make_tensor_value_info("sinks", self.element, [self.batch, channels, *[1] * (rank - 2)])
+        return self.value("sinks", self.element, [channels, *[1] * (rank - 1)])
 
     def activation(self, name: str, x: str, source: str) -> str:
         """`x` through relu, sigmoid or silu, into the tensor `name`."""
@@ -123,26 +169,19 @@ class _Writer:
             return self.node("Mul", [x, gate], f"{source}.silu")
         return self.node({"relu": "Relu", "sigmoid": "Sigmoid"}[name], [x], f"{source}.{name}")
 
-    def conv_node(self, x: str, output: str, weight: np.ndarray, *, bias: bool, **attributes: Any) -> str:
-        inputs = [x, self.constant(f"{output}.weight", weight)]
-        if bias:
-            inputs.append(self.constant(f"{output}.bias", np.zeros(len(weight), weight.dtype)))
-        return self.node("Conv", inputs, output, **attributes)
-
 
 def _conv(w: _Writer, index: int, kernel: Kernel) -> None:
     name, side, groups = kernel.name, kernel.kernel, int(kernel.groups)
-    shape = (int(kernel.out_channels), int(kernel.in_channels) // groups, side, side)
-    scale = math.sqrt(1 / (shape[1] * side * side))
-    weight = (w.rng.standard_normal(shape, np.float32) * np.float32(scale)).astype(w.dtype)
-    attributes: dict[str, Any] = {
-        "kernel_shape": [side, side],
-        "strides": [kernel.stride] * 2,
-        "pads": [side // 2] * 4,
-        "group": groups,
-    }
-    x = w.conv_node(
-        w.name(kernel.inputs[0]), f"{name}.conv" if kernel.epilogue else name, weight, bias=True, **attributes
+    weight, bias = w.parameters(name, (int(kernel.out_channels), int(kernel.in_channels) // groups, side, side))
+    output = f"{name}.conv" if kernel.epilogue else name
+    x = w.node(
+        "Conv",
+        [w.name(kernel.inputs[0]), w.constant(f"{output}.weight", weight), w.constant(f"{output}.bias", bias)],
+        output,
+        kernel_shape=[side, side],
+        strides=[kernel.stride] * 2,
+        pads=[side // 2] * 4,
+        group=groups,
     )
     for step in kernel.epilogue:
         if step == "add":
@@ -155,8 +194,8 @@ def _conv(w: _Writer, index: int, kernel: Kernel) -> None:
 
 
 def _rename_last(w: _Writer, name: str) -> None:
-    w.nodes[-1].output[0] = name
-    w.nodes[-1].name = name
+    w.graph.node[-1].output[0] = name
+    w.graph.node[-1].name = name
 
 
 def _maxpool(w: _Writer, index: int, kernel: Kernel) -> None:
@@ -179,9 +218,15 @@ def _concat(w: _Writer, index: int, kernel: Kernel) -> None:
 
 
 def _flattened(w: _Writer, kernel: Kernel, tensors: list[str]) -> list[str]:
-    """Each input as [B, C, H W]."""
-    shape = w.constant(f"{kernel.name}.shape", np.array([w.batch, int(kernel.out_channels), -1], np.int64))
-    return [w.node("Reshape", [x, shape], f"{kernel.name}.level{level}") for level, x in enumerate(tensors)]
+    """Each input as [B, C, H W]; in a shape, 0 keeps the batch."""
+    is_map = [len(w.shape(index)) == 3 for index in kernel.inputs]
+    if any(is_map):
+        shape = w.constant(f"{kernel.name}.shape", np.array([0, int(kernel.out_channels), -1], np.int64))
+        tensors = [
+            w.node("Reshape", [x, shape], f"{kernel.name}.level{level}") if is_map[level] else x
+            for level, x in enumerate(tensors)
+        ]
+    return tensors
 
 
 def _resize(w: _Writer, index: int, kernel: Kernel) -> None:
@@ -209,11 +254,11 @@ def _space_to_depth(w: _Writer, index: int, kernel: Kernel) -> None:
 
 
 def _integral(w: _Writer, index: int, kernel: Kernel) -> None:
-    """Expectation of each side's distribution over R + 1 bins, in fp32: [B, 4 (R+1), H, W] to [B, 4, H, W]."""
+    """Expectation of each side's distribution over R + 1 bins, in fp32: [B, 4 (R+1), H, W] to [B, 4, H W]."""
     name, bins = kernel.name, int(kernel.in_channels) // 4
     x, positions = w.as_float(kernel.inputs[0], f"{name}.float"), kernel.in_height * kernel.in_width
-    split = w.constant(f"{name}.split", np.array([w.batch, 4, bins, positions], np.int64))
-    joined = w.constant(f"{name}.joined", np.array([w.batch, 4, kernel.out_height, kernel.out_width], np.int64))
+    split = w.constant(f"{name}.split", np.array([0, 4, bins, positions], np.int64))
+    joined = w.constant(f"{name}.joined", np.array([0, 4, positions], np.int64))
     values = w.constant(f"{name}.values", np.arange(bins, dtype=np.float32)[:, None])
     x = w.node("Reshape", [x, split], f"{name}.sides")
     x = w.node("Transpose", [x], f"{name}.bins", perm=[0, 1, 3, 2])  # [B, 4, H W, R+1]

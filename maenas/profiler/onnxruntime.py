@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
+from maenas.latency.find import cpu_name
 from maenas.profiler.program import Program
 
 Target = Literal["cpu", "cuda"]
 Clock = Literal["wall", "cpu"]
 PROVIDERS: dict[Target, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+CLOCK_NAMES: dict[Clock, str] = {"wall": "wall", "cpu": "CPU time of the thread"}
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1", "use_tf32": "0"}
 
 
@@ -61,8 +61,7 @@ class OnnxRuntime:
     def conditions(self) -> dict[str, str]:
         if self.target == "cuda":
             return {"provider_options": ", ".join(f"{key}={value}" for key, value in CUDA_OPTIONS.items())}
-        clock = "wall" if self.clock == "wall" else "CPU time of the thread"
-        return {"threads": str(self.threads), "cores": str(os.cpu_count()), "clock": clock}
+        return {"threads": str(self.threads), "cores": str(os.cpu_count()), "clock": CLOCK_NAMES[self.clock]}
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> OrtRunner:
         from maenas.profiler.onnx_writer import write_onnx
@@ -101,6 +100,7 @@ class OrtRunner:
         self._session: Any = session
         self._binding: Any = session.io_binding()
         self._clock = clock
+        self._failures = _errors(ort)
         rng = np.random.default_rng(0)
         for value in session.get_inputs():
             dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.type]
@@ -115,9 +115,12 @@ class OrtRunner:
                 self._binding.bind_ortvalue_output(value.name, empty)
 
     def run(self) -> None:
-        self._binding.synchronize_inputs()
-        self._session.run_with_iobinding(self._binding)
-        self._binding.synchronize_outputs()
+        try:
+            self._binding.synchronize_inputs()
+            self._session.run_with_iobinding(self._binding)
+            self._binding.synchronize_outputs()
+        except self._failures as error:
+            raise MaenasError(f"the runtime cannot run a model: {str(error).splitlines()[0]}") from None
 
     def time_once(self) -> float:
         begin = self._clock()
@@ -131,16 +134,6 @@ class OrtRunner:
     def close(self) -> None:
         self._binding = None
         self._session = None
-
-
-def cpu_name() -> str:
-    """Model name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _import_onnxruntime() -> Any:

@@ -2,13 +2,15 @@
 
 A table is good for a space when every kernel that the space can deploy lies between measured neighbours: every
 resolution and epilogue exactly, channels on a coarse geometric grid. The grid comes from the lowering itself: stages,
-necks and heads are lowered at grid widths and their kernels collected.
+necks and heads are lowered at grid widths and their kernels collected. Some blocks and whole networks of the spaces,
+drawn at random, are measured too: how far their kernels' sum is from them is the error of predicting others.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -16,12 +18,13 @@ import numpy as np
 
 from maenas.cost import kernel_flops, kernel_traffic
 from maenas.files import data_dir
-from maenas.latency.measured import key_of
+from maenas.latency.measured import BlockKey, key_of
 from maenas.lowering import IMAGE, Graph, Tensor, lower, lower_head, lower_neck, lower_stage, lower_stem
 from maenas.presets import get_neck_preset
 from maenas.profiler.clock import Settings
-from maenas.profiler.probe import Sample, distinct, sample_of
+from maenas.profiler.probe import Item, Sample, distinct, item_kernels, sample_of
 from maenas.profiler.program import network
+from maenas.sampling import random_detectors
 from maenas.space import SearchSpace
 from maenas.spec import DetectorSpec, InputSpec, read_spec
 
@@ -31,6 +34,9 @@ MAX_COPIES = 16
 PROBE_S = 1.5e-3  # what the copies of a kernel should take together
 BYTES_PER_FLOP = 1 / 8  # of a device's rates, near enough to choose the number of copies
 LAUNCH_S = 3e-6
+NETWORKS = 16  # measured whole
+BLOCK_SOURCES = 2  # random detectors whose stages are measured as blocks, for every space
+DRAW_SEED = 20221123  # of what is measured whole; validation draws with other seeds
 
 
 def spec_samples(spec: DetectorSpec) -> tuple[Sample, ...]:
@@ -73,13 +79,14 @@ def plan(
     input_size: int | None,
     num_classes: int = 80,
     seed: int = 0,
-) -> tuple[Sample, ...]:
-    """Samples of the whole plan: the coarsest grid of every space, the kernels of `specs`, then the finer grids.
+) -> tuple[Item, ...]:
+    """The whole plan: the coarsest grid of every space, the kernels of `specs`, blocks and networks of the spaces, then
+    the finer grids.
 
     Each grid is shuffled (by `seed`), so that a run cut short has covered the space evenly.
     """
     rng = np.random.default_rng(seed)
-    ordered: list[Sample] = []
+    ordered: list[Item] = []
     exact = [sample for spec in specs for sample in spec_samples(spec)]
     for level, ratio in enumerate(RATIOS):
         grid: list[Sample] = []
@@ -89,29 +96,50 @@ def plan(
         ordered += [grid[number] for number in rng.permutation(len(grid))]
         if level == 0:
             ordered += exact
+            drawn = random_detectors(spaces, NETWORKS, seed=DRAW_SEED, input_size=input_size) if spaces else ()
+            ordered += [*space_blocks(spaces, input_size=input_size), *(spec for _, spec in drawn)]
     return distinct(ordered)
 
 
-def estimate_s(samples: Iterable[Sample], *, flops_per_s: float, batch: int, settings: Settings) -> float:
+def space_blocks(spaces: Sequence[SearchSpace], *, input_size: int | None) -> tuple[BlockKey, ...]:
+    """The stages of some random detectors of every space."""
+    blocks = []
+    for space in spaces:
+        for _, spec in random_detectors([space], BLOCK_SOURCES, seed=DRAW_SEED, input_size=input_size):
+            height, width = spec.input.height // 2, spec.input.width // 2
+            for stage in spec.backbone.stages:
+                widths = (stage.in_channels, stage.out_channels, stage.bottleneck)
+                shape = (height, width, stage.kernel, stage.stride, stage.depth)
+                blocks.append(BlockKey(stage.block, spec.backbone.act, *widths, *shape))
+                height, width = height // stage.stride, width // stage.stride
+    return distinct(blocks)
+
+
+def estimate_s(items: Iterable[Item], *, flops_per_s: float, batch: int, settings: Settings) -> float:
     """Roughly how long measuring takes, on a device with this rate on the reference kernel."""
     total = 0.0
-    for sample in samples:
-        copies = copies_for(sample, flops_per_s=flops_per_s, batch=batch)
-        run = 2 * LAUNCH_S + copies * kernel_estimate_s(sample, flops_per_s=flops_per_s, batch=batch)
+    for item in items:
+        copies = copies_for(item, flops_per_s=flops_per_s, batch=batch)
+        run = 2 * LAUNCH_S + copies * item_estimate_s(item, flops_per_s=flops_per_s, batch=batch)
         total += 2 * BUILD_S + settings.warm_up_s + 1.5 * (settings.rounds + 3) * run
     return total
 
 
-def kernel_estimate_s(sample: Sample, *, flops_per_s: float, batch: int) -> float:
-    """A guess at a kernel's time, only good enough to plan with."""
-    flops = float(kernel_flops(sample.kernel)) / flops_per_s
-    traffic = 4.0 * kernel_traffic(sample.kernel) / (flops_per_s * BYTES_PER_FLOP)
-    return LAUNCH_S + batch * max(flops, traffic)
+def item_estimate_s(item: Item, *, flops_per_s: float, batch: int) -> float:
+    """A guess at an item's time, only good enough to plan with."""
+    total = 0.0
+    for kernel in item_kernels(item):
+        flops = float(kernel_flops(kernel)) / flops_per_s
+        traffic = 4.0 * kernel_traffic(kernel) / (flops_per_s * BYTES_PER_FLOP)
+        total += LAUNCH_S + batch * max(flops, traffic)
+    return total
 
 
-def copies_for(sample: Sample, *, flops_per_s: float, batch: int) -> int:
-    """How many copies of a kernel to time together."""
-    one = kernel_estimate_s(sample, flops_per_s=flops_per_s, batch=batch)
+def copies_for(item: Item, *, flops_per_s: float, batch: int) -> int:
+    """How many copies of a kernel or block to time together; a network is always one."""
+    if isinstance(item, DetectorSpec):
+        return 1
+    one = item_estimate_s(item, flops_per_s=flops_per_s, batch=batch)
     return max(1, min(MAX_COPIES, math.ceil(PROBE_S / one)))
 
 
@@ -192,9 +220,10 @@ def _neck_samples(space: SearchSpace, taps: list[tuple[list[int], int]], num_cla
     return _collect(graph, (c3, c4, c5))
 
 
-def describe(samples: Sequence[Sample]) -> dict[str, int]:
-    """Number of samples by op."""
-    counts: dict[str, int] = {}
-    for sample in samples:
-        counts[sample.key.op] = counts.get(sample.key.op, 0) + 1
-    return counts
+def describe(items: Sequence[Item]) -> dict[str, int]:
+    """Number of kernels by op, of blocks and of networks."""
+    names = [
+        item.key.op if isinstance(item, Sample) else "network" if isinstance(item, DetectorSpec) else "block"
+        for item in items
+    ]
+    return dict(sorted(Counter(names).items()))

@@ -8,16 +8,19 @@ graph without the kernel is subtracted:
 
 The copies of a convolution share their input and have weights of their own; each copy of anything else, and each
 residual, has its own producer, so that a runtime can neither merge copies nor take in-place shortcuts away from them.
+Blocks are timed in the same way, as wholes; networks run from their own input to their own outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from maenas.latency.measured import KernelKey, key_of
-from maenas.lowering import Kernel
-from maenas.profiler.program import Program, Shape
+from maenas.latency.measured import BlockKey, KernelKey, block_kernels, key_of
+from maenas.lowering import Kernel, lower
+from maenas.profiler.program import Program, Shape, network
+from maenas.spec import DetectorSpec
 
 PRODUCER_CHANNELS = 8  # of the 1x1 convolution that brings a tensor into the runtime's layout
 FEWEST_CHANNELS = 16  # thinner tensors come straight from outside: runtimes do not reorder them
@@ -31,6 +34,34 @@ class Sample:
     key: KernelKey
     kernel: Kernel
     inputs: tuple[Shape, ...]
+
+
+Item = Sample | BlockKey | DetectorSpec  # what can be timed: a kernel, a block, a network
+ItemKey = KernelKey | BlockKey | str
+T = TypeVar("T", bound=Item)
+
+
+def item_key(item: Item) -> ItemKey:
+    """What tells items apart."""
+    if isinstance(item, Sample):
+        return item.key
+    return item.id if isinstance(item, DetectorSpec) else item
+
+
+def item_kernels(item: Item) -> tuple[Kernel, ...]:
+    """The kernels that an item consists of."""
+    if isinstance(item, Sample):
+        return (item.kernel,)
+    return lower(item) if isinstance(item, DetectorSpec) else block_kernels(item)
+
+
+def in_graph(item: Item, copies: int) -> tuple[Program, ...]:
+    """What to time for an item: a program, and for kernels and blocks a second one to be subtracted from it."""
+    if isinstance(item, Sample):
+        return probe(item, copies), baseline(item, copies)
+    if isinstance(item, DetectorSpec):
+        return (network(lower(item)),)
+    return block_probe(item, copies)
 
 
 def sample_of(program: Program, kernel: Kernel) -> Sample:
@@ -55,6 +86,24 @@ def baseline(sample: Sample, copies: int) -> Program:
     sources = layout.sources(sample, copies)
     read = dict.fromkeys(index for inputs, residual in sources for index in (*inputs, residual) if index is not None)
     return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(read))
+
+
+def block_probe(key: BlockKey, copies: int) -> tuple[Program, Program]:
+    """A producer, `copies` of the block that read it and a sink for each; and the producer with one sink."""
+    layout = _Layout()
+    source = layout.produce((key.in_channels, key.height, key.width))
+    only_source = Program(tuple(layout.kernels), tuple(layout.images), sinks=(source,))
+    kernels, results = block_kernels(key), []
+    for copy in range(copies):
+        offset = len(layout.kernels)
+        for kernel in kernels:
+            place = [source if index < 0 else index + offset for index in kernel.inputs]
+            residual = kernel.residual
+            if residual is not None:
+                residual = source if residual < 0 else residual + offset
+            layout.add(replace(kernel, name=f"copy{copy}.{kernel.name}", inputs=tuple(place), residual=residual))
+        results.append(len(layout.kernels) - 1)
+    return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(results)), only_source
 
 
 def alone(sample: Sample) -> Program:
@@ -121,9 +170,9 @@ def _out_shape(kernel: Kernel) -> Shape:
     return int(kernel.out_channels), kernel.out_height, kernel.out_width
 
 
-def distinct(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """The first sample of each key, in order."""
-    first: dict[KernelKey, Sample] = {}
-    for sample in samples:
-        first.setdefault(sample.key, sample)
+def distinct(items: Sequence[T]) -> tuple[T, ...]:
+    """The first item of each key, in order."""
+    first: dict[ItemKey, T] = {}
+    for item in items:
+        first.setdefault(item_key(item), item)
     return tuple(first.values())

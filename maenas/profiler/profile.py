@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,23 +18,36 @@ from maenas import __version__
 from maenas.cost import kernel_flops
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
-from maenas.latency.measured import KernelKey, MeasuredTable, Row, make_table, read_measured, write_measured
+from maenas.latency.measured import (
+    BlockRow,
+    Failure,
+    MeasuredTable,
+    NetworkRow,
+    Row,
+    make_table,
+    read_measured,
+    write_measured,
+)
 from maenas.lowering import Kernel
 from maenas.profiler.backend import Backend, Runner
 from maenas.profiler.clock import Reference, Settings, Timing, measure, scaled, summarize, warm_up
+from maenas.profiler.gpu_state import gpu_state
 from maenas.profiler.plan import copies_for
-from maenas.profiler.probe import SINKS, Sample, alone, baseline, probe, sink_programs
+from maenas.profiler.probe import SINKS, Item, ItemKey, Sample, alone, in_graph, item_key, sink_programs
 from maenas.profiler.program import Program, network
+from maenas.spec import DetectorSpec
 
-CHUNK = 12  # kernels whose sessions live at once, measured in turns
+CHUNK = 12  # items whose sessions live at once, measured in turns
+NETWORK_CHUNK = 4  # of networks: they are larger
 STORE_EVERY_S = 5.0
 SHORTEST_S = 1e-7  # what a clock can tell from nothing; shorter times are stored as this
 REFERENCE = Kernel("conv", "reference", (-1,), 64, 64, 80, 80, 80, 80, kernel=3, epilogue=("relu",))
 METHODS = {
-    "in-graph": "T(producers, d copies, sinks) - T(producers, sinks), over d; see maenas/profiler/probe.py",
+    "in-graph": "T(producers, d copies, sinks) - T(producers, sinks), over d; see maenas/profiler/probe.py; caches as "
+    "in a network: inputs just written, every copy with weights of its own",
     "alone": "each kernel in a graph of its own, with whatever conversions that costs",
 }
-OUR_CONDITIONS = ("date", "maenas")  # may differ between a run and its continuation
+OUR_CONDITIONS = ("date", "maenas", "gpu_state")  # may differ between a run and its continuation
 
 
 @dataclass(frozen=True)
@@ -54,15 +67,18 @@ class Setup:
 
 @dataclass(frozen=True)
 class Progress:
-    """State of a run: rows measured in this run, rows still to go, and what the reference kernel says."""
+    """State of a run: items done in this run, items still to go, and what the reference kernel says."""
 
-    measured: int
+    done: int
     remaining: int
     reference: Timing
 
 
+Measured = Row | BlockRow | NetworkRow
+
+
 def profile(
-    samples: Sequence[Sample],
+    items: Sequence[Item],
     setup: Setup,
     *,
     device: str,
@@ -70,15 +86,17 @@ def profile(
     stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> MeasuredTable:
-    """Measure `samples` into the table at `path`, going on where that file stops. `stop` is asked between chunks.
+    """Measure `items` into the table at `path`, going on where that file stops. `stop` is asked between chunks.
 
-    The file is replaced every few seconds and at the end, also on Ctrl-C. Rows stand in the order of `samples`, so an
-    interrupted run, continued, has the rows of an uninterrupted one. Raises `MaenasError` where the file is of another
-    device, setup or method, and where nothing was measured.
+    The file is replaced every few seconds and at the end, also on Ctrl-C. Rows stand in the order of `items`, so an
+    interrupted run, continued, has the rows of an uninterrupted one. An item that the runtime cannot build or run is
+    stored as failed, with the reason, and tried again by the next run. Raises `MaenasError` where the file is of
+    another device, setup or method, and where nothing was measured.
     """
     rows, conditions = _resume(path, setup, device)
-    todo = [sample for sample in samples if sample.key not in rows]
-    order = [sample.key for sample in samples]
+    todo = [item for item in items if item_key(item) not in rows]
+    order = [item_key(item) for item in items]
+    failed: dict[ItemKey, Failure] = {}
     stored = time.monotonic()
     done = 0
     table: MeasuredTable | None = None
@@ -86,57 +104,96 @@ def profile(
         reference = Reference(runner.time_once, setup.settings)
         rate = setup.batch * float(kernel_flops(REFERENCE)) / reference.timing.median_s
         sink_s = _sink_seconds(setup)
+
+        def store() -> MeasuredTable:
+            table = _table(rows, failed, order, setup, device, conditions, reference.timing)
+            write_measured(path, table)
+            return table
+
         try:
             for begin in range(0, len(todo), CHUNK):
                 if stop():
                     break
                 chunk = todo[begin : begin + CHUNK]
-                rows |= _measure_chunk(chunk, setup, reference, sink_s=sink_s, flops_per_s=rate)
+                measured = _measure_chunk(chunk, setup, reference, sink_s=sink_s, flops_per_s=rate)
+                for key, row in measured.items():
+                    if isinstance(row, Failure):
+                        failed[key] = row
+                    else:
+                        rows[key] = row
                 done += len(chunk)
                 on_progress(Progress(done, len(todo) - done, reference.timing))
-                if time.monotonic() - stored > STORE_EVERY_S:
-                    write_measured(path, _table(rows, order, setup, device, conditions, reference.timing))
+                if rows and time.monotonic() - stored > STORE_EVERY_S:
+                    store()
                     stored = time.monotonic()
         finally:
-            if rows and (done or not path.exists()):
-                table = _table(rows, order, setup, device, conditions, reference.timing)
-                write_measured(path, table)
+            if any(isinstance(row, Row) for row in rows.values()) and (done or not path.exists()):
+                table = store()
     if table is None:
+        if failed:
+            first = next(iter(failed.values()))
+            raise MaenasError(f"nothing could be measured; the first of {len(failed)} failures: {first.reason}")
         if not rows:
             raise MaenasError("nothing was measured: give the run more time, or a plan with kernels")
         table = read_measured(path)
     return table
 
 
-def time_network(kernels: Sequence[Kernel], setup: Setup) -> Timing:
-    """A whole network by the same clock: warm-up, then the median of `3 * rounds` runs."""
-    with closing(setup.build(network(kernels))) as runner:
-        warm_up(runner.time_once, setup.settings)
-        return summarize([runner.time_once() for _ in range(3 * setup.settings.rounds)])
+def time_networks(networks: Mapping[str, Sequence[Kernel]], setup: Setup) -> Iterator[tuple[str, Timing]]:
+    """Whole networks by the clock of `profile`, a few at a time in random order; names with timings as they come."""
+    with closing(setup.build(network((REFERENCE,)))) as runner:
+        reference = Reference(runner.time_once, setup.settings)
+        rng = np.random.default_rng(setup.seed)
+        names = list(networks)
+        for begin in range(0, len(names), NETWORK_CHUNK):
+            chunk = names[begin : begin + NETWORK_CHUNK]
+            with ExitStack() as stack:
+                runners = [_built([network(networks[name])], setup, stack)[0] for name in chunk]
+                timers = [runner.time_once for runner in runners]
+                timings = measure(timers, rng=rng, settings=setup.settings, reference=reference)
+            yield from zip(chunk, timings, strict=True)
 
 
 def _measure_chunk(
-    chunk: Sequence[Sample], setup: Setup, reference: Reference, *, sink_s: float, flops_per_s: float
-) -> dict[KernelKey, Row]:
+    chunk: Sequence[Item], setup: Setup, reference: Reference, *, sink_s: float, flops_per_s: float
+) -> dict[ItemKey, Measured | Failure]:
+    results: dict[ItemKey, Measured | Failure] = {}
     with ExitStack() as stack:
-        items, copies = [], []
-        for sample in chunk:
-            count = copies_for(sample, flops_per_s=flops_per_s, batch=setup.batch)
-            programs = (
-                [probe(sample, count), baseline(sample, count)] if setup.method == "in-graph" else [alone(sample)]
-            )
-            runners = [stack.enter_context(closing(setup.build(program))) for program in programs]
-            for runner in runners:
-                warm_up(runner.time_once, setup.settings)
+        ready, timers, copies = [], [], []
+        for item in chunk:
+            count = copies_for(item, flops_per_s=flops_per_s, batch=setup.batch)
+            programs = in_graph(item, count)
+            if setup.method == "alone" and isinstance(item, Sample):
+                programs, count = (alone(item),), 1
+            try:
+                runners = _built(programs, setup, stack)
+            except (MaenasError, MemoryError) as error:
+                reason = str(error).splitlines() or ["out of memory"]
+                results[item_key(item)] = Failure(_what(item), reason[0])
+                continue
             surplus = len(programs[-1].sinks) - len(programs[0].sinks)
-            items.append(_difference(runners, surplus * sink_s))
-            copies.append(count if setup.method == "in-graph" else 1)
+            timers.append(_difference(runners, surplus * sink_s))
+            copies.append(count)
+            ready.append(item)
         rng = np.random.default_rng(setup.seed)
-        timings = measure(items, rng=rng, settings=setup.settings, reference=reference)
-    return {
-        sample.key: _row(sample.key, scaled(timing, 1 / count))
-        for sample, timing, count in zip(chunk, timings, copies, strict=True)
-    }
+        timings = measure(timers, rng=rng, settings=setup.settings, reference=reference)
+    for item, timing, count in zip(ready, timings, copies, strict=True):
+        results[item_key(item)] = _row(item, scaled(timing, 1 / count))
+    return results
+
+
+def _built(programs: Sequence[Program], setup: Setup, stack: ExitStack) -> list[Runner]:
+    """Warm runners of all the programs, to be closed by `stack`; where one fails, the others are closed at once."""
+    with ExitStack() as own:
+        runners = [own.enter_context(closing(setup.build(program))) for program in programs]
+        for runner in runners:
+            warm_up(runner.time_once, setup.settings)
+        stack.enter_context(own.pop_all())
+    return runners
+
+
+def _what(item: Item) -> str:
+    return f"network {item.id}" if isinstance(item, DetectorSpec) else " ".join(str(part) for part in item_key(item))
 
 
 def _difference(runners: Sequence[Runner], surplus_s: float) -> Callable[[], float]:
@@ -155,16 +212,19 @@ def _sink_seconds(setup: Setup) -> float:
     return max(0.0, summarize(differences).median_s) / SINKS
 
 
-def _row(key: KernelKey, timing: Timing) -> Row:
+def _row(item: Item, timing: Timing) -> Measured:
     """Times to four digits: the spread does not deserve more."""
-    return Row(*key, _digits(max(timing.median_s, SHORTEST_S)), _digits(timing.iqr_s), timing.samples)
+    times = (_digits(max(timing.median_s, SHORTEST_S)), _digits(timing.iqr_s), timing.samples)
+    if isinstance(item, DetectorSpec):
+        return NetworkRow(item, *times)
+    return Row(*item.key, *times) if isinstance(item, Sample) else BlockRow(*item, *times)
 
 
 def _digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _resume(path: Path, setup: Setup, device: str) -> tuple[dict[KernelKey, Row], dict[str, str]]:
+def _resume(path: Path, setup: Setup, device: str) -> tuple[dict[ItemKey, Measured], dict[str, str]]:
     """Rows of the file at `path`, if there is one, and the conditions of the run."""
     conditions = conditions_of(setup)
     if not path.exists():
@@ -180,7 +240,10 @@ def _resume(path: Path, setup: Setup, device: str) -> tuple[dict[KernelKey, Row]
     ]
     if differ:
         raise MaenasError(f"{path} was measured otherwise ({'; '.join(differ)}); choose another --out or remove it")
-    return {row.key: row for row in table.rows}, dict(table.conditions)
+    rows: dict[ItemKey, Measured] = {row.key: row for row in table.rows}
+    rows |= {block.key: block for block in table.blocks}
+    rows |= {network.detector.id: network for network in table.networks}
+    return rows, dict(table.conditions)
 
 
 def conditions_of(setup: Setup) -> dict[str, str]:
@@ -196,6 +259,13 @@ def conditions_of(setup: Setup) -> dict[str, str]:
     }
 
 
+def _gpu_state(setup: Setup) -> str:
+    """Clocks, temperature and power of the GPU as it measures; nothing for a CPU."""
+    if "-cpu" in setup.backend.runtime:
+        return ""
+    return ", ".join(f"{name} {value}" for name, value in gpu_state().items())
+
+
 def _affinity() -> str:
     if not hasattr(os, "sched_getaffinity"):
         return "not known"
@@ -204,15 +274,17 @@ def _affinity() -> str:
 
 
 def _table(
-    rows: Mapping[KernelKey, Row],
-    order: Sequence[KernelKey],
+    rows: Mapping[ItemKey, Measured],
+    failed: Mapping[ItemKey, Failure],
+    order: Sequence[ItemKey],
     setup: Setup,
     device: str,
     conditions: dict[str, str],
     reference: Timing,
 ) -> MeasuredTable:
     position = {key: number for number, key in enumerate(order)}
-    ordered = sorted(rows.values(), key=lambda row: (position.get(row.key, math.inf), row.key))
+    keys = sorted(rows, key=lambda key: (position.get(key, math.inf), str(key)))
+    ordered = [rows[key] for key in keys]
     settings = setup.settings
     method = {
         "name": setup.method,
@@ -227,7 +299,10 @@ def _table(
         runtime=setup.backend.runtime,
         precision=setup.precision,
         batch=setup.batch,
-        conditions=conditions,
+        conditions=conditions | ({"gpu_state": text} if (text := _gpu_state(setup)) else {}),
         method=method,
-        rows=tuple(ordered),
+        rows=tuple(row for row in ordered if isinstance(row, Row)),
+        blocks=tuple(row for row in ordered if isinstance(row, BlockRow)),
+        networks=tuple(row for row in ordered if isinstance(row, NetworkRow)),
+        failed=tuple(failed.values()),
     )

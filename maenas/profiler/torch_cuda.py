@@ -5,12 +5,13 @@ Operators run as eager PyTorch runs them: bias in the convolution, activations a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.lowering import Kernel
+from maenas.profiler.gpu_state import gpu_limits
 from maenas.profiler.program import Program, is_flatten
 from maenas.spec import OUTPUT_STRIDES
 
@@ -22,9 +23,7 @@ class TorchCuda:
     """The current CUDA device."""
 
     def __init__(self) -> None:
-        self._torch = _import_torch()
-        if not self._torch.cuda.is_available():
-            raise MaenasError("this PyTorch finds no CUDA device; check the driver, or use --device cpu")
+        self._torch = cuda_torch()
         self._torch.backends.cudnn.benchmark = True
 
     @property
@@ -39,6 +38,7 @@ class TorchCuda:
     def conditions(self) -> dict[str, str]:
         torch = self._torch
         return {
+            **gpu_limits(str(torch.cuda.get_device_properties().uuid)),
             "cuda": str(torch.version.cuda),
             "cudnn": str(torch.backends.cudnn.version()),
             "layout": "channels last",
@@ -49,25 +49,40 @@ class TorchCuda:
     def build(self, program: Program, *, precision: Precision, batch: int) -> GraphRunner:
         if precision not in DTYPES:
             raise MaenasError(f"the torch backend measures {' or '.join(DTYPES)}, not {precision}")
-        network = TorchProgram(program, dtype=DTYPES[precision], batch=batch, device="cuda")
+        try:
+            network = TorchProgram(program, dtype=DTYPES[precision], batch=batch, device="cuda")
+        except self._torch.OutOfMemoryError as error:
+            raise MaenasError(f"CUDA cannot hold a network: {str(error).splitlines()[0]}") from None
         return GraphRunner(self._torch, network)
 
 
 class GraphRunner:
-    """One captured graph; time by CUDA events around a replay."""
+    """One captured graph of what calling `network` launches on the current stream; time by CUDA events around a replay.
 
-    def __init__(self, torch: Any, network: TorchProgram) -> None:
-        self._torch, self._network = torch, network
+    Raises `MaenasError` where the device cannot run it, for want of memory for example.
+    """
+
+    def __init__(self, torch: Any, network: Callable[[], Any]) -> None:
+        self._torch: Any = torch
+        self._network: Any = network  # what it holds, the graph reads
+        try:
+            self._capture()
+        except RuntimeError as error:  # torch has no other class for what CUDA and cuDNN refuse
+            raise MaenasError(f"CUDA cannot run a network: {str(error).splitlines()[0]}") from None
+
+    def _capture(self) -> None:
+        torch, network = self._torch, self._network
         self._stream = torch.cuda.Stream()
         self._begin, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        scratch = torch.zeros(1, device="cuda")  # a baseline may have no kernel, and a graph must not be empty
+        self._scratch = torch.zeros(1, device="cuda")  # a baseline may have no kernel; a graph must not be empty
+        self._stream.wait_stream(torch.cuda.current_stream())  # where weights and inputs are still being written
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             for _ in range(WARM_UPS):
                 network()
             self._stream.synchronize()
             self._graph: Any = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, stream=self._stream):
-                scratch.zero_()
+                self._scratch.zero_()
                 self._results = network()
 
     def time_once(self) -> float:
@@ -79,7 +94,7 @@ class GraphRunner:
         return self._begin.elapsed_time(self._end) / 1e3
 
     def close(self) -> None:
-        self._graph = self._results = self._network = None
+        self._graph = self._results = self._scratch = self._network = None
 
 
 class TorchProgram:
@@ -163,6 +178,14 @@ def _priors(torch: Any, shapes: Sequence[tuple[int, int, int]]) -> tuple[Any, An
         centres.append(torch.stack([columns, rows]).flatten(1) * stride)
         strides.append(torch.full((1, height * width), stride))
     return torch.cat(centres, 1)[None].float(), torch.cat(strides, 1)[None].float()
+
+
+def cuda_torch() -> Any:
+    """The module torch, with a CUDA device. Raises `MaenasError` where either is missing."""
+    torch = _import_torch()
+    if not torch.cuda.is_available():
+        raise MaenasError("this PyTorch finds no CUDA device; check the driver, or use --device cpu")
+    return torch
 
 
 def _import_torch() -> Any:

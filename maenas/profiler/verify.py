@@ -9,11 +9,12 @@ from maenas.depth_bound import in_scope
 from maenas.errors import MaenasError
 from maenas.latency.measured import MeasuredTable
 from maenas.latency.measured_predictor import MeasuredPredictor
+from maenas.latency.predictor import AnyPredictor
 from maenas.lowering import lower
 from maenas.profiler.backend import Backend
 from maenas.profiler.clock import Timing
 from maenas.profiler.profile import Setup as Clock
-from maenas.profiler.profile import time_network
+from maenas.profiler.profile import time_networks
 from maenas.search import Candidate, SearchResult, Setup, reordered
 
 
@@ -27,13 +28,17 @@ class Verified:
 
 
 def clock_of(setup: Setup) -> Clock:
-    """The clock that the search's table was measured with; raises `MaenasError` where this machine is another."""
+    """The clock that the search's table was measured with; raises `MaenasError` as `clock_of_table` does."""
     if not setup.request.latency_s:
         raise MaenasError("--verify compares measured latencies with a budget: give --budget")
-    predictor = setup.predictors[0]
+    return clock_of_table(setup.predictors[0])
+
+
+def clock_of_table(predictor: AnyPredictor) -> Clock:
+    """The clock that the predictor's table was measured with; raises `MaenasError` where this machine is another."""
     if not isinstance(predictor, MeasuredPredictor):
         raise MaenasError(
-            "--verify measures on this machine: give a table measured here (`maenas profile`) as the first --device"
+            "measuring happens on this machine: give a table measured here (`maenas profile`) as the first --device"
         )
     table = predictor.interpolator.table
     backend = _backend(table)
@@ -46,13 +51,18 @@ def clock_of(setup: Setup) -> Clock:
 
 def _backend(table: MeasuredTable) -> Backend:
     if table.runtime.startswith("onnxruntime-cpu"):
-        from maenas.profiler.onnxruntime import OnnxRuntime
+        from maenas.profiler.onnxruntime import CLOCK_NAMES, OnnxRuntime
 
-        return OnnxRuntime("cpu", threads=int(table.conditions.get("threads", "1")))
+        clock = "cpu" if table.conditions.get("clock") == CLOCK_NAMES["cpu"] else "wall"
+        return OnnxRuntime("cpu", threads=int(table.conditions.get("threads", "1")), clock=clock)
     if table.runtime.startswith("onnxruntime"):
         from maenas.profiler.onnxruntime import OnnxRuntime
 
         return OnnxRuntime("cuda")
+    if table.runtime.startswith("tensorrt"):
+        from maenas.profiler.tensorrt import TensorRt
+
+        return TensorRt(opt_level=int(table.conditions.get("opt_level", "3")))
     from maenas.profiler.torch_cuda import TorchCuda
 
     return TorchCuda()
@@ -67,9 +77,12 @@ def verify(
     """
     budget_s = result.setup.request.latency_s[0]
     rows = []
-    for candidate in result.candidates:
-        kernels = [k for k in lower(candidate.spec) if in_scope(k, result.setup.request.scope)]
-        timing = time_network(kernels, clock)
+    scope = result.setup.request.scope
+    networks = {
+        str(number): [kernel for kernel in lower(candidate.spec) if in_scope(kernel, scope)]
+        for number, candidate in enumerate(result.candidates)
+    }
+    for candidate, (_, timing) in zip(result.candidates, time_networks(networks, clock), strict=True):
         rows.append(Verified(candidate, timing, timing.median_s <= budget_s))
         on_measured(rows[-1])
     kept = sorted((row for row in rows if row.within), key=lambda row: row.timing.median_s)

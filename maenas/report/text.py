@@ -12,7 +12,7 @@ from maenas.cost import total_cost
 from maenas.depth_bound import PUBLISHED_LAYERS, in_scope, published_spec
 from maenas.latency.predictor import AnyPredictor, Prediction, predict, provenance_word
 from maenas.latency.table import LatencyTable
-from maenas.lowering import Kernel, lower
+from maenas.lowering import Kernel, is_depthwise, lower
 from maenas.pareto import Front
 from maenas.presets import get_neck_preset
 from maenas.score import deepmad_score, effectiveness, mae_score, score_terms
@@ -89,8 +89,8 @@ def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, predic
         f"({kind} {format_latency(prediction.low)} to {format_latency(prediction.high)})"
     )
     rows = zip(kernels, prediction.kernel_seconds, strict=True)
-    depthwise = sum(seconds for kernel, seconds in rows if kernel.groups > 1) / prediction.seconds
-    if depthwise > DEPTHWISE_SHARE:
+    depthwise = sum(seconds for kernel, seconds in rows if is_depthwise(kernel)) / prediction.seconds
+    if depthwise > DEPTHWISE_SHARE and predictor.conditions["kind"] == "modelled":
         text += f"; {depthwise:.0%} of it depthwise convolutions, which the calibration hardly covers"
     return text
 
@@ -192,7 +192,7 @@ def _scores(kernels: Sequence[Kernel], layers: int) -> list[str]:
 def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:
     rows = [["kernel", "op", "in", "out", "k", "s", "size", "MFLOPs", "us", "share"]]
     for kernel, seconds in zip(kernels, prediction.kernel_seconds, strict=True):
-        op = "dwconv" if kernel.op == "conv" and kernel.groups > 1 else kernel.op
+        op = "dwconv" if is_depthwise(kernel) else kernel.op
         shape = [kernel.in_channels, kernel.out_channels, kernel.kernel, kernel.stride]
         size = f"{kernel.out_height}x{kernel.out_width}"
         flops = f"{total_cost([kernel]).flops / 1e6:.1f}"

@@ -11,7 +11,8 @@ from maenas.files import data_dir
 from maenas.latency.forest import grow_forest
 from maenas.latency.interpolate import Interpolator, fit_table, row_kernels
 from maenas.latency.measured import MeasuredTable, Row, make_table, read_measured
-from maenas.lowering import Kernel
+from maenas.lowering import Kernel, lower
+from maenas.spec import read_spec
 
 SHIPPED = data_dir("latency_tables") / "published" / "v100-tensorrt-fp16-b1.json"
 
@@ -178,3 +179,13 @@ def test_trees_of_rows_that_cannot_be_told_apart_say_their_mean() -> None:
     forest, _ = grow_forest(np.ones((50, 3), np.float32), np.arange(50.0), trees=3, seed=0)
     assert len(forest.left) == 3
     assert np.allclose(forest.value, 24.5, atol=6)
+
+
+def test_many_kernels_at_once_are_predicted_as_one_by_one() -> None:
+    model, _ = split()
+    kernels = [
+        k
+        for k in lower(read_spec(data_dir("searched_models") / "damo-yolo-s.json").detector)
+        if k.op == "conv" and k.kernel in (1, 3)
+    ]
+    assert model.seconds_of_all(kernels).tolist() == [float(model.seconds(kernel)) for kernel in kernels]

@@ -4,11 +4,21 @@ import itertools
 
 import pytest
 
+from maenas.latency.measured import BlockKey
 from maenas.lowering import lower
 from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.profiler.clock import Settings
-from maenas.profiler.plan import RATIOS, copies_for, estimate_s, plan, published_specs, space_samples, spec_samples
-from maenas.profiler.probe import sample_of
+from maenas.profiler.plan import (
+    NETWORKS,
+    RATIOS,
+    copies_for,
+    estimate_s,
+    plan,
+    published_specs,
+    space_samples,
+    spec_samples,
+)
+from maenas.profiler.probe import Sample, item_key, item_kernels, sample_of
 from maenas.profiler.program import network
 from maenas.space import load_space, space_names
 from maenas.spec import DetectorSpec, InputSpec
@@ -55,8 +65,7 @@ def test_finer_grids_have_the_same_kinds_of_kernels() -> None:
 
 def test_a_plan_has_each_kernel_once_and_the_coarse_grid_first() -> None:
     space, specs = load_space("k1kx-tiny"), published_specs()
-    samples = plan([space], specs.values(), input_size=None)
-    keys = [sample.key for sample in samples]
+    keys = [item_key(item) for item in plan([space], specs.values(), input_size=None)]
     assert len(set(keys)) == len(keys)
     coarse = {s.key for s in space_samples(space, input_size=640, num_classes=80, ratio=COARSE)}
     assert set(keys[: len(coarse)]) == coarse
@@ -72,8 +81,19 @@ def test_the_same_seed_gives_the_same_order() -> None:
 
 
 def test_a_plan_follows_the_input_size() -> None:
-    samples = plan([load_space("mob")], published_specs(320).values(), input_size=320)
-    assert max(s.key.height for s in samples if s.key.op != "decode" and s.kernel.out_width > 1) == 320
+    items = plan([load_space("mob")], published_specs(320).values(), input_size=320)
+    kernels = [kernel for item in items for kernel in item_kernels(item)]
+    assert max(kernel.in_height for kernel in kernels if kernel.out_width > 1) == 320
+
+
+def test_blocks_and_networks_of_every_space_are_measured_whole() -> None:
+    spaces = [load_space(name) for name in space_names()]
+    items = [item for item in plan(spaces, [], input_size=None) if not isinstance(item, Sample)]
+    networks = [item for item in items if isinstance(item, DetectorSpec)]
+    assert len(networks) == NETWORKS
+    assert all(any(space.contains(spec.backbone) for space in spaces) for spec in networks)
+    assert {item.block for item in items if isinstance(item, BlockKey)} == {space.block for space in spaces}
+    assert {spec.backbone.stages[0].block for spec in networks} == {space.block for space in spaces}
 
 
 def test_more_and_slower_kernels_take_longer() -> None:

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 from maenas.cli_profile import profile_command, tables_app
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
-from maenas.latency.measured import KernelKey, make_table, read_measured, write_measured
+from maenas.latency.measured import BlockKey, KernelKey, block_kernels, make_table, read_measured, write_measured
 from maenas.lowering import lower
 from maenas.profiler import profile as profile_module
 from maenas.profiler.clock import Settings
 from maenas.profiler.plan import published_specs, spec_samples
 from maenas.profiler.probe import SINKS, Sample
-from maenas.profiler.profile import Setup, profile, time_network
+from maenas.profiler.profile import Setup, profile, time_networks
 from maenas.profiler.program import Program
 from maenas.spec import DetectorSpec, InputSpec
 
@@ -45,6 +45,7 @@ class FakeBackend:
     threads: int = 1
     built: int = 0
     fail_after: int = 10**9
+    refused: str = "nothing"  # kernel size and stride that this device has no memory for
 
     runtime = "fake 1"
     device_name = "Fake"
@@ -57,6 +58,8 @@ class FakeBackend:
         self.built += 1
         if self.built > self.fail_after:
             raise KeyboardInterrupt
+        if any(f"{kernel.kernel}x{kernel.kernel}/{kernel.stride}" == self.refused for kernel in program.kernels):
+            raise MaenasError("out of memory\nand a long story")
         convs = sum(kernel.op == "conv" for kernel in program.kernels)
         others = len(program.kernels) - convs
         return FakeRunner(1e-5 + convs * CONV_S + others * OTHER_S + len(program.sinks) * SINK_S)
@@ -114,6 +117,58 @@ def test_a_larger_plan_adds_to_a_table(tmp_path: Path) -> None:
     assert set(keys(path)) == {sample.key for sample in SAMPLES[:9]}
 
 
+BLOCKS = (
+    BlockKey("k1kx", "relu", 64, 64, 32, 16, 16, 3, 1, 2),
+    BlockKey("csp", "silu", 64, 64, 32, 16, 16, 3, 2, 1),
+    BlockKey("k1dwk1", "silu", 32, 32, 96, 16, 16, 5, 1, 1),
+)
+
+
+def test_blocks_and_networks_are_measured_whole(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    table = profile([SAMPLES[0], *BLOCKS, SMALL], setup(), device="fake", path=path)
+    assert [block.key for block in table.blocks] == list(BLOCKS)
+    assert [network.detector for network in table.networks] == [SMALL]
+    for block in table.blocks:
+        kernels = block_kernels(block.key)
+        convs = sum(kernel.op == "conv" for kernel in kernels)
+        expected = convs * CONV_S + (len(kernels) - convs) * OTHER_S
+        assert block.median_s == pytest.approx(expected, rel=1e-3), block
+    assert table.networks[0].median_s == pytest.approx(
+        1e-5 + sum(CONV_S if kernel.op == "conv" else OTHER_S for kernel in lower(SMALL)), rel=1e-3
+    )
+    assert read_measured(path) == table
+
+
+def test_a_block_timed_whole_runs_in_onnx_runtime(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from maenas.profiler.onnxruntime import OnnxRuntime
+
+    real = Setup(OnnxRuntime("cpu"), settings=FAST)
+    table = profile([SAMPLES[0], *BLOCKS], real, device="here", path=tmp_path / "t.json")
+    assert [block.key for block in table.blocks] == list(BLOCKS)
+
+
+def test_what_a_device_cannot_run_is_stored_as_failed_and_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    table = profile(SAMPLES, setup(refused="3x3/2"), device="fake", path=path)
+    lacking = {sample.key for sample in SAMPLES} - {row.key for row in table.rows}
+    assert lacking == {s.key for s in SAMPLES if (s.key.op, s.key.kernel, s.key.stride) == ("conv", 3, 2)}
+    assert len(table.failed) == len(lacking) > 0
+    assert {failure.reason for failure in table.failed} == {"out of memory"}
+    assert read_measured(path) == table
+    healed = profile(SAMPLES, setup(), device="fake", path=path)
+    assert healed.failed == ()
+    assert {row.key for row in healed.rows} == {sample.key for sample in SAMPLES}
+
+
+def test_if_everything_fails_the_reason_is_said(tmp_path: Path) -> None:
+    refusing = setup(refused="3x3/2")
+    samples = [s for s in SAMPLES if (s.key.op, s.key.kernel, s.key.stride) == ("conv", 3, 2)]
+    with pytest.raises(MaenasError, match=f"first of {len(samples)} failures: out of memory"):
+        profile(samples, refusing, device="fake", path=tmp_path / "t.json")
+
+
 def test_a_table_of_another_setup_is_not_continued(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     profile(SAMPLES[:5], setup(), device="fake", path=path)
@@ -145,7 +200,8 @@ def test_onnx_runtime_times_every_op(tmp_path: Path, threads: int) -> None:
     assert [row.key for row in table.rows] == [sample.key for sample in some_of_every_op()]
     assert table.runtime.startswith("onnxruntime-cpu ")
     assert table.conditions["threads"] == str(threads)
-    assert time_network(lower(SMALL), real).median_s > 0
+    ((name, timing),) = time_networks({"small": lower(SMALL)}, real)
+    assert (name, timing.median_s > 0) == ("small", True)
 
 
 def test_the_method_alone_runs_too(tmp_path: Path) -> None:
@@ -196,7 +252,8 @@ def test_the_plan_is_printed_without_measuring(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     result = command("profile", "--space", "k1kx-tiny", "--plan")
     assert result.exit_code == 0, result.output
-    assert "kernels:" in result.output
+    assert "to measure: " in result.output
+    assert " network, " in result.output
     assert "minutes" in result.output
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,72 @@
+"""Measured tables by name: the shipped ones, and those that `maenas profile` left in this folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from maenas.errors import MaenasError
+from maenas.files import data_dir, read_text
+from maenas.latency.measured import MAX_TABLE_BYTES, SCHEMA, MeasuredTable, read_measured
+
+FOLDER = Path("latency_tables")  # where `maenas profile` writes, beside the user's other files
+THIS_MACHINE = "cpu"
+SCHEMA_WITHIN = 1000  # characters of a file within which its schema stands
+
+
+def is_measured(path: str | Path) -> bool:
+    """Whether a JSON file says that it is a measured table; calibrated ones stand in the same folders."""
+    return f'"{SCHEMA}"' in read_text(path, what="latency table", max_bytes=MAX_TABLE_BYTES)[:SCHEMA_WITHIN]
+
+
+def folders() -> tuple[Path, Path]:
+    """Where tables are looked for, in this order."""
+    return FOLDER, data_dir("latency_tables")
+
+
+def table_files() -> Iterator[Path]:
+    """Measured tables of this folder, then the shipped ones that have no namesake there."""
+    names = set()
+    for folder in folders():
+        for path in sorted(folder.glob("*.json")):
+            if path.name not in names and is_measured(path):
+                names.add(path.name)
+                yield path
+
+
+def find_measured(device: str, *, precision: str | None, batch: int) -> Path | None:
+    """File of the measured table called `device`, or None. "cpu" is the table of this machine's processor.
+
+    Of several such tables: that of the precision and batch that are asked for, then that of the most threads this
+    machine has cores for, then the latest. Raises `MaenasError` where "cpu" has none.
+    """
+    if device != THIS_MACHINE:
+        named = [] if Path(device).name != device else [folder / f"{device}.json" for folder in folders()]
+        return next((path for path in named if path.is_file() and is_measured(path)), None)
+    here = cpu_name()
+    tables = [(path, read_measured(path)) for path in table_files()]
+    fits = [(path, table) for path, table in tables if table.conditions.get("hardware") == here]
+    if not fits:
+        raise MaenasError(
+            f"no table was measured on this machine's processor ({here}): run `maenas profile --device cpu` first"
+        )
+
+    def preference(entry: tuple[Path, MeasuredTable]) -> tuple:
+        table = entry[1]
+        threads = int(table.conditions.get("threads", "1"))
+        asked = (precision in (None, table.precision)) + (batch == table.batch)
+        return asked, threads <= (os.cpu_count() or 1), threads, table.conditions.get("date", "")
+
+    return max(fits, key=preference)[0]
+
+
+def cpu_name() -> str:
+    """Model name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

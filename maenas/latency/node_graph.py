@@ -1,0 +1,204 @@
+"""Networks as operators with shapes, read from ONNX files and from JSON node lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maenas.errors import MaenasError
+
+Shape = tuple[int, ...]
+TensorId = int | str
+Tensor = tuple[TensorId, Shape | None]  # the shape is None where it depends on data, or on an unknown operator
+
+OLDEST_OPSET = 7  # before it, arithmetic broadcast by rules of its own
+SHAPE_BYTES = 1024  # constants up to this size may be shapes; weights are larger and are not needed
+DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator. `op` is its ONNX name, "domain::name" outside the standard domain; `attributes` as in ONNX."""
+
+    op: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    attributes: Mapping[str, Any]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGraph:
+    """Nodes in execution order. Tensors that no node writes, and that are not `images`, are constants."""
+
+    images: tuple[TensorId, ...]
+    nodes: tuple[Node, ...]
+    outputs: frozenset[TensorId]
+    where: str
+
+
+def read_json(document: Any, where: str = "graph") -> NodeGraph:
+    """A parsed node list `{"input": shape, "nodes": [{"op", "in", "out", "attr"}]}`; tensor 0 is the image.
+
+    Raises `MaenasError`.
+    """
+
+    def pairs(entries: Any, place: str) -> tuple[Tensor, ...]:
+        try:
+            return tuple((int(tensor), tuple(int(side) for side in shape)) for tensor, shape in entries)
+        except (TypeError, ValueError):
+            raise MaenasError(f"{place}: expected [tensor number, shape] pairs, found {entries!r:.80}") from None
+
+    rows = document.get("nodes") if isinstance(document, dict) else None
+    if not isinstance(rows, list):
+        raise MaenasError(f"{where}: a graph is an object with a list 'nodes'")
+    nodes = []
+    for number, row in enumerate(rows):
+        place = f"{where}, node {number}"
+        if not isinstance(row, dict) or not isinstance(row.get("op"), str):
+            raise MaenasError(f"{place}: a node is an object with 'op', 'in', 'out' and an optional 'attr'")
+        attributes = row.get("attr", {})
+        if not isinstance(attributes, dict):
+            raise MaenasError(f"{place}: 'attr' must be an object, found {attributes!r:.80}")
+        inputs, outputs = pairs(row.get("in"), f"{place}, 'in'"), pairs(row.get("out"), f"{place}, 'out'")
+        nodes.append(Node(row["op"], inputs, outputs, attributes, f"{row['op'].lower()}{number}"))
+    return NodeGraph((0,), tuple(nodes), frozenset(), where)
+
+
+def read_onnx(path: str | Path, *, input_size: int | None = None) -> NodeGraph:
+    """An ONNX file. A symbolic first axis of an input is a batch of 1; its other symbolic axes are `input_size`.
+
+    Weights are not read: a file whose external weights are missing is as good, unless shapes are among them. Raises
+    `MaenasError` for a file that is not ONNX, of an opset that the onnx package does not know, with symbolic axes
+    and no `input_size`, or whose operators contradict their shapes.
+    """
+    path = Path(path)
+    onnx = _import_onnx(path)
+    model = _load(onnx, path)
+    for entry in model.opset_import:
+        newest = onnx.defs.onnx_opset_version()
+        if entry.domain in DEFAULT_DOMAINS and not OLDEST_OPSET <= entry.version <= newest:
+            raise MaenasError(
+                f"{path} is of opset {entry.version}; onnx {onnx.__version__} here reads {OLDEST_OPSET} to {newest}: "
+                "export it again with one of these, or upgrade the package onnx"
+            )
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if not model.graph.node or not inputs:
+        raise MaenasError(f"{path}: there is no network in it ({len(model.graph.node)} nodes, {len(inputs)} inputs)")
+    for value in inputs:
+        _fix_shape(value, input_size, path)
+    _load_shapes(onnx, model, path)
+    model = _infer_shapes(onnx, model, path)
+    return NodeGraph(
+        images=tuple(value.name for value in inputs),
+        nodes=tuple(_nodes(onnx, model, path)),
+        outputs=frozenset(value.name for value in model.graph.output),
+        where=str(path),
+    )
+
+
+def _import_onnx(path: Path) -> Any:
+    try:
+        import onnx
+        import onnx.external_data_helper
+        import onnx.inliner
+    except ModuleNotFoundError:
+        raise MaenasError(f"reading {path} needs the onnx package: pip install onnx") from None
+    return onnx
+
+
+def _load(onnx: Any, path: Path) -> Any:
+    """The model without its external data, local functions inlined."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+        return onnx.inliner.inline_local_functions(model) if model.functions else model
+    except OSError as error:
+        raise MaenasError(f"cannot read {path}: {error.strerror or error}") from None
+    except (DecodeError, ValueError, RuntimeError) as error:
+        raise _invalid(path, error) from None
+
+
+def _invalid(path: Path, error: Exception) -> MaenasError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return MaenasError(f"{path} is not a valid ONNX file: {reason:.300}")
+
+
+def _fix_shape(value: Any, input_size: int | None, path: Path) -> None:
+    """Give the symbolic axes of an input their size."""
+    if not value.type.tensor_type.HasField("shape"):
+        raise MaenasError(f"{path}: input {value.name!r} has no shape; export with fixed sizes")
+    axes = value.type.tensor_type.shape.dim
+    symbolic = [number for number, axis in enumerate(axes) if axis.dim_value < 1]
+    if input_size is None and any(symbolic):  # any but the first axis
+        text = ", ".join(str(axis.dim_value) if axis.dim_value > 0 else axis.dim_param or "?" for axis in axes)
+        raise MaenasError(
+            f"{path}: input {value.name!r} has the shape [{text}], which is not fixed: "
+            "give its side with --input, or export with fixed sizes"
+        )
+    for number in symbolic:
+        axes[number].dim_value = input_size if number else 1
+
+
+def _load_shapes(onnx: Any, model: Any, path: Path) -> None:
+    """Read small constants that lie outside the file, since shapes may be among them."""
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and _size_bytes(tensor) <= SHAPE_BYTES:
+            try:
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+            except (OSError, ValueError, onnx.checker.ValidationError):
+                raise MaenasError(
+                    f"{path}: the constant {tensor.name!r} lies in another file, which cannot be read; "
+                    "keep the data files beside the model"
+                ) from None
+
+
+def _size_bytes(tensor: Any) -> int:
+    lengths = [entry.value for entry in tensor.external_data if entry.key == "length"]
+    if lengths and lengths[0].isdecimal():
+        return int(lengths[0])
+    count = 1
+    for side in tensor.dims:
+        count *= side
+    return 8 * count
+
+
+def _infer_shapes(onnx: Any, model: Any, path: Path) -> Any:
+    for values in (model.graph.value_info, model.graph.output):
+        for value in values:  # stale symbols would stand beside the sizes that are known now
+            for axis in value.type.tensor_type.shape.dim:
+                axis.ClearField("dim_param")
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise _invalid(path, error) from None
+
+
+def _nodes(onnx: Any, model: Any, path: Path) -> Iterable[Node]:
+    graph = model.graph
+    shapes: dict[str, Shape | None] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        if value.name not in shapes:
+            shapes[value.name] = _static_shape(value)
+    for number, node in enumerate(graph.node):
+        try:
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        except ValueError as error:
+            raise _invalid(path, error) from None
+        kind = str(node.op_type)  # protobuf gives bytes where a damaged text is not UTF-8
+        op = kind if node.domain in DEFAULT_DOMAINS else f"{node.domain}::{kind}"
+        inputs = tuple((name, shapes.get(name)) for name in node.input if name)
+        outputs = tuple((name, shapes.get(name)) for name in node.output if name)
+        yield Node(op, inputs, outputs, attributes, str(node.name or f"{kind.lower()}{number}"))
+
+
+def _static_shape(value: Any) -> Shape | None:
+    """None where the rank or an axis is not known."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape") or not all(axis.HasField("dim_value") for axis in tensor.shape.dim):
+        return None
+    return tuple(axis.dim_value for axis in tensor.shape.dim)

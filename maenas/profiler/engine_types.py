@@ -1,0 +1,58 @@
+"""In which precision an engine runs its convolutions, from what TensorRT's inspector says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from maenas.errors import MaenasError
+from maenas.latency.device import Precision
+
+# TensorRT 10 writes layout and type in one text ("Row major linear FP16 format"), 11 in two fields.
+TYPE_FIELDS = ("Datatype", "DataType", "Format/Datatype", "Format")
+WORDS: dict[str, tuple[str, ...]] = {  # in this order: "bfloat16" has the others' words in it
+    "int8": ("int8",),
+    "bf16": ("bf16", "bfloat16"),
+    "fp16": ("fp16", "float16", "half"),
+    "fp32": ("fp32", "float"),
+}
+# What the input of a convolution may be; the first has to be there. A quantised convolution without an int8 kernel
+# runs in fp16, as it would in deployment.
+ALLOWED: dict[Precision, tuple[str, ...]] = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8", "fp16")}
+
+
+def check_precision(document: Any, precision: Precision, *, runtime: str) -> None:
+    """Raise `MaenasError` if an engine with convolutions runs one in a wider type, or none in `precision`.
+
+    `document` is the parsed JSON of the engine's inspector, of an engine built with detailed verbosity.
+    """
+    layers = document.get("Layers") if isinstance(document, Mapping) else None
+    types: dict[str | None, str] = {}
+    for layer in layers if isinstance(layers, list) else ():
+        if isinstance(layer, Mapping) and _is_convolution(layer):
+            types.setdefault(_input_type(layer), str(layer.get("Name")))
+    types.pop(None, None)
+    if not types:
+        raise MaenasError(f"{runtime} does not say in which precision its engine runs the convolutions")
+    for kind, name in types.items():
+        if kind not in ALLOWED[precision]:
+            raise MaenasError(f"{runtime} runs {name:.100} in {kind}, not in {precision}")
+    if precision not in types:
+        raise MaenasError(f"{runtime} runs no convolution in {precision}, but in {', '.join(map(str, types))}")
+
+
+def tensor_type(tensor: Any) -> str | None:
+    """fp32, fp16, bf16 or int8; None for anything else."""
+    if not isinstance(tensor, Mapping):
+        return None
+    text = next((str(tensor[field]) for field in TYPE_FIELDS if field in tensor), "").lower()
+    return next((name for name, words in WORDS.items() if any(word in text for word in words)), None)
+
+
+def _input_type(layer: Mapping[str, Any]) -> str | None:
+    inputs = layer.get("Inputs")
+    return tensor_type(inputs[0]) if isinstance(inputs, list) and inputs else None
+
+
+def _is_convolution(layer: Mapping[str, Any]) -> bool:
+    return any("conv" in str(layer.get(field, "")).lower() for field in ("LayerType", "ParameterType"))

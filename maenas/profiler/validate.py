@@ -1,0 +1,81 @@
+"""Predicted against measured: whole detectors, timed by the clock of the table that predicts them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maenas.latency.measured_predictor import MeasuredPredictor
+from maenas.latency.predictor import Prediction, predict
+from maenas.lowering import lower
+from maenas.profiler.clock import Timing
+from maenas.profiler.profile import Setup, time_networks
+from maenas.spec import DetectorSpec
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One detector; `ratio` is predicted over measured."""
+
+    name: str
+    spec: DetectorSpec
+    prediction: Prediction
+    timing: Timing
+
+    @property
+    def ratio(self) -> float:
+        return self.prediction.seconds / self.timing.median_s
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the measurement lies in the prediction's 90 % interval."""
+        return self.prediction.low <= self.timing.median_s <= self.prediction.high
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Over several detectors: mean and worst absolute relative error, Kendall's tau, share inside the interval."""
+
+    count: int
+    mean_error: float
+    worst_error: float
+    kendall_tau: float
+    inside: float
+
+
+def validate(
+    specs: Mapping[str, DetectorSpec],
+    predictor: MeasuredPredictor,
+    setup: Setup,
+    on_measured: Callable[[Checked], None] = lambda checked: None,
+) -> tuple[Checked, ...]:
+    """Measure every spec whole and compare; `setup` must be the one of the predictor's table."""
+    rows = []
+    kernels = {name: lower(spec) for name, spec in specs.items()}
+    for name, timing in time_networks(kernels, setup):
+        rows.append(Checked(name, specs[name], predict(kernels[name], predictor), timing))
+        on_measured(rows[-1])
+    return tuple(rows)
+
+
+def agreement(rows: Sequence[Checked]) -> Agreement:
+    """Raises `ValueError` for no rows; tau needs two and is NaN for one."""
+    if not rows:
+        raise ValueError("nothing to compare")
+    errors = [abs(row.ratio - 1) for row in rows]
+    tau = kendall_tau([r.prediction.seconds for r in rows], [r.timing.median_s for r in rows])
+    inside = statistics.fmean(row.is_inside for row in rows)
+    return Agreement(len(rows), statistics.fmean(errors), max(errors), tau, inside)
+
+
+def kendall_tau(left: Sequence[float], right: Sequence[float]) -> float:
+    """Kendall's tau-a in [-1, 1]; NaN for fewer than two pairs of values."""
+    pairs = list(itertools.combinations(zip(left, right, strict=True), 2))
+    if not pairs:
+        return math.nan
+    return statistics.fmean(float(np.sign((a[0] - b[0]) * (a[1] - b[1]))) for a, b in pairs)

@@ -1,0 +1,66 @@
+"""Measured tables found by name."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from maenas.errors import MaenasError
+from maenas.files import data_dir
+from maenas.latency import find
+from maenas.latency.find import find_measured, table_files
+from maenas.latency.measured import MeasuredTable, make_table, read_measured, write_measured
+from maenas.latency.predictor import load_predictor
+
+CORES = os.cpu_count() or 1
+
+
+def table(**conditions: str) -> MeasuredTable:
+    shipped = read_measured(data_dir("latency_tables") / "published" / "v100-tensorrt-fp16-b1.json")
+    fields = {field.name: getattr(shipped, field.name) for field in dataclasses.fields(shipped)[3:]}
+    return make_table(**{**fields, "rows": shipped.rows[::600], "precision": "fp32", "conditions": conditions})
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own, on a processor that no shipped table knows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(find, "cpu_name", lambda: "Abacus")
+    (tmp_path / "latency_tables").mkdir()
+    return tmp_path / "latency_tables"
+
+
+def test_a_table_is_found_by_the_name_of_its_file(here: Path) -> None:
+    write_measured(here / "mine.json", table())
+    assert find_measured("mine", precision=None, batch=1) == Path("latency_tables/mine.json")
+    assert load_predictor("mine").precision == "fp32"
+    assert find_measured("yours", precision=None, batch=1) is None
+
+
+def test_cpu_is_the_table_of_this_processor_with_the_most_threads_it_has(here: Path) -> None:
+    write_measured(here / "other.json", table(hardware="Difference engine", threads=str(CORES)))
+    write_measured(here / "one.json", table(hardware="Abacus", threads="1"))
+    write_measured(here / "all.json", table(hardware="Abacus", threads=str(CORES), date="2026-01-01"))
+    write_measured(here / "more.json", table(hardware="Abacus", threads=str(CORES + 1)))
+    found = find_measured("cpu", precision=None, batch=1)
+    assert found is not None
+    assert found.name == "all.json"
+
+
+def test_without_a_table_of_this_processor_the_message_says_how_to_get_one(here: Path) -> None:
+    write_measured(here / "other.json", table(hardware="Difference engine"))
+    with pytest.raises(MaenasError, match=r"\(Abacus\): run `maenas profile --device cpu`"):
+        load_predictor("cpu")
+
+
+def test_a_local_table_hides_its_shipped_namesake(here: Path) -> None:
+    (shipped,) = [path for path in table_files() if "t1" in path.name]
+    write_measured(here / shipped.name, table())
+    assert [path for path in table_files() if "t1" in path.name] == [Path("latency_tables") / shipped.name]
+
+
+def test_another_precision_than_the_tables_is_refused(here: Path) -> None:
+    write_measured(here / "mine.json", table())
+    with pytest.raises(MaenasError, match="ask for precision fp32"):
+        load_predictor("mine", precision="fp16")

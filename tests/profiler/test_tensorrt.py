@@ -1,0 +1,127 @@
+"""TensorRT engines: quantised as asked, typed as asked. Nothing here runs an engine: that needs a GPU."""
+
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from maenas.errors import MaenasError
+from maenas.lowering import Kernel, lower
+from maenas.profiler.plan import published_specs
+from maenas.profiler.program import Program, network
+
+onnx = pytest.importorskip("onnx")
+from onnx import numpy_helper  # noqa: E402
+
+from maenas.profiler.onnx_writer import write_onnx  # noqa: E402
+from maenas.profiler.quantize import quantize  # noqa: E402
+from maenas.profiler.tensorrt import EngineBuilder, TensorRt, typed_model  # noqa: E402
+
+SPEC = published_specs(64)["damo-yolo-t"]
+PAIR = (
+    Kernel("conv", "one", (-1,), 16, 32, 8, 8, 8, 8, kernel=3, epilogue=("relu",)),
+    Kernel("conv", "two", (0,), 32, 32, 8, 8, 8, 8, epilogue=("add", "relu"), residual=0),
+)
+PROGRAM = Program(PAIR, ((16, 8, 8),), outputs=(1,))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_every_convolution_reads_int8_and_the_model_stays_valid(precision) -> None:
+    plain = write_onnx(network(lower(SPEC)), precision=precision)
+    model = quantize(plain)
+    onnx.checker.check_model(model, full_check=True)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == sum(node.op_type == "Conv" for node in plain.graph.node)
+    for node in convolutions:
+        assert [makers[name].op_type for name in node.input[:2]] == ["DequantizeLinear", "DequantizeLinear"]
+    assert not any(node.op_type == "QuantizeLinear" for node in plain.graph.node)
+
+
+def test_quantised_weights_are_the_weights_to_half_a_step() -> None:
+    plain = write_onnx(PROGRAM)
+    before = {tensor.name: numpy_helper.to_array(tensor) for tensor in plain.graph.initializer}
+    after = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantize(plain).graph.initializer}
+    weights = [name for name in before if name.endswith(".weight")]
+    assert len(weights) == 2
+    for name in weights:
+        scale = after[f"{name}.scale"][:, None, None, None]
+        assert after[name].dtype == np.int8
+        assert np.abs(after[name] * scale - before[name]).max() <= scale.max() / 2 * 1.001
+        assert (np.abs(after[name]).max(axis=(1, 2, 3)) == 127).all()
+
+
+def test_a_quantised_model_computes_about_the_same() -> None:
+    ort = pytest.importorskip("onnxruntime")
+    image = np.random.default_rng(0).random((1, 16, 8, 8), np.float32)
+    plain = write_onnx(PROGRAM)
+    results = []
+    for model in (plain, quantize(plain)):
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        results.append(session.run(None, {"image": image})[0])
+    assert np.abs(results[0] - results[1]).max() < 0.05 * np.abs(results[0]).max()
+
+
+def test_what_is_missing_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAENAS_TRT", "trt")
+    with pytest.raises(MaenasError, match="MAENAS_TRT is 'trt'; choose tensorrt, tensorrt_rtx"):
+        EngineBuilder()
+    for name, wheel in (("tensorrt", "tensorrt-cu13"), ("tensorrt_rtx", "tensorrt-rtx-cu13")):
+        monkeypatch.setenv("MAENAS_TRT", name)
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(MaenasError, match=f"needs the package {name}: pip install .*{wheel}"):
+            EngineBuilder()
+
+
+def test_an_old_version_and_a_level_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.9.0.34"))
+    monkeypatch.delenv("MAENAS_TRT", raising=False)
+    with pytest.raises(MaenasError, match=r"tensorrt 10\.9\.0\.34 is too old; install 10\.12"):
+        EngineBuilder()
+    with pytest.raises(MaenasError, match="level is 6; it must be 0 to 5"):
+        TensorRt(opt_level=6)
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> EngineBuilder:
+    """TensorRT for RTX: the same parser and builder, which need no GPU."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt_rtx is not installed: pip install tensorrt-rtx-cu13")
+    monkeypatch.setenv("MAENAS_TRT", "tensorrt_rtx")
+    return EngineBuilder()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_convolutions_are_parsed_with_the_precision_asked_for(builder: EngineBuilder, precision) -> None:
+    trt = builder.trt
+    model = typed_model(PROGRAM, precision=precision, batch=1)
+    _, parsed = builder.parse(model)
+    layers = [parsed.get_layer(index) for index in range(parsed.num_layers)]
+    makers = {layer.get_output(0).name: layer for layer in layers}
+    convolutions = [layer for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
+    assert len(convolutions) == 2
+    wanted = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF, "int8": trt.DataType.INT8}[precision]
+    for layer in convolutions:
+        source = layer.get_input(0)
+        read = makers[source.name].get_input(0) if precision == "int8" else source  # before the dequantisation
+        assert read.dtype == wanted
+    assert len(builder.build_model(model)) > 1000
+
+
+@pytest.mark.slow
+def test_a_whole_detector_becomes_an_engine(builder: EngineBuilder) -> None:
+    assert len(builder.build(network(lower(SPEC)), precision="fp16", batch=2)) > 1000
+
+
+@pytest.mark.slow
+def test_times_of_another_product_carry_its_name(builder: EngineBuilder) -> None:
+    assert builder.runtime.startswith("tensorrt_rtx ")
+
+
+@pytest.mark.slow
+def test_what_tensorrt_refuses_is_one_message(builder: EngineBuilder) -> None:
+    with pytest.raises(MaenasError, match=r"tensorrt_rtx .* cannot read a model"):
+        builder.build_model(b"not a network")

@@ -1,0 +1,119 @@
+"""Predicted against measured networks."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from maenas.cli import app
+from maenas.errors import MaenasError
+from maenas.latency.measured_predictor import MIN_NETWORKS, measured_predictor
+from maenas.latency.predictor import predict
+from maenas.lowering import lower
+from maenas.profiler.clock import Settings
+from maenas.profiler.plan import spec_samples
+from maenas.profiler.profile import Setup, profile
+from maenas.profiler.validate import agreement, kendall_tau, validate
+from maenas.sampling import random_detectors
+from maenas.space import load_space
+from maenas.spec import DetectorSpec
+
+FAST = Settings(warm_up_s=1e-8, max_warm_up_s=1e-3, rounds=3, attempts=1)
+PER_FLOP, PER_NETWORK = 1e-10, 1.25
+
+
+class Exact:
+    """A device whose kernels cost their operations, and whose networks cost a quarter more than their kernels."""
+
+    runtime, device_name, conditions = "fake 1", "Fake", {"threads": "1"}
+
+    def build(self, program, *, precision, batch):
+        from maenas.cost import kernel_flops
+
+        seconds = 1e-9 + math.fsum(1e-6 + PER_FLOP * float(kernel_flops(kernel)) for kernel in program.kernels)
+        seconds *= PER_NETWORK if program.outputs and len(program.kernels) > 20 else 1.0
+
+        class Runner:
+            def time_once(self) -> float:
+                return seconds
+
+            def close(self) -> None: ...
+
+        return Runner()
+
+
+def detectors(count: int) -> dict[str, DetectorSpec]:
+    return dict(random_detectors([load_space("k1kx-tiny")], count, seed=5, input_size=64))
+
+
+def test_networks_measured_whole_correct_the_sums_of_kernels(tmp_path: Path) -> None:
+    setup, specs = Setup(Exact(), settings=FAST), detectors(MIN_NETWORKS + 4)
+    known = list(specs.values())[:MIN_NETWORKS]
+    samples = {sample.key: sample for spec in specs.values() for sample in spec_samples(spec)}
+    plain = profile(list(samples.values()), setup, device="fake", path=tmp_path / "t.json")
+    assert measured_predictor(plain).factor == 1.0
+    predictor = measured_predictor(profile([*samples.values(), *known], setup, device="fake", path=tmp_path / "t.json"))
+    assert predictor.factor == pytest.approx(PER_NETWORK, rel=1e-3)
+    rows = validate(dict(itertools.islice(specs.items(), MIN_NETWORKS, None)), predictor, setup)
+    assert agreement(rows).mean_error < 1e-3
+    spec = rows[0].spec
+    assert predict(lower(spec), predictor).seconds == pytest.approx(rows[0].timing.median_s, rel=1e-3)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=12, unique=True), st.randoms())
+def test_kendall_tau_counts_pairs_in_the_same_order(left: list[float], random) -> None:
+    right = list(left)
+    random.shuffle(right)
+    pairs = list(itertools.combinations(range(len(left)), 2))
+    same = sum((left[i] < left[j]) == (right[i] < right[j]) for i, j in pairs)
+    assert kendall_tau(left, right) == pytest.approx((2 * same - len(pairs)) / len(pairs))
+    assert kendall_tau(left, left) == 1.0
+
+
+def test_nothing_to_compare_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="nothing to compare"):
+        agreement(())
+
+
+def test_the_command_measures_and_compares(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from maenas.profiler.onnxruntime import OnnxRuntime
+
+    specs = detectors(2)
+    samples = {sample.key: sample for spec in specs.values() for sample in spec_samples(spec)}
+    table = tmp_path / "here.json"
+    profile(list(samples.values()), Setup(OnnxRuntime("cpu"), settings=FAST), device="here", path=table)
+    words = ["validate", "--device", str(table), "--spec", "damo-yolo-t", "--space", "k1kx-tiny", "--random", "1"]
+    words += ["--input", "64", "--seed", "5", "--out", str(tmp_path / "v.json")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "2 networks: mean error" in result.output
+    document = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in document["networks"]] == ["damo-yolo-t", "k1kx-tiny #0"]
+    assert all(row["measured_ms"] > 0 for row in document["networks"])
+
+
+def test_the_scatter_plot_is_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from maenas.report.scatter import scatter
+
+    setup, specs = Setup(Exact(), settings=FAST), detectors(3)
+    samples = {sample.key: sample for spec in specs.values() for sample in spec_samples(spec)}
+    predictor = measured_predictor(profile(list(samples.values()), setup, device="fake", path=tmp_path / "t.json"))
+    rows = validate(specs, predictor, setup)
+    scatter(tmp_path / "v.png", rows, "fake")
+    assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(MaenasError, match="not supported"):
+        scatter(tmp_path / "v.abc", rows, "fake")
+
+
+def test_the_networks_of_the_table_cannot_validate_it(tmp_path: Path) -> None:
+    from maenas.profiler.plan import DRAW_SEED
+
+    result = CliRunner().invoke(app, ["validate", "--seed", str(DRAW_SEED)])
+    assert isinstance(result.exception, MaenasError)
