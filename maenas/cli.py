@@ -11,7 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from maenas import __version__
+from maenas.cli_data import data_app
+from maenas.cli_detector import detect_command, export_command, show_command, weights_app
 from maenas.cli_profile import profile_command, tables_app
+from maenas.cli_train import eval_command, train_command
 from maenas.cli_validate import validate_command
 from maenas.errors import MaenasError
 
@@ -28,6 +31,13 @@ app.add_typer(structure_app, name="structure")
 app.add_typer(tables_app, name="tables")
 app.command("profile")(profile_command)
 app.command("validate")(validate_command)
+app.command("show")(show_command)
+app.command("train")(train_command)
+app.command("eval")(eval_command)
+app.command("detect")(detect_command)
+app.command("export")(export_command)
+app.add_typer(weights_app, name="weights")
+app.add_typer(data_app, name="data")
 
 CHECKPOINT_SECONDS = 2.0
 
@@ -420,17 +430,11 @@ def _load_kernels(network: str, input_size: int | None) -> tuple[str, Any]:
         return network, lower_onnx(network, input_size=input_size)
     if input_size is not None:
         raise MaenasError("--input is for ONNX files; a spec has its own input size")
-    stored = _load_spec(network)
+    from maenas.spec import load_spec
+
+    stored = load_spec(network)
     size = stored.detector.input
     return f"{stored.name} (id {stored.id}), {size.height}x{size.width}", lower(stored.detector)
-
-
-def _load_spec(name: str) -> Any:
-    from maenas.files import data_dir
-    from maenas.spec import read_spec
-
-    shipped = data_dir("searched_models") / f"{name}.json"
-    return read_spec(shipped if "/" not in name and shipped.is_file() and not Path(name).exists() else name)
 
 
 @app.command()
@@ -532,7 +536,8 @@ def structure_export(
     spelling: Annotated[str, typer.Option("--spelling", help="damo-yolo or nas-toolbox.")] = "damo-yolo",
 ) -> None:
     """Print the backbone of a spec as structure text."""
+    from maenas.spec import load_spec
     from maenas.structure import format_structure
 
     chosen = _choice("--spelling", spelling, ("damo-yolo", "nas-toolbox"))
-    print(format_structure(_load_spec(spec).detector.backbone, spelling=chosen), end="")
+    print(format_structure(load_spec(spec).detector.backbone, spelling=chosen), end="")

@@ -89,15 +89,13 @@ def profile_command(
 def _items(spaces: list[str], specs: list[str], input_size: int | None) -> Any:
     from dataclasses import replace
 
-    from maenas.files import data_dir
     from maenas.profiler.plan import plan, published_specs
     from maenas.space import load_space, space_names
-    from maenas.spec import InputSpec, read_spec
+    from maenas.spec import InputSpec, load_spec
 
     detectors = []
     for name in specs:
-        shipped = data_dir("searched_models") / f"{name}.json"
-        detector = read_spec(shipped if "/" not in name and shipped.is_file() else name).detector
+        detector = load_spec(name).detector
         if input_size is not None:
             detector = replace(detector, input=InputSpec(input_size, input_size))
         detectors.append(detector)

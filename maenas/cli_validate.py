@@ -64,19 +64,17 @@ def validate_command(
 
 
 def _specs(names: list[str], spaces: list[str], count: int, input_size: int | None, seed: int) -> dict[str, Any]:
-    from maenas.files import data_dir
     from maenas.profiler.plan import DRAW_SEED, published_specs
     from maenas.sampling import random_detectors
     from maenas.space import load_space, space_names
-    from maenas.spec import InputSpec, read_spec
+    from maenas.spec import InputSpec, load_spec
 
     if seed == DRAW_SEED:
         raise MaenasError(f"--seed {seed} draws the networks that are in the table; choose another")
     if names:
         specs = {}
         for name in names:
-            shipped = data_dir("searched_models") / f"{name}.json"
-            detector = read_spec(shipped if "/" not in name and shipped.is_file() else name).detector
+            detector = load_spec(name).detector
             size = detector.input if input_size is None else InputSpec(input_size, input_size)
             specs[name] = dataclasses.replace(detector, input=size)
     else:

@@ -334,14 +334,19 @@ def _lower_merge(g: Graph, x: Tensor, out: Width, name: str, fusion: _Fusion) ->
 
 def _lower_fusion_block(g: Graph, x: Tensor, name: str, fusion: _Fusion) -> Tensor:
     act = fusion.act
+    hidden = fusion_width(x.channels, fusion.hidden_ratio, fusion.block)
     if fusion.block == "basic":
-        hidden = _integers(np.asarray(x.channels) * fusion.hidden_ratio)
         y = g.conv(f"{name}.conv1", x, hidden, kernel=3, epilogue=(act,))
         return g.conv(f"{name}.conv2", y, x.channels, kernel=3, epilogue=(act, "add"), residual=x)
-    hidden = round8(np.ceil(np.asarray(x.channels) * fusion.hidden_ratio))
     y = g.conv(f"{name}.conv1", x, hidden, epilogue=(act,))
     y = g.conv(f"{name}.conv2", y, hidden, kernel=MOBILE_NECK_KERNEL, groups=hidden, epilogue=(act,))
     return g.conv(f"{name}.conv3", y, x.channels, epilogue=("add",), residual=x)
+
+
+def fusion_width(channels: Width, hidden_ratio: float, block: Literal["basic", "mobile"]) -> Width:
+    """Hidden width of a fusion block on `channels`."""
+    wanted = np.asarray(channels) * hidden_ratio
+    return _integers(wanted) if block == "basic" else round8(np.ceil(wanted))
 
 
 def round8(value: Width) -> Width:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from maenas.errors import MaenasError
-from maenas.files import read_text, write_atomic
+from maenas.files import data_dir, read_text, write_atomic
 from maenas.strict import STRICT, dump_json, parse_json
 
 Block = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1", "csp"]
@@ -242,6 +242,12 @@ def spec_from_json(text: str, where: str = "spec") -> SpecFile:
 def read_spec(path: str | Path) -> SpecFile:
     """Read a spec file; raises `MaenasError`."""
     return spec_from_json(read_text(Path(path), what="spec"), str(path))
+
+
+def load_spec(name: str) -> SpecFile:
+    """The spec file `name`, or the shipped one called so ("damo-yolo-t"); raises `MaenasError`."""
+    shipped = data_dir("searched_models") / f"{name}.json"
+    return read_spec(shipped if "/" not in name and shipped.is_file() and not Path(name).exists() else name)
 
 
 def write_spec(path: str | Path, spec: DetectorSpec, name: str, provenance: Mapping[str, Any] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Train, evaluate and run the detectors that maenas describes."""

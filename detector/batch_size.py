@@ -1,0 +1,74 @@
+"""The batch that fits into the memory of the device."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from detector.data.loader import Batch
+from detector.distributed import World
+from detector.model.net import DetectorNet
+from detector.recipe import Recipe
+from detector.step import Schedule, assemble, train_step
+from maenas.errors import MaenasError
+
+CPU_BATCH = 16
+GPU_BATCHES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+MEMORY_SHARE = 0.9  # of a GPU that a step may take: later images may hold more boxes
+TRIAL_STEPS = 2  # momentum and the like exist from the second on
+
+
+def choose_batch(net: DetectorNet, teacher: DetectorNet | None, *, recipe: Recipe, boxes: int, world: World) -> int:
+    """Images of all processes together: the recipe's number, or for `auto` what fits.
+
+    On a GPU, steps on random images with `boxes` boxes each are tried from the largest batch down. Raises MaenasError
+    for a number that the processes cannot share, for `auto` among several GPUs, and if not even one image fits.
+    """
+    if recipe.batch != "auto":
+        if recipe.batch % world.size:
+            raise MaenasError(f"batch is {recipe.batch}, which {world.size} processes cannot share; choose a multiple")
+        return recipe.batch
+    if world.device.type != "cuda":
+        return CPU_BATCH * world.size
+    if world.size > 1:
+        raise MaenasError("batch is auto, which works with one GPU; say how many images with --batch")
+    batch = next((batch for batch in GPU_BATCHES if _fits(net, teacher, recipe, batch, boxes, world)), None)
+    if batch is None:
+        raise MaenasError("not even one image fits into the memory of the GPU; choose a smaller --input")
+    return batch
+
+
+def _fits(net: DetectorNet, teacher: DetectorNet | None, recipe: Recipe, batch: int, boxes: int, world: World) -> bool:
+    """Whether steps on copies of the networks stay within their share of the memory."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(world.device)
+    try:
+        parts = assemble(
+            copy.deepcopy(net),
+            copy.deepcopy(teacher),
+            recipe=recipe,
+            batch=batch,
+            schedule=Schedule.of(recipe, TRIAL_STEPS),
+            world=world,
+        )
+        images = random_batch(net, batch, boxes)
+        for step in range(TRIAL_STEPS):
+            train_step(parts, [images], step)
+        torch.cuda.synchronize(world.device)
+    except torch.cuda.OutOfMemoryError:
+        return False
+    total = torch.cuda.get_device_properties(world.device).total_memory
+    return torch.cuda.max_memory_reserved(world.device) <= MEMORY_SHARE * total
+
+
+def random_batch(net: DetectorNet, batch: int, boxes: int) -> Batch:
+    """Noise in the size of the network's input, with random boxes of class 0."""
+    side = net.spec.input.height
+    corners = torch.rand(batch, boxes, 2, 2).sort(dim=2).values.flatten(2) * side  # [B, M, 4]
+    return Batch(
+        images=torch.randint(256, (batch, 3, side, side), dtype=torch.uint8),
+        boxes=corners,
+        labels=torch.zeros(batch, boxes, dtype=torch.int64),
+        ids=torch.arange(batch),
+    )

@@ -1,0 +1,107 @@
+"""Everything a training run needs to go on where it stopped, in one file that is whole or absent."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from detector.recipe import Recipe
+from maenas.errors import MaenasError
+from maenas.files import write_atomic
+from maenas.spec import DetectorSpec
+from maenas.strict import dump_json, parse_json
+
+SCHEMA: Final = "maenas/training@1"
+
+# What may change between a run and its continuation: none of it touches the course of the weights.
+FREE: Final = frozenset({"workers", "cache", "checkpoint_minutes"})
+
+State = dict[str, Any]  # a state dict: tensors, numbers and texts in plain containers
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two steps.
+
+    `step` stands for the state of all random generators and for the place in the data: both follow from the recipe's
+    seed and the step alone.
+    """
+
+    spec: DetectorSpec
+    names: tuple[str, ...]  # of the classes
+    recipe: Recipe
+    batch: int  # images of all processes together; what `auto` came to
+    data: str  # fingerprint of the training and validation data
+    step: int  # steps done
+    closed: int  # epochs done, evaluated and logged
+    best_ap: float  # of all evaluations so far; below 0 before the first
+    net: State
+    average: State  # of the moving average
+    optimizer: State
+    scaler: State
+    distiller: State  # empty without a teacher
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Replaces the file at `path` atomically; raises MaenasError (disk full, say) and then leaves the old file."""
+    document = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
+    document |= {
+        "schema": SCHEMA,
+        "spec": dump_json(checkpoint.spec),
+        "recipe": dump_json(checkpoint.recipe),
+        "names": list(checkpoint.names),
+    }
+    buffer = io.BytesIO()
+    torch.save(document, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Strict inverse of `write_checkpoint`, on the CPU.
+
+    Raises MaenasError for a missing, damaged or foreign file. No code in the file is run.
+    """
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise MaenasError(f"checkpoint {path}: there is no such file; nothing to resume") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise MaenasError(f"checkpoint {path}: cannot be read; is it the last.pt of a training run?") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise MaenasError(f"checkpoint {path}: not a training checkpoint of this version ({SCHEMA})")
+    known = {field.name for field in dataclasses.fields(Checkpoint)}
+    del document["schema"]
+    if document.keys() != known:
+        raise MaenasError(
+            f"checkpoint {path}: damaged; missing or unknown {', '.join(sorted(document.keys() ^ known))}"
+        )
+    document["spec"] = parse_json(document["spec"], DetectorSpec, where=f"{path}: spec")
+    document["recipe"] = parse_json(document["recipe"], Recipe, where=f"{path}: recipe")
+    document["names"] = tuple(document["names"])
+    return Checkpoint(**document)
+
+
+def check_same_run(stored: Checkpoint, *, spec: DetectorSpec, recipe: Recipe, data: str, path: Path) -> None:
+    """Raises MaenasError, naming what differs, if a run with these settings would not continue the stored one."""
+    ours, theirs = dataclasses.asdict(recipe), dataclasses.asdict(stored.recipe)
+    differ = [
+        f"{name} ({theirs[name]} there, {ours[name]} here)"
+        for name in ours
+        if name not in FREE and ours[name] != theirs[name]
+    ]
+    if spec != stored.spec:
+        differ.append(f"spec (id {stored.spec.id} there, {spec.id} here)")
+    if data != stored.data:
+        differ.append("data")
+    if differ:
+        raise MaenasError(
+            f"{path}: this checkpoint is of another run; different {', '.join(differ)}. "
+            "Repeat the first command with --resume, or choose another --out"
+        )

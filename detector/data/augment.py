@@ -1,0 +1,110 @@
+"""One training image, from the samples it is made of to pixels and boxes at the training size.
+
+Order, as published: mosaic with affine, mixup, filter, resize, flip (all in one warp an image), box-level augmentation.
+Legend: S side of the mosaic, H/W training size, N boxes.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from detector.data.box_augment import augment_boxes
+from detector.data.geometry import flip_boxes, mirroring, resizing
+from detector.data.mosaic import (
+    Labels,
+    draw_mixup,
+    draw_mosaic,
+    large_enough,
+    mixup_labels,
+    mosaic_labels,
+    paint_mixup,
+    paint_mosaic,
+    place_tile,
+)
+from detector.data.pictures import Pictures
+from detector.data.settings import AugmentSettings
+from detector.images import prepare
+from maenas.spec import InputSpec
+
+
+def mosaic_sample(
+    index: int, pictures: Pictures, settings: AugmentSettings, rng: np.random.Generator, out: np.ndarray
+) -> Labels:
+    """Paints the mosaic that image `index` starts into `out`, uint8 `[H, W, 3]`; returns its boxes there."""
+    side = settings.mosaic_size
+    draw = draw_mosaic(
+        rng,
+        side,
+        degrees=settings.degrees,
+        scale=settings.mosaic_scale,
+        shear=settings.shear,
+        translate=settings.translate,
+    )
+    four = [pictures[i] for i in (index, *rng.integers(0, len(pictures), 3).tolist())]
+    tiles = [
+        place_tile(number, picture.image.shape, draw, side, keep_ratio=settings.keep_ratio)
+        for number, picture in enumerate(four)
+    ]
+    labels = mosaic_labels(four, tiles, draw, side)
+    mix = len(labels.labels) > 0 and rng.random() < settings.mixup_prob
+    flip = rng.random() < settings.flip_prob
+    height, width = out.shape[:2]
+    to_out = resizing((side, side), (width, height))
+    if flip:
+        to_out = mirroring(width) @ to_out
+    canvas = np.empty((height, width, 4), np.uint8)
+    paint_mosaic(canvas, four, tiles, draw, side, to_out)
+    if mix:
+        second = draw_mixup(rng, side, scale=settings.mixup_scale)
+        picture = pictures[int(rng.choice(pictures.with_boxes))]
+        labels = mixup_labels(labels, picture, second, side)
+        paint_mixup(canvas, picture, second, side, to_out)
+    cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB, dst=out)
+    labels = large_enough(labels)
+    boxes = labels.boxes * np.array([width / side, height / side] * 2)
+    return Labels(flip_boxes(boxes, width) if flip else boxes, labels.labels)
+
+
+def plain_sample(
+    index: int,
+    pictures: Pictures,
+    settings: AugmentSettings,
+    rng: np.random.Generator,
+    out: np.ndarray,
+    *,
+    resize: InputSpec,
+) -> Labels:
+    """The image alone, resized as for the network and flipped at random, in `out`; returns its boxes there."""
+    image, boxes, labels = pictures[index]
+    pixels, placement = prepare(cv2.cvtColor(image, cv2.COLOR_RGBA2RGB), resize)
+    boxes = boxes * np.array([placement.scale_x, placement.scale_y] * 2)
+    if rng.random() < settings.flip_prob:
+        cv2.flip(pixels, 1, dst=out)
+        return Labels(flip_boxes(boxes, out.shape[1]), labels)
+    out[:] = pixels
+    return Labels(boxes, labels)
+
+
+def training_sample(
+    index: int,
+    pictures: Pictures,
+    settings: AugmentSettings,
+    rng: np.random.Generator,
+    out: np.ndarray,
+    *,
+    mosaic_prob: float,
+    strength: float,
+    resize: InputSpec,
+) -> Labels:
+    """One training image in `out`, uint8 `[H, W, 3]` with H and W those of `resize`; returns its boxes there.
+
+    `mosaic_prob` is 0 in the last epochs; `strength` is the part of the training that is over.
+    """
+    if rng.random() < mosaic_prob:
+        labels = mosaic_sample(index, pictures, settings, rng, out)
+    else:
+        labels = plain_sample(index, pictures, settings, rng, out, resize=resize)
+    if settings.box_prob == 0:
+        return labels
+    return Labels(*augment_boxes(out, *labels, rng, box_prob=settings.box_prob, strength=strength))

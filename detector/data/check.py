@@ -1,0 +1,189 @@
+"""What is wrong with a data set: every split read, every image decoded, splits compared; and a sheet to look at.
+
+Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from detector.data.dataset import Dataset, Problem, Sample, class_counts, read_dataset
+from detector.data.pictures import load_image
+from detector.data.sample import BROKEN_IMAGE, FATAL, UNUSED_CLASS
+from detector.images import read_image
+from maenas.errors import MaenasError
+
+SPLITS: Final = ("train", "val", "test")
+NO_BOXES: Final = "split without a box"
+SAME_IMAGE: Final = "same image twice in a split"
+LEAK: Final = "image in two splits"
+RARE_CLASS: Final = "class with less than a hundredth of the boxes of the largest"
+NEW_CLASS: Final = "class that the training split does not have"
+_TILE: Final = 320  # pixels of a side on the sheet
+_COLUMNS: Final = 4
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found: for each split its sizes and problems; `leaks` are between splits."""
+
+    path: str
+    splits: Mapping[str, Dataset]
+    problems: Mapping[str, tuple[Problem, ...]]
+    leaks: tuple[Problem, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether a training could start: no problem that makes labels wrong, and boxes to learn from."""
+        kinds = {problem.kind for problem in self.problems["train"]}
+        return not kinds & {*FATAL, NO_BOXES}
+
+    def document(self, *, examples: int = 5) -> dict[str, Any]:
+        """Everything but the samples as plain data for JSON."""
+        return {
+            "path": self.path,
+            "usable": self.usable,
+            "splits": {name: _summary(data, self.problems[name], examples) for name, data in self.splits.items()},
+            "leaks": _grouped(self.leaks, examples),
+        }
+
+
+def check(path: str | Path, *, on_image: Callable[[], None] = lambda: None) -> Report:
+    """Reads all splits at `path` and decodes every image; `on_image` is called after each.
+
+    Raises MaenasError where there is no training split, or nothing readable at all.
+    """
+    splits = {"train": read_dataset(path, "train")}
+    if Path(path).suffix.lower() != ".json":
+        for name in SPLITS[1:]:
+            try:
+                splits[name] = read_dataset(path, name)
+            except MaenasError:  # a split that is not there; its faults would have shown in the first one
+                continue
+    problems: dict[str, tuple[Problem, ...]] = {}
+    digests: dict[str, dict[str, Path]] = {}
+    for name, dataset in splits.items():
+        found, digests[name] = _images(dataset, on_image)
+        problems[name] = (*dataset.problems, *found, *_classes(dataset, splits["train"].names))
+    return Report(str(path), splits, problems, _leaks(digests))
+
+
+def _images(dataset: Dataset, on_image: Callable[[], None]) -> tuple[list[Problem], dict[str, Path]]:
+    """Problems of the image files, and the files by the hash of their bytes."""
+    problems: list[Problem] = []
+    digests: dict[str, Path] = {}
+    for sample in dataset.samples:
+        try:
+            load_image(sample)
+            read_image(sample.path)  # the stricter of the two decoders
+            digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+        except (MaenasError, OSError) as error:
+            problems.append(Problem(BROKEN_IMAGE, str(error)))
+        else:
+            if digest in digests:
+                problems.append(Problem(SAME_IMAGE, f"{sample.path} and {digests[digest]}"))
+            digests.setdefault(digest, sample.path)
+        on_image()
+    return problems, digests
+
+
+def _classes(dataset: Dataset, known: Sequence[str]) -> list[Problem]:
+    counts = class_counts(dataset)
+    if not counts.any():
+        return [Problem(NO_BOXES, dataset.source)]
+    problems = []
+    for name, count in zip(dataset.names, counts.tolist(), strict=True):
+        if count and name not in known:
+            problems.append(Problem(NEW_CLASS, name))
+        if count == 0:
+            problems.append(Problem(UNUSED_CLASS, name))
+        elif count * 100 < counts.max():
+            problems.append(Problem(RARE_CLASS, f"{name} ({count} of {counts.sum()})"))
+    return problems
+
+
+def _leaks(digests: Mapping[str, Mapping[str, Path]]) -> tuple[Problem, ...]:
+    leaks = []
+    names = list(digests)
+    for number, first in enumerate(names):
+        for second in names[number + 1 :]:
+            shared = digests[first].keys() & digests[second].keys()
+            pairs = sorted((digests[first][digest], digests[second][digest]) for digest in shared)
+            leaks += [Problem(LEAK, f"{first} {one}, {second} {two}") for one, two in pairs]
+    return tuple(leaks)
+
+
+def _summary(dataset: Dataset, problems: Sequence[Problem], examples: int) -> dict[str, Any]:
+    counts = class_counts(dataset)
+    return {
+        "source": dataset.source,
+        "images": len(dataset),
+        "images_without_boxes": sum(len(sample.labels) == 0 for sample in dataset.samples),
+        "boxes": int(counts.sum()),
+        "classes": dict(zip(dataset.names, counts.tolist(), strict=True)),
+        "problems": _grouped(problems, examples),
+    }
+
+
+def _grouped(problems: Sequence[Problem], examples: int) -> dict[str, Any]:
+    groups: dict[str, list[str]] = {}
+    for problem in problems:
+        groups.setdefault(problem.kind, []).append(problem.where)
+    return {kind: {"count": len(wheres), "examples": wheres[:examples]} for kind, wheres in groups.items()}
+
+
+# Contact sheet ------------------------------------------------------------------------------------------------------
+
+
+def contact_sheet(dataset: Dataset, *, images: int = 16) -> bytes:
+    """A PNG of evenly chosen images with their boxes and class names drawn on them; unreadable ones are left out."""
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int))
+    tiles = []
+    for index in chosen:
+        try:
+            tiles.append(_tile(dataset.samples[index], dataset.names))
+        except MaenasError:  # reported by the check
+            continue
+    columns = max(1, min(_COLUMNS, len(tiles)))
+    blank = np.full((_TILE, _TILE, 3), 255, np.uint8)
+    tiles += [blank] * (-len(tiles) % columns or (not tiles))
+    rows = [np.concatenate(tiles[at : at + columns], axis=1) for at in range(0, len(tiles), columns)]
+    _, data = cv2.imencode(".png", np.concatenate(rows)[:, :, ::-1])
+    return data.tobytes()
+
+
+def _tile(sample: Sample, names: Sequence[str]) -> np.ndarray:
+    image = load_image(sample)
+    scale = _TILE / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    draw_boxes(resized, sample.boxes * scale, sample.labels, names)
+    tile = np.full((_TILE, _TILE, 3), 255, np.uint8)
+    tile[: size[1], : size[0]] = resized
+    return tile
+
+
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+    """Draws boxes `[N, 4]` with their class names into an image, uint8 RGB `[H, W, 3]`, in place."""
+    for box, label in zip(boxes, labels.tolist(), strict=True):
+        colour = class_colour(int(label))
+        x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
+        cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
+        ascii_name = names[int(label)].encode("ascii", "replace").decode()  # all that OpenCV's fonts have
+        place = (x1 + 2, max(y1 + 11, 11))
+        cv2.putText(image, ascii_name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.putText(image, ascii_name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """A bright colour, the same for the same class; neighbouring classes differ much."""
+    hue = np.array([[[label * 77 % 180, 200, 255]]], np.uint8)
+    red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
+    return red, green, blue

@@ -1,0 +1,202 @@
+"""COCO JSON: finding the file of a split, and reading it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from detector.data.sample import (
+    BROKEN_IMAGE,
+    DEGENERATE_BOX,
+    DUPLICATE_ANNOTATION,
+    DUPLICATE_IMAGE,
+    MISSING_IMAGE,
+    UNKNOWN_CLASS,
+    UNKNOWN_IMAGE,
+    Box,
+    Dataset,
+    Problem,
+    Sample,
+    image_size,
+    make_sample,
+    path_inside,
+)
+from maenas.errors import MaenasError
+from maenas.files import read_text
+
+ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+_MAX_BYTES = 8 * 2**30  # the training annotations of COCO have 0.5 GB
+
+
+def find_coco(root: Path, split: str) -> Path | None:
+    """The annotation file of a split in a folder, None where nothing looks like COCO.
+
+    Known layouts: `annotations/instances_{split}[2017].json`, any one `annotations/*{split}*.json`, and
+    `{split}/_annotations.coco.json`.
+
+    Raises MaenasError where the folder holds annotations, but not one file for the split.
+    """
+    names = ALIASES[split]
+    for name in names:
+        for path in (root / name / "_annotations.coco.json", root / "annotations" / f"instances_{name}.json"):
+            if path.is_file():
+                return path
+    files = sorted((root / "annotations").glob("*.json"))
+    inside = [path for path in files if any(name in path.stem.lower() for name in names)]
+    instances = [path for path in inside if path.stem.startswith("instances_")]
+    for found in (instances, inside):
+        if len(found) == 1:
+            return found[0]
+    if len(inside) > 1:
+        listed = ", ".join(path.name for path in inside)
+        raise MaenasError(f"{root}: several annotation files could be the {split} split ({listed}); name one itself")
+    if files or any(root.glob("*/_annotations.coco.json")):
+        listed = ", ".join(path.name for path in files) or "those of other splits"
+        raise MaenasError(f"{root}: no COCO annotations for the {split} split (found {listed})")
+    return None
+
+
+def read_coco(path: Path) -> Dataset:
+    """The data set in a COCO annotation file; classes in the order of their ids.
+
+    Images lie beside the file, or in `images/`, `images/<split>/` or `<split>/` beside it or one folder up.
+
+    Raises MaenasError for text that is no COCO JSON, and for an image outside the data folder.
+    """
+    document = _document(path)
+    names, indices = _categories(document, str(path))
+    problems: list[Problem] = []
+    boxes = _boxes(document, indices, str(path), problems)
+    roots = _image_roots(path)
+    samples: list[Sample] = []
+    seen: set[int] = set()
+    root: Path | None = None
+    for number, image in enumerate(document["images"]):
+        where = f"{path}: images[{number}]"
+        id = _field(image, "id", int, where)
+        name = _field(image, "file_name", str, where)
+        if id in seen:
+            problems.append(Problem(DUPLICATE_IMAGE, f"{id} ({name})"))
+            continue
+        seen.add(id)
+        root = root or _root_of(name, roots, where)
+        file = path_inside(root or roots[0], name, where=where)
+        size = _size(image, file, where) if file.is_file() else None
+        if size is None:
+            problems.append(Problem(BROKEN_IMAGE if file.is_file() else MISSING_IMAGE, str(file)))
+            continue
+        samples.append(make_sample(file, id, *size, boxes.get(id, []), problems))
+    problems += [
+        Problem(UNKNOWN_IMAGE, f"{box.where} (image_id {id})") for id in boxes.keys() - seen for box in boxes[id]
+    ]
+    return Dataset(names, tuple(samples), tuple(problems), str(path))
+
+
+def _document(path: Path) -> dict[str, list[Any]]:
+    text = read_text(path, what="COCO annotations", max_bytes=_MAX_BYTES)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise MaenasError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
+    except RecursionError as error:
+        raise MaenasError(f"{path}: nested too deeply") from error
+    if not isinstance(document, dict):
+        raise MaenasError(f"{path}: not COCO annotations: an object is expected, this is a {type(document).__name__}")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document.get(key), list):
+            raise MaenasError(f'{path}: not COCO annotations: the list "{key}" is missing')
+    return document
+
+
+def _categories(document: Mapping[str, list[Any]], where: str) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Class names in the order of the category ids, and the index of each id."""
+    names: dict[int, str] = {}
+    for number, category in enumerate(document["categories"]):
+        place = f"{where}: categories[{number}]"
+        id = _field(category, "id", int, place)
+        name = _field(category, "name", str, place)
+        if id in names or name in names.values():
+            raise MaenasError(f"{place}: id {id} or name {name!r} is there twice")
+        names[id] = name
+    if not names:
+        raise MaenasError(f"{where}: categories is empty; list the classes")
+    order = sorted(names)
+    return tuple(names[id] for id in order), {id: index for index, id in enumerate(order)}
+
+
+def _boxes(
+    document: Mapping[str, list[Any]], indices: Mapping[int, int], where: str, problems: list[Problem]
+) -> dict[int, list[Box]]:
+    """Annotations by image id."""
+    boxes: dict[int, list[Box]] = {}
+    seen: set[int] = set()
+    for number, annotation in enumerate(document["annotations"]):
+        place = f"annotations[{number}]"
+        image = _field(annotation, "image_id", int, f"{where}: {place}")
+        category = _field(annotation, "category_id", int, f"{where}: {place}")
+        id = annotation.get("id")
+        if isinstance(id, int):
+            if id in seen:
+                problems.append(Problem(DUPLICATE_ANNOTATION, f"{place} (id {id})"))
+            seen.add(id)
+        if category not in indices:
+            problems.append(Problem(UNKNOWN_CLASS, f"{place} (category_id {category})"))
+            continue
+        bbox = annotation.get("bbox")
+        if not (isinstance(bbox, list) and len(bbox) == 4 and all(_is_number(value) for value in bbox)):
+            problems.append(Problem(DEGENERATE_BOX, f"{place} (bbox {str(bbox)[:60]})"))
+            continue
+        x, y, w, h = bbox
+        area = annotation.get("area")
+        area = float(area) if _is_number(area) and area > 0 else None
+        box = Box((x, y, x + w, y + h), indices[category], place, area, annotation.get("iscrowd") == 1)
+        boxes.setdefault(image, []).append(box)
+    return boxes
+
+
+def _field(entry: Any, key: str, type_: type, where: str) -> Any:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, type_) or isinstance(value, bool):
+        kind = {int: "an integer", str: "a string"}[type_]
+        raise MaenasError(f'{where}: "{key}" must be {kind}, not {str(value)[:60]!r}')
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _size(image: Mapping[str, Any], file: Path, where: str) -> tuple[int, int] | None:
+    """Annotated width and height; those of the file where they are not annotated."""
+    if "width" not in image and "height" not in image:
+        return image_size(file)
+    size = _field(image, "width", int, where), _field(image, "height", int, where)
+    if min(size) < 1:
+        raise MaenasError(f"{where}: width and height are {size[0]} and {size[1]}; they must be at least 1")
+    return size
+
+
+def _image_roots(path: Path) -> list[Path]:
+    """Folders that the file names of the images may be relative to."""
+    folder = path.parent
+    splits = {path.stem.removeprefix("instances_"), *(name for names in ALIASES.values() for name in names)}
+    splits = sorted(name for name in splits if name in path.stem)
+    splits.sort(key=len, reverse=True)  # train2017 before train
+    tops = [folder.parent, folder] if folder.name == "annotations" else [folder, folder.parent]
+    roots = []
+    for top in tops:
+        roots += [top / "images" / name for name in splits] + [top / name for name in splits]
+        roots += [top / "images", top]
+    return [root for root in roots if root.is_dir()]
+
+
+def _root_of(name: str, roots: list[Path], where: str) -> Path | None:
+    """The first folder that has this image; None if none has."""
+    return next((root for root in roots if path_inside(root, name, where=where).is_file()), None)

@@ -1,0 +1,122 @@
+"""Opening data: one function for COCO JSON, YOLO folders, Pascal VOC and the built-in shapes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from detector.data.coco import find_coco, read_coco
+from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
+from detector.data.shapes import cached_shapes
+from detector.data.voc import is_voc, read_voc
+from detector.data.yolo import find_yolo, read_yolo
+from maenas.errors import MaenasError
+
+__all__ = ["Dataset", "Problem", "Sample", "Split", "align_names", "open_dataset", "read_dataset", "summarise"]
+
+Split = Literal["train", "val", "test"]
+
+
+def open_dataset(path: str | Path, split: Split) -> Dataset:
+    """The data set at `path`, fit to be trained on or evaluated with.
+
+    `path` is a folder in one of the three formats, a COCO `.json` (whatever its split), a YOLO `data.yaml`, or the word
+    `shapes` for the generated data set (`./shapes` is a folder of that name).
+
+    Samples and annotations with a fault are left out; `problems` says which, and names classes without a box. Whether
+    images can be decoded shows only when they are: `maenas data check` tries them all.
+
+    Raises MaenasError where nothing readable is there, where labels cannot be trusted (`sample.FATAL`), and where no
+    image or no box is left.
+    """
+    dataset = read_dataset(path, split)
+    fatal = [problem for problem in dataset.problems if problem.kind in FATAL]
+    if fatal:
+        raise MaenasError(f"{dataset.source}: {'; '.join(summarise(fatal))}. Correct the annotations")
+    found = "; ".join(summarise(dataset.problems)) or "no image was listed"
+    if not dataset.samples:
+        raise MaenasError(f"{dataset.source}: there is no usable image: {found}")
+    counts = class_counts(dataset)
+    if not counts.any():
+        advice = "; ".join(summarise(dataset.problems)) or "are the label files where the format wants them?"
+        raise MaenasError(f"{dataset.source}: none of the {len(dataset)} images has a box: {advice}")
+    unused = [Problem(UNUSED_CLASS, name) for name, count in zip(dataset.names, counts, strict=True) if count == 0]
+    return replace(dataset, problems=(*dataset.problems, *unused))
+
+
+def read_dataset(path: str | Path, split: Split) -> Dataset:
+    """The data set at `path` as `open_dataset` finds it, however many problems it has.
+
+    Raises MaenasError where nothing readable is there.
+    """
+    if str(path) == "shapes":
+        return read_coco(cached_shapes() / "annotations" / f"instances_{'train' if split == 'train' else 'val'}.json")
+    path = Path(os.path.abspath(path))
+    if path.is_file():
+        return _read_file(path, split)
+    if not path.is_dir():
+        raise MaenasError(f"data {path}: there is no such file or folder")
+    try:
+        return _read_folder(path, split)
+    except PermissionError as error:
+        raise MaenasError(f"data {path}: {error.filename} cannot be read: permission denied") from error
+
+
+def _read_file(path: Path, split: Split) -> Dataset:
+    if path.suffix.lower() == ".json":
+        return read_coco(path)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return read_yolo(path, split)
+    raise MaenasError(f"data {path}: a COCO .json, a YOLO data.yaml or a folder is expected")
+
+
+def _read_folder(path: Path, split: Split) -> Dataset:
+    yolo = find_yolo(path)
+    if yolo is not None:
+        return read_yolo(yolo, split)
+    if is_voc(path):
+        return read_voc(path, split)
+    annotations = find_coco(path, split)
+    if annotations is not None:
+        return read_coco(annotations)
+    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+    raise MaenasError(
+        f"data {path}: no known layout (found {found}); wanted: annotations/instances_{split}.json and images/ (COCO), "
+        f"data.yaml (YOLO), or Annotations/ and ImageSets/Main/{split}.txt (Pascal VOC)"
+    )
+
+
+def align_names(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
+    """`dataset` with its labels changed to the indices of the same classes in `names` (those of the training data).
+
+    Raises MaenasError for a class that `names` does not have, unless it has no box here.
+    """
+    if dataset.names == names:
+        return dataset
+    counts = class_counts(dataset)
+    missing = [name for name, count in zip(dataset.names, counts, strict=True) if count and name not in names]
+    if missing:
+        raise MaenasError(
+            f"{dataset.source}: the classes {', '.join(missing[:5])} have boxes here, but the detector is trained on "
+            f"{', '.join(names[:10])}{' ...' if len(names) > 10 else ''}; classes are matched by name"
+        )
+    index = np.array([names.index(name) if name in names else -1 for name in dataset.names], np.int64)
+    return replace(dataset, names=names, samples=tuple(_relabelled(sample, index) for sample in dataset.samples))
+
+
+def _relabelled(sample: Sample, index: np.ndarray) -> Sample:
+    crowd = index[sample.crowd_labels]
+    known = crowd >= 0
+    return replace(
+        sample, labels=index[sample.labels], crowd_boxes=sample.crowd_boxes[known], crowd_labels=crowd[known]
+    )
+
+
+def class_counts(dataset: Dataset) -> np.ndarray:
+    """Boxes of each class, int64 `[num_classes]`."""
+    labels = np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in dataset.samples)])
+    return np.bincount(labels, minlength=len(dataset.names))

@@ -1,0 +1,234 @@
+"""Batches for training and evaluation.
+
+A training batch is a function of its step: which images, which augmentation, which size, all from the seed. So any
+number of workers gives the same batches, several processes share a batch as one process would make it, and going on
+after an interruption takes nothing but the step.
+
+Legend: B batch of this process, H/W training size, M most boxes of an image in the batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from detector.data.augment import training_sample
+from detector.data.mosaic import Labels
+from detector.data.pictures import Pictures, load_image
+from detector.data.sample import Dataset, Sample
+from detector.data.settings import AugmentSettings
+from detector.images import Placement, prepare, stack
+from maenas.errors import MaenasError
+from maenas.spec import InputSpec
+
+_log = logging.getLogger(__name__)
+
+# What a random stream is for; the first number of its seed.
+_ORDER, _IMAGE, _SIZE = 0, 1, 2
+_STRIDE: Final = 32
+
+
+class Batch(NamedTuple):
+    """Images and boxes of one step, RGB."""
+
+    images: Tensor  # uint8 [B, 3, H, W], channels last in memory
+    boxes: Tensor  # float32 [B, M, 4], xyxy in pixels of the images; M is at least 1
+    labels: Tensor  # int64 [B, M], -1 where there is no box
+    ids: Tensor  # int64 [B], of the (first) image
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How many batches of which images; `batch_size` is that of one process."""
+
+    input: InputSpec
+    batch_size: int
+    epochs: int
+    plain_epochs: int = 0  # last ones, without mosaic and mixup
+    seed: int = 0
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    multi_scale: tuple[int, ...] = ()  # longer sides in pixels, one drawn for each step; empty: that of `input`
+    workers: int = 0
+    cache_bytes: int = 0  # memory for decoded images
+    pin_memory: bool = False
+
+
+class Loader:
+    """The batches of a whole training, step by step; steps count from 0 through all epochs.
+
+    An epoch takes every image once, but for a rest that is smaller than a batch; a data set that is smaller than a
+    batch is gone round until the batch is full.
+    """
+
+    def __init__(self, dataset: Dataset, settings: LoaderSettings, *, rank: int, world_size: int) -> None:
+        self._settings = settings
+        self._ids = np.array([sample.id for sample in dataset.samples], np.int64)
+        self._pictures = Pictures(dataset.samples, cache_bytes=settings.cache_bytes)
+        self._rank = rank
+        self._global_batch = settings.batch_size * world_size
+        self.steps_per_epoch = max(1, len(dataset) // self._global_batch)
+        self.total_steps = self.steps_per_epoch * settings.epochs
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """The batches of the steps `start`, `start` + 1, ... to the end of the training.
+
+        Raises MaenasError where so many images are broken that none can be put in their place.
+        """
+        if self._settings.workers == 0:
+            yield from map(self.batch, range(start, self.total_steps))
+            return
+        for batch in _in_workers(_Step(self), range(start, self.total_steps), self._settings):
+            if isinstance(batch, MaenasError):
+                raise batch
+            yield batch
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step; the same whenever and wherever it is made."""
+        settings = self._settings
+        epoch, number = divmod(step, self.steps_per_epoch)
+        plain = epoch >= settings.epochs - settings.plain_epochs
+        size = self._size(step)
+        first = number * self._global_batch + self._rank * settings.batch_size
+        positions = range(first, first + settings.batch_size)
+        order = np.random.default_rng((_ORDER, settings.seed, epoch)).permutation(len(self._ids))
+        indices = order[np.arange(positions.start, positions.stop) % len(order)]
+        images = torch.empty((settings.batch_size, size.height, size.width, 3), dtype=torch.uint8)
+        labels = [
+            training_sample(
+                int(index),
+                self._pictures,
+                settings.augment,
+                np.random.default_rng((_IMAGE, settings.seed, epoch, position)),
+                image.numpy(),
+                mosaic_prob=0.0 if plain else settings.augment.mosaic_prob,
+                strength=step / self.total_steps,
+                resize=size,
+            )
+            for position, index, image in zip(positions, indices, images, strict=True)
+        ]
+        return Batch(images.permute(0, 3, 1, 2), *_padded(labels), torch.from_numpy(self._ids[indices]))
+
+    def _size(self, step: int) -> InputSpec:
+        """The training size of a step, the same in every process."""
+        size, sides = self._settings.input, self._settings.multi_scale
+        if not sides:
+            return size
+        side = sides[np.random.default_rng((_SIZE, self._settings.seed, step)).integers(len(sides))]
+        scale = side / max(size.height, size.width)
+        height, width = (max(1, round(length * scale / _STRIDE)) * _STRIDE for length in (size.height, size.width))
+        return replace(size, height=height, width=width)
+
+
+def make_loader(dataset: Dataset, settings: LoaderSettings, *, rank: int = 0, world_size: int = 1) -> Loader:
+    """The training batches of process `rank` of `world_size`.
+
+    Raises MaenasError for an empty data set or a batch size under 1.
+    """
+    if len(dataset) == 0:
+        raise MaenasError(f"{dataset.source}: there is no image to train on")
+    if settings.batch_size < 1:
+        raise MaenasError(f"the batch size is {settings.batch_size}; it must be at least 1 in every process")
+    return Loader(dataset, settings, rank=rank, world_size=world_size)
+
+
+class EvalBatch(NamedTuple):
+    """Images for evaluation, not augmented, and where each one lies in the network's input."""
+
+    images: Tensor  # uint8 [B, 3, H, W], channels last in memory
+    ids: tuple[int, ...]
+    placements: tuple[Placement, ...]
+
+
+def eval_batches(dataset: Dataset, size: InputSpec, *, batch_size: int, workers: int = 0) -> Iterator[EvalBatch]:
+    """All images in order, resized for the network; those that cannot be read are left out, with a warning."""
+    parts = [dataset.samples[at : at + batch_size] for at in range(0, len(dataset), batch_size)]
+    source = _Parts(parts, size)
+    if workers == 0:
+        found = map(source.__getitem__, range(len(parts)))
+    else:
+        settings = LoaderSettings(size, batch_size, epochs=1, workers=workers)
+        found = _in_workers(source, range(len(parts)), settings)
+    yield from (batch for batch in found if batch is not None)
+
+
+def _padded(labels: list[Labels]) -> tuple[Tensor, Tensor]:
+    """Boxes `[B, M, 4]` and labels `[B, M]`."""
+    most = max(1, *(len(entry.labels) for entry in labels))
+    boxes = torch.zeros((len(labels), most, 4))
+    classes = torch.full((len(labels), most), -1)
+    for row, entry in enumerate(labels):
+        boxes[row, : len(entry.labels)] = torch.from_numpy(entry.boxes)
+        classes[row, : len(entry.labels)] = torch.from_numpy(entry.labels)
+    return boxes, classes
+
+
+# Worker processes ---------------------------------------------------------------------------------------------------
+
+
+class _Step:
+    """Batches by step, errors as values: a traceback from a worker is no message."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def __getitem__(self, step: int) -> Batch | MaenasError:
+        try:
+            return self._loader.batch(step)
+        except MaenasError as error:
+            return error
+
+
+class _Parts:
+    """Evaluation batches by number; None where no image can be read."""
+
+    def __init__(self, parts: list[tuple[Sample, ...]], size: InputSpec) -> None:
+        self._parts = parts
+        self._size = size
+
+    def __getitem__(self, number: int) -> EvalBatch | None:
+        images, ids, placements = [], [], []
+        for sample in self._parts[number]:
+            try:
+                image, placement = prepare(load_image(sample), self._size)
+            except MaenasError as error:
+                _log.warning("left out of the evaluation: %s", error)
+                continue
+            images.append(image)
+            ids.append(sample.id)
+            placements.append(placement)
+        return EvalBatch(stack(images), tuple(ids), tuple(placements)) if images else None
+
+
+def _in_workers(source: Any, order: range, settings: LoaderSettings) -> DataLoader[Any]:
+    """source[i] for i in `order`, made by worker processes ahead of time."""
+    return DataLoader(
+        source,
+        batch_size=None,
+        sampler=order,
+        collate_fn=_as_it_is,
+        num_workers=settings.workers,
+        prefetch_factor=2,
+        pin_memory=settings.pin_memory,
+        worker_init_fn=_start_worker,
+        # Forked workers share the image cache.
+        multiprocessing_context="fork" if sys.platform == "linux" else None,
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends its workers

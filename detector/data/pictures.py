@@ -1,0 +1,134 @@
+"""Decoded images of a data set, kept in memory that all worker processes share."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from detector.data.mosaic import Picture
+from detector.data.sample import Sample
+from detector.images import read_image
+from maenas.errors import MaenasError
+
+_log = logging.getLogger(__name__)
+_MOST_REPLACEMENTS: Final = 20  # broken images in a row before the data set as a whole is taken for broken
+_JPEG_START: Final = b"\xff\xd8"
+_JPEG_END: Final = b"\xff\xd9"
+
+
+class Pictures:
+    """Images and boxes of the samples by index; the first images, `cache_bytes` in all, stay decoded once read.
+
+    Processes forked later share the cache: what one decodes, all have. A process that is spawned has its own.
+    """
+
+    def __init__(self, samples: Sequence[Sample], *, cache_bytes: int = 0) -> None:
+        self._samples = samples
+        self._cache_bytes = cache_bytes
+        self._warned: set[Path] = set()
+        sizes = np.array([sample.width * sample.height * 4 for sample in samples], np.int64)
+        ends = np.cumsum(sizes)
+        self._cached = int(np.searchsorted(ends, cache_bytes, side="right"))
+        self._starts = ends - sizes
+        # Anonymous maps are shared with forked processes and take memory only where something was written.
+        total = int(ends[self._cached - 1]) if self._cached else 0
+        self._pixels = np.frombuffer(mmap.mmap(-1, max(total, 1)), np.uint8)
+        self._filled = np.frombuffer(mmap.mmap(-1, max(self._cached, 1)), np.uint8)
+        self.with_boxes = np.flatnonzero([len(sample.labels) > 0 for sample in samples])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _make, (self._samples, self._cache_bytes)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Picture:
+        """The image and its boxes; where the file is broken those of the next one that is not, with a warning, once.
+
+        Raises MaenasError if many files in a row are broken.
+        """
+        tries = min(_MOST_REPLACEMENTS, len(self))
+        for attempt in range(tries):
+            number = (index + attempt) % len(self)
+            sample = self._samples[number]
+            try:
+                return Picture(self._image(number), sample.boxes, sample.labels)
+            except MaenasError as error:
+                if sample.path not in self._warned:
+                    self._warned.add(sample.path)
+                    _log.warning("left out: %s", error)
+        first = self._samples[index].path
+        raise MaenasError(f"{tries} images in a row cannot be read, from {first} on; see the warnings")
+
+    def _image(self, index: int) -> np.ndarray:
+        if index >= self._cached:
+            return _four_channels(self._samples[index])
+        sample, start = self._samples[index], self._starts[index]
+        slot = self._pixels[start : start + sample.width * sample.height * 4]
+        image = slot.reshape(sample.height, sample.width, 4)
+        if not self._filled[index]:
+            # Two processes may write the same pixels at the same time; the mark comes after them.
+            image[:] = _four_channels(sample)
+            self._filled[index] = 1
+        image.flags.writeable = False
+        return image
+
+
+def _four_channels(sample: Sample) -> np.ndarray:
+    return cv2.cvtColor(load_image(sample), cv2.COLOR_RGB2RGBA)
+
+
+def _make(samples: Sequence[Sample], cache_bytes: int) -> Pictures:
+    return Pictures(samples, cache_bytes=cache_bytes)
+
+
+def load_image(sample: Sample) -> np.ndarray:
+    """The pixels of a sample, uint8 RGB `[height, width, 3]`, as `detector.images.read_image` gives them, but faster.
+
+    Where the annotated size is that of the image before its EXIF orientation is applied, it is not applied.
+
+    Raises MaenasError for a file that is missing or broken, and for an image of another size than annotated.
+    """
+    image = _decode_jpeg(sample)
+    if image is None:
+        image = read_image(sample.path)
+    if image.shape[:2] != (sample.height, sample.width):
+        found = f"{image.shape[1]}x{image.shape[0]}"
+        raise MaenasError(f"image {sample.path}: is {found}, but annotated as {sample.width}x{sample.height}")
+    return image
+
+
+def _decode_jpeg(sample: Sample) -> np.ndarray | None:
+    """Decodes a complete JPEG; None for anything else, which the strict reader then judges."""
+    try:
+        data = sample.path.read_bytes()
+    except OSError:
+        return None
+    # OpenCV fills what a truncated file lacks with grey.
+    if not data.startswith(_JPEG_START) or _JPEG_END not in data[-1024:]:
+        return None
+    buffer = np.frombuffer(data, np.uint8)
+    try:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
+        if image is not None and image.shape[:2] == (sample.width, sample.height) != (sample.height, sample.width):
+            image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    return image
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free for a cache: what the system, and the control group if there is one, has left."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    try:
+        return max(0, min(free, int(limit.read_text()) - int(used.read_text())))
+    except (OSError, ValueError):  # no control group, or no limit ("max")
+        return free

@@ -1,0 +1,140 @@
+"""What a data set is to the detector: class names, and samples with clean boxes.
+
+Boxes are xyxy in pixels of the image, float32. Legend: N boxes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from maenas.errors import MaenasError
+
+SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+# Kinds of problems that leave no doubt about the rest of the data: a sample or an annotation is put aside.
+MISSING_IMAGE: Final = "missing image"
+BROKEN_IMAGE: Final = "unreadable image"
+WRONG_SIZE: Final = "image of another size than annotated"
+OUTSIDE_BOX: Final = "box outside its image"
+CLIPPED_BOX: Final = "box partly outside its image (clipped)"
+DEGENERATE_BOX: Final = "box without area"
+BAD_LINE: Final = "label line that is no box"
+UNKNOWN_IMAGE: Final = "annotation of an image that is not listed"
+DUPLICATE_ANNOTATION: Final = "annotation id used twice"
+UNUSED_CLASS: Final = "class without a box"
+# Kinds that make labels wrong: such data are not trained on.
+UNKNOWN_CLASS: Final = "annotation of a class that is not listed"
+DUPLICATE_IMAGE: Final = "image id used twice"
+FATAL: Final = (UNKNOWN_CLASS, DUPLICATE_IMAGE)
+
+
+class Problem(NamedTuple):
+    """One thing wrong with the data: its kind, and where it is."""
+
+    kind: str
+    where: str
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """An image and its boxes, all within the image and of some area; row i of the arrays belongs together.
+
+    `areas` are those of the annotated shapes where the data tell them (COCO rates small, medium and large by them).
+    Crowds are not trained on; the evaluation leaves detections on them out of the count.
+    """
+
+    path: Path
+    id: int
+    width: int
+    height: int
+    boxes: np.ndarray  # float32 [N, 4]
+    labels: np.ndarray  # int64 [N]
+    areas: np.ndarray  # float32 [N]
+    crowd_boxes: np.ndarray  # float32 [K, 4]
+    crowd_labels: np.ndarray  # int64 [K]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split: class names (a label is an index into them), samples, and the problems that were found on the way."""
+
+    names: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    problems: tuple[Problem, ...] = ()
+    source: str = ""  # what was read, for messages
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+class Box(NamedTuple):
+    """One annotation as it is in a file."""
+
+    xyxy: tuple[float, float, float, float]  # pixels
+    label: int
+    where: str
+    area: float | None = None  # None: that of the box
+    crowd: bool = False
+
+
+def make_sample(path: Path, id: int, width: int, height: int, boxes: Sequence[Box], problems: list[Problem]) -> Sample:
+    """A sample whose boxes are clipped to the image; those without area are left out, with their labels.
+
+    What was clipped or left out is appended to `problems`.
+    """
+    corners = np.array([box.xyxy for box in boxes], np.float64).reshape(-1, 4)
+    clipped = np.clip(corners, 0, [width, height, width, height])
+    with np.errstate(invalid="ignore"):  # not-a-number fails every comparison
+        proper = (corners[:, 2:] - corners[:, :2]).min(axis=1) > 0
+        kept = proper & ((clipped[:, 2:] - clipped[:, :2]).min(axis=1) >= 1e-3)
+        # A pixel beyond the edge is how rounding and inclusive coordinates show, not a mistake.
+        moved = kept & (np.abs(clipped - corners).max(axis=1) > 1)
+    for index in np.flatnonzero(~kept | moved).tolist():
+        kind = CLIPPED_BOX if kept[index] else OUTSIDE_BOX if proper[index] else DEGENERATE_BOX
+        problems.append(Problem(kind, f"{boxes[index].where} {[round(float(x), 2) for x in corners[index]]}"))
+    labels = np.array([box.label for box in boxes], np.int64)
+    areas = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
+    areas = np.array([a if box.area is None else box.area for a, box in zip(areas, boxes, strict=True)], np.float32)
+    crowd = np.array([box.crowd for box in boxes], bool)
+    one, many = kept & ~crowd, kept & crowd
+    clipped = clipped.astype(np.float32)
+    return Sample(path, id, width, height, clipped[one], labels[one], areas[one], clipped[many], labels[many])
+
+
+def path_inside(root: Path, name: str, *, where: str) -> Path:
+    """`root / name`, absolute. Raises MaenasError where `name` leads out of `root`; symbolic links inside it may."""
+    top = os.path.abspath(root)
+    path = os.path.normpath(os.path.join(top, name.replace("\\", "/")))
+    if path != top and not path.startswith(top.rstrip(os.sep) + os.sep):
+        raise MaenasError(f"{where}: {name!r} leads out of the data folder {top}; name files inside it")
+    return Path(path)
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of an image as it is shown (EXIF orientation applied), from its header; None if unreadable."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+    return (height, width) if turned else (width, height)
+
+
+def summarise(problems: Sequence[Problem], *, examples: int = 3) -> list[str]:
+    """One line for each kind of problem: how often, and the first few places."""
+    places: dict[str, list[str]] = {}
+    for problem in problems:
+        places.setdefault(problem.kind, []).append(problem.where)
+    lines = []
+    for kind, wheres in sorted(places.items(), key=lambda item: -len(item[1])):
+        more = f", and {len(wheres) - examples} more" if len(wheres) > examples else ""
+        lines.append(f"{len(wheres)} x {kind}: {'; '.join(wheres[:examples])}{more}")
+    return lines

@@ -1,0 +1,47 @@
+"""Settings of the training augmentation; the defaults are those of the published S, M and L detectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from maenas.errors import MaenasError
+from maenas.strict import STRICT
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Mosaic, random affine, mixup, flip and scale-aware box-level augmentation (SADA).
+
+    Probabilities lie in 0..1, angles are in degrees, ranges are (low, high). The published T uses `shear` 0.2; Ns uses
+    `shear` 0.2 and `mosaic_scale` (0.75, 1.25). Source: released DAMO-YOLO configurations.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    mosaic_prob: float = 1.0
+    mosaic_size: int = 640  # side of the mosaic in pixels; it is then resized to the training size in the same warp
+    mosaic_scale: tuple[float, float] = (0.1, 2.0)  # zoom of the affine
+    degrees: float = 10.0
+    translate: float = 0.2  # of the side, both ways
+    shear: float = 2.0
+    keep_ratio: bool = False  # of the four images; false stretches each to a square
+    mixup_prob: float = 0.15  # only drawn where the mosaic has a box
+    mixup_scale: tuple[float, float] = (0.5, 1.5)
+    flip_prob: float = 0.5
+    box_prob: float = 0.3  # SADA: share of the boxes that an operation takes, before its weight by size; 0 turns it off
+
+    def __post_init__(self) -> None:
+        for name in ("mosaic_prob", "mixup_prob", "flip_prob", "box_prob", "translate"):
+            _require(name, getattr(self, name), 0, 1)
+        _require("degrees", self.degrees, 0, 180)
+        _require("shear", self.shear, 0, 60)
+        _require("mosaic_size", self.mosaic_size, 32, 8192)
+        for name in ("mosaic_scale", "mixup_scale"):
+            low, high = getattr(self, name)
+            if not 0.01 <= low <= high <= 10:
+                raise MaenasError(f"{name} is {low:g}, {high:g}; it must be a low and a high end in 0.01 to 10")
+
+
+def _require(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise MaenasError(f"{name} is {value:g}; it must be {low:g} to {high:g}")

@@ -1,0 +1,101 @@
+"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, and `ImageSets/Main/{split}.txt`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from detector.data.coco import ALIASES
+from detector.data.sample import (
+    BAD_LINE,
+    BROKEN_IMAGE,
+    MISSING_IMAGE,
+    SUFFIXES,
+    Box,
+    Dataset,
+    Problem,
+    Sample,
+    image_size,
+    make_sample,
+    path_inside,
+)
+from maenas.errors import MaenasError
+from maenas.files import read_text
+
+
+class _Object(NamedTuple):
+    name: str
+    xyxy: tuple[float, float, float, float]
+    where: str
+
+
+def is_voc(root: Path) -> bool:
+    """Whether a folder has the layout of Pascal VOC."""
+    return (root / "ImageSets" / "Main").is_dir() and (root / "Annotations").is_dir()
+
+
+def read_voc(root: Path, split: str) -> Dataset:
+    """The data set of a split. Images get the ids 1, 2, ... in the order of the split's list.
+
+    The classes are the names in all annotations of the folder, sorted, so that every split has the same. Corners count
+    pixels from 1 and belong to the box: xmin and ymin get 1 subtracted. Objects marked difficult are ordinary ones.
+
+    Raises MaenasError for a missing split list, broken XML and for paths outside the data folder.
+    """
+    stems = _stems(root, split)
+    problems: list[Problem] = []
+    files = sorted((root / "Annotations").glob("*.xml"))
+    objects = {file.stem: list(_objects(file, problems if file.stem in stems else [])) for file in files}
+    names = tuple(sorted({entry.name for entries in objects.values() for entry in entries}))
+    samples: list[Sample] = []
+    for stem in stems:
+        image = _image(root, stem)
+        size = image_size(image) if image.is_file() else None
+        if size is None:
+            problems.append(Problem(BROKEN_IMAGE if image.is_file() else MISSING_IMAGE, str(image)))
+            continue
+        boxes = [Box(entry.xyxy, names.index(entry.name), entry.where) for entry in objects.get(stem, [])]
+        samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
+    return Dataset(names, tuple(samples), tuple(problems), f"{root} ({split})")
+
+
+def _stems(root: Path, split: str) -> dict[str, None]:
+    """Names of the images of a split, in their order and each once."""
+    folder = root / "ImageSets" / "Main"
+    lists = [folder / f"{name}.txt" for name in ALIASES[split]]
+    path = next((path for path in lists if path.is_file()), None)
+    if path is None:
+        known = ", ".join(sorted(file.name for file in folder.glob("*.txt"))[:8]) or "none"
+        raise MaenasError(f"{folder}: there is no {lists[0].name} that lists the {split} split (found {known})")
+    lines = read_text(path, what="list of images", max_bytes=2**30).splitlines()
+    return dict.fromkeys(line.split()[0] for line in lines if line.strip())
+
+
+def _image(root: Path, stem: str) -> Path:
+    folder = root / "JPEGImages"
+    candidates = [path_inside(folder, f"{stem}{suffix}", where=str(root)) for suffix in (".jpg", *SUFFIXES)]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _objects(path: Path, problems: list[Problem]) -> Iterator[_Object]:
+    text = read_text(path, what="annotation")
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise MaenasError(f"{path}: document types and entities are not read; remove them")
+    try:
+        tree = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise MaenasError(f"{path}:{error.position[0]}: not valid XML: {error}") from error
+    for number, entry in enumerate(tree.iter("object")):
+        where = f"{path} object {number}"
+        name = (entry.findtext("name") or "").strip()
+        try:
+            x1, y1, x2, y2 = (float(entry.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
+        except ValueError:
+            problems.append(Problem(BAD_LINE, where))
+            continue
+        if not name:
+            problems.append(Problem(BAD_LINE, f"{where} (no name)"))
+            continue
+        yield _Object(name, (x1 - 1, y1 - 1, x2, y2), where)

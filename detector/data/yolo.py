@@ -1,0 +1,177 @@
+"""YOLO folders: `data.yaml`, images, and label files with lines `class x y w h`, all but the class in 0..1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detector.data.coco import ALIASES
+from detector.data.sample import (
+    BAD_LINE,
+    BROKEN_IMAGE,
+    MISSING_IMAGE,
+    SUFFIXES,
+    UNKNOWN_CLASS,
+    Box,
+    Dataset,
+    Problem,
+    Sample,
+    image_size,
+    make_sample,
+    path_inside,
+)
+from maenas.errors import MaenasError
+from maenas.files import read_text
+
+_MAX_LABEL_BYTES = 64 * 2**20
+
+
+def find_yolo(root: Path) -> Path | None:
+    """The YAML file that describes a YOLO folder, None where there is none."""
+    names = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def read_yolo(path: Path, split: str) -> Dataset:
+    """The data set of a split; classes in the order of `names`. Images get the ids 1, 2, ... in order of their paths.
+
+    `path:` in the YAML is the folder that everything else is relative to, the folder of the file where it is missing.
+    A line with more than two points is a polygon, whose box is taken.
+
+    Raises MaenasError for a broken YAML file, a split that it does not have, and for paths outside the data folder.
+    """
+    document = _document(path)
+    names = _names(document, str(path))
+    root = _root(document, path)
+    problems: list[Problem] = []
+    samples: list[Sample] = []
+    for image in _images(document, root, split, path):
+        size = image_size(image) if image.is_file() else None
+        if size is None:
+            problems.append(Problem(BROKEN_IMAGE if image.is_file() else MISSING_IMAGE, str(image)))
+            continue
+        boxes = _boxes(_label_file(image), size, len(names), problems)
+        samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
+    return Dataset(names, tuple(samples), tuple(problems), f"{path} ({split})")
+
+
+def _document(path: Path) -> dict[str, Any]:
+    text = read_text(path, what="data set description")
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise MaenasError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict) or "names" not in document:
+        raise MaenasError(f'{path}: a mapping with "names", "train" and "val" is expected')
+    return document
+
+
+def _names(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    names = document["names"]
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise MaenasError(f"{where}: the keys of names must be 0, 1, ..., {len(names) - 1}")
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise MaenasError(f"{where}: names must be a list of class names")
+    for index, name in enumerate(names):
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise MaenasError(f"{where}: names[{index}] is read as {name!r}; put it in quotes")
+    texts = tuple(str(name) for name in names)
+    if len(set(texts)) < len(texts):
+        twice = next(name for name in texts if texts.count(name) > 1)
+        raise MaenasError(f"{where}: the class {twice!r} is there twice")
+    if "nc" in document and document["nc"] != len(texts):
+        raise MaenasError(f"{where}: nc is {document['nc']}, but names has {len(texts)}; drop nc or correct it")
+    return texts
+
+
+def _root(document: Mapping[str, Any], path: Path) -> Path:
+    root = document.get("path")
+    if root is None or root == "":
+        return path.parent
+    folder = path.parent / str(root)
+    if not folder.is_dir():
+        raise MaenasError(
+            f"{path}: path leads to {folder}, which is no folder; correct it, or drop it to use {path.parent}"
+        )
+    return folder
+
+
+def _images(document: Mapping[str, Any], root: Path, split: str, path: Path) -> list[Path]:
+    key = next((name for name in ALIASES[split] if document.get(name)), None)
+    if key is None:
+        known = ", ".join(name for names in ALIASES.values() for name in names if document.get(name)) or "none"
+        raise MaenasError(f"{path}: no {split} split (it has {known})")
+    entries = document[key] if isinstance(document[key], list) else [document[key]]
+    images: list[Path] = []
+    for entry in entries:
+        source = _entry(root, str(entry), f"{path}: {key}")
+        if source.is_dir():
+            images += [file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES]
+        elif source.is_file() and source.suffix == ".txt":
+            lines = read_text(source, what="list of images", max_bytes=2**30).splitlines()
+            images += [path_inside(root, line.strip(), where=str(source)) for line in lines if line.strip()]
+        else:
+            raise MaenasError(f"{path}: {key} leads to {source}, which is neither a folder nor a .txt list of images")
+    return sorted(set(images))
+
+
+def _entry(root: Path, entry: str, where: str) -> Path:
+    # Widely used exports write ../train/images for a folder that lies beside the YAML file.
+    beside = root / entry.removeprefix("../")
+    if entry.startswith("../") and beside.exists():
+        entry = entry.removeprefix("../")
+    return path_inside(root, entry, where=where)
+
+
+def _label_file(image: Path) -> Path:
+    """The label file of an image: `labels` for the last `images` in its path."""
+    parts = list(image.parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def _boxes(path: Path, size: tuple[int, int], num_classes: int, problems: list[Problem]) -> list[Box]:
+    """Boxes of a label file; an image without one has none."""
+    if not path.is_file():
+        return []
+    boxes: list[Box] = []
+    text = read_text(path, what="labels", max_bytes=_MAX_LABEL_BYTES)
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        box = _box(line, size, where)
+        if box is None:
+            problems.append(Problem(BAD_LINE, f"{where}: {line[:60]!r}"))
+        elif not 0 <= box.label < num_classes:
+            problems.append(Problem(UNKNOWN_CLASS, f"{where} (class {box.label} of {num_classes})"))
+        else:
+            boxes.append(box)
+    return boxes
+
+
+def _box(line: str, size: tuple[int, int], where: str) -> Box | None:
+    try:
+        label, *values = [float(word) for word in line.split()]
+    except ValueError:
+        return None
+    if not label.is_integer() or not all(-1 <= value <= 2 for value in values):  # pixels instead of parts of the side
+        return None
+    width, height = size
+    if len(values) == 4:
+        x, y, w, h = values
+        corners = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    elif len(values) >= 6 and len(values) % 2 == 0:
+        corners = min(values[0::2]), min(values[1::2]), max(values[0::2]), max(values[1::2])
+    else:
+        return None
+    x1, y1, x2, y2 = corners
+    return Box((x1 * width, y1 * height, x2 * width, y2 * height), int(label), where)

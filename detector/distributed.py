@@ -1,0 +1,152 @@
+"""One process or many: the device, the process group, and the few collectives that training needs.
+
+`torchrun` tells every process RANK, WORLD_SIZE and LOCAL_RANK. Where these are absent, or the world has one member,
+there is no process group, and every function here does what it would do among many.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from maenas.errors import MaenasError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size` equal ones: number `rank`, computing on `device`."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+
+@contextmanager
+def join_world(device: str = "auto") -> Iterator[World]:
+    """The processes that `torchrun` started, joined until the block ends: nccl on CUDA, gloo elsewhere.
+
+    `device` is auto, cpu, mps, cuda or cuda:N. Raises MaenasError for a device that is not there.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = pick_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if size == 1:
+        yield World(0, 1, chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def pick_device(name: str, *, local_rank: int = 0) -> torch.device:
+    """The device called `name`; auto takes CUDA, else Apple's MPS, else the CPU. Plain cuda is GPU `local_rank`.
+
+    Raises MaenasError for an unknown name, or a device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise MaenasError(f"--device is {name!r}; choose auto, cpu, cuda, cuda:N or mps")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise MaenasError("--device is mps, but PyTorch finds no Apple GPU here; choose cpu")
+    if kind != "cuda":
+        return torch.device(kind)
+    number, there = int(index or local_rank), torch.cuda.device_count()
+    if number >= there:
+        advice = "choose cpu, or start fewer processes" if there == 0 or not index else f"choose cuda:0 to {there - 1}"
+        raise MaenasError(f"--device is {name!r}, GPU {number}, but PyTorch finds {there} CUDA devices; {advice}")
+    return torch.device("cuda", number)
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of `values` over the processes, on every one; `values` itself where there is no process group."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes, `[sum of n, k]`, from `[n, k]` of each with its own `n`; in order of rank."""
+    if not dist.is_initialized():
+        return rows
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    most = int(max(counts))
+    padded = torch.cat([rows, rows.new_zeros(most - len(rows), rows.shape[1])])
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+
+def sync_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
+    """`net` with batch statistics over the images of all processes; names and values of its state stay the same."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    for parent in list(net.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(parent, name, _SyncedBatchNorm(child))
+    return net
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradients[0])
+
+
+class _SyncedBatchNorm(nn.BatchNorm2d):
+    """`nn.SyncBatchNorm` refuses tensors that are not on a GPU; this one takes any."""
+
+    def __init__(self, plain: nn.BatchNorm2d) -> None:
+        super().__init__(plain.num_features, plain.eps, plain.momentum, plain.affine, plain.track_running_stats)
+        self.weight, self.bias = plain.weight, plain.bias
+        self.load_state_dict(plain.state_dict())
+        self.train(plain.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and dist.is_initialized()):
+            return super().forward(input)
+        x = input.float()
+        count = _Sum.apply(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = _Sum.apply(x.sum((0, 2, 3))) / count  # [C]
+        centred = x - mean[:, None, None]
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count  # [C]
+        self._follow(mean.detach(), (variance * count / (count - 1)).detach())
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+    def _follow(self, mean: Tensor, unbiased_variance: Tensor) -> None:
+        """Move the running statistics by one batch."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(unbiased_variance, self.momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)

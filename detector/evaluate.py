@@ -1,0 +1,218 @@
+"""Detections against ground truth: COCO average precision, per class, confusion matrix, precision over recall.
+
+The COCO metrics are those of faster-coco-eval, which equal pycocotools'. Boxes are xyxy in pixels of the images.
+Legend: C classes, T IoU thresholds, R recall points.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from detector.data.dataset import Dataset, Sample
+from detector.postprocess import Detections
+from maenas.files import ensure_folder, write_atomic
+
+RECALLS: Final = tuple(i / 100 for i in range(101))
+CONFUSION_SCORE: Final = 0.25
+CONFUSION_IOU: Final = 0.5
+_AREAS: Final = {"": 0, "s": 1, "m": 2, "l": 3}  # all, and by COCO's sizes: under 32^2, under 96^2, the rest
+
+
+class ClassMetrics(NamedTuple):
+    """Results of one class; None where it has no box."""
+
+    name: str
+    boxes: int
+    ap: float | None
+    ap50: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Metrics:
+    """Results of one evaluation.
+
+    `summary` has COCO's twelve numbers: AP (mean over IoU 0.5 to 0.95), AP50, AP75, APs, APm, APl, AR1, AR10, AR100,
+    ARs, ARm, ARl; None where there is nothing to rate.
+    """
+
+    summary: Mapping[str, float | None]
+    per_class: tuple[ClassMetrics, ...]
+    confusion: np.ndarray  # int64 [C + 1, C + 1]: truth by prediction; the last row and column are the background
+    precision: np.ndarray  # float [C, R]: at IoU 0.5 and the recalls 0, 0.01, ..., 1; nan for a class without boxes
+    images: int
+    listed_images: int
+
+    def scalars(self) -> dict[str, float]:
+        """The numbers of `summary` that there are."""
+        return {name: value for name, value in self.summary.items() if value is not None}
+
+    def document(self) -> dict[str, Any]:
+        """Everything as plain data for JSON."""
+        curves = {
+            entry.name: row.round(6).tolist()
+            for entry, row in zip(self.per_class, self.precision, strict=True)
+            if entry.boxes
+        }
+        return {
+            "images": self.images,
+            "listed_images": self.listed_images,
+            "summary": dict(self.summary),
+            "per_class": [entry._asdict() for entry in self.per_class],
+            "confusion": {"score": CONFUSION_SCORE, "iou": CONFUSION_IOU, "matrix": self.confusion.tolist()},
+            "precision_at_iou50": {"recalls": RECALLS, "classes": curves},
+        }
+
+
+def evaluate(dataset: Dataset, detections: Mapping[int, Detections]) -> Metrics:
+    """Rates the detections of each image, by image id.
+
+    An image that `detections` does not have was not looked at and does not count; one without a detection has an entry
+    of length 0. Every class of `dataset.names` counts that has a box in these images.
+
+    Raises ValueError for the id of an image that is not in the data set.
+    """
+    samples = [sample for sample in dataset.samples if sample.id in detections]
+    if len(samples) < len(detections):
+        raise ValueError("detections of images that the data set does not have")
+    precision, recall = _accumulated(samples, dataset.names, detections)
+    per_class = []
+    for label, name in enumerate(dataset.names):
+        boxes = sum(int((sample.labels == label).sum()) for sample in samples)
+        own = precision[:, :, label, 0, -1]
+        per_class.append(ClassMetrics(name, boxes, _mean(own), _mean(own[0])))
+    curves = precision[0, :, :, 0, -1].T
+    return Metrics(
+        summary=_summary(precision, recall),
+        per_class=tuple(per_class),
+        confusion=confusion_matrix(samples, detections, len(dataset.names)),
+        precision=np.where(curves < 0, np.nan, curves),
+        images=len(samples),
+        listed_images=len(dataset),
+    )
+
+
+def write_report(metrics: Metrics, folder: Path) -> None:
+    """Writes `metrics.json`, `precision_recall.png` and `confusion.png`; raises MaenasError if it cannot."""
+    from detector.plots import confusion_plot, precision_plot
+
+    ensure_folder(folder)
+    names = tuple(entry.name for entry in metrics.per_class)
+    write_atomic(folder / "metrics.json", json.dumps(metrics.document(), indent=1, allow_nan=False) + "\n")
+    write_atomic(folder / "precision_recall.png", precision_plot(metrics.precision, RECALLS, names))
+    write_atomic(folder / "confusion.png", confusion_plot(metrics.confusion, names))
+
+
+def _accumulated(
+    samples: list[Sample], names: tuple[str, ...], detections: Mapping[int, Detections]
+) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's precision `[T, R, C, areas, limits]` and recall `[T, C, areas, limits]`; -1 where there is no box."""
+    truth = COCO(_truth(samples, names))
+    rows = [np.zeros((0, 7)), *(_rows(sample.id, detections[sample.id]) for sample in samples)]
+    evaluation = COCOeval_faster(truth, truth.loadRes(np.concatenate(rows)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+
+
+def _truth(samples: list[Sample], names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    annotations: list[dict[str, Any]] = []
+    for sample in samples:
+        crowd_areas = np.prod(sample.crowd_boxes[:, 2:] - sample.crowd_boxes[:, :2], axis=1)
+        for boxes, labels, areas, crowd in (
+            (sample.boxes, sample.labels, sample.areas, 0),
+            (sample.crowd_boxes, sample.crowd_labels, crowd_areas, 1),
+        ):
+            for (x1, y1, x2, y2), label, area in zip(boxes.tolist(), labels.tolist(), areas.tolist(), strict=True):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": sample.id,
+                        "category_id": label + 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": area,
+                        "iscrowd": crowd,
+                    }
+                )
+    return {
+        "images": [{"id": sample.id, "width": sample.width, "height": sample.height} for sample in samples],
+        "annotations": annotations,
+        "categories": [{"id": index, "name": name} for index, name in enumerate(names, start=1)],
+    }
+
+
+def _rows(id: int, found: Detections) -> np.ndarray:
+    """float64 `[N, 7]`: image id, x, y, width, height, score, category id."""
+    boxes = found.boxes.double().cpu().numpy()
+    scores, labels = found.scores.double().cpu().numpy(), found.labels.cpu().numpy()
+    ids = np.full(len(scores), id, np.float64)
+    return np.column_stack([ids, boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores, labels + 1.0])
+
+
+def _summary(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
+    summary = {
+        "AP": _mean(precision[:, :, :, 0, -1]),
+        "AP50": _mean(precision[0, :, :, 0, -1]),
+        "AP75": _mean(precision[5, :, :, 0, -1]),
+    }
+    summary |= {f"AP{name}": _mean(precision[:, :, :, area, -1]) for name, area in _AREAS.items() if name}
+    summary |= {f"AR{most}": _mean(recall[:, :, 0, limit]) for limit, most in enumerate((1, 10, 100))}
+    summary |= {f"AR{name}": _mean(recall[:, :, area, -1]) for name, area in _AREAS.items() if name}
+    return summary
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """The mean over everything that has a box (-1: has none)."""
+    rated = values[values > -1]
+    return float(rated.mean()) if rated.size else None
+
+
+# Confusion ----------------------------------------------------------------------------------------------------------
+
+
+def confusion_matrix(samples: list[Sample], detections: Mapping[int, Detections], num_classes: int) -> np.ndarray:
+    """How often each class (row) was found as each class (column), int64 `[C + 1, C + 1]`; the last is the background.
+
+    Detections of score 0.25 and more, best first, take the free box, of any class, that they overlap most, by at least
+    0.5. One that finds none is a false detection (last row), unless half of it lies in a crowd; a box that is left over
+    is missed (last column).
+    """
+    matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    for sample in samples:
+        found = detections[sample.id]
+        sure = torch.argsort(found.scores, descending=True, stable=True)
+        sure = sure[found.scores[sure] >= CONFUSION_SCORE]
+        boxes, labels = found.boxes[sure].double().cpu(), found.labels[sure].tolist()
+        overlaps = box_iou(boxes, torch.from_numpy(sample.boxes).double())  # [N, boxes]
+        crowded = _crowded(boxes, torch.from_numpy(sample.crowd_boxes).double())
+        free = set(range(len(sample.labels)))
+        for row, label in enumerate(labels):
+            best = max(free, key=lambda column: float(overlaps[row, column]), default=None)
+            if best is not None and overlaps[row, best] >= CONFUSION_IOU:
+                free.remove(best)
+                matrix[sample.labels[best], label] += 1
+            elif not crowded[row]:
+                matrix[num_classes, label] += 1
+        for column in free:
+            matrix[sample.labels[column], num_classes] += 1
+    return matrix
+
+
+def _crowded(boxes: Tensor, crowds: Tensor) -> Tensor:
+    """Whether half of each box, bool `[N]`, lies in one crowd."""
+    corners = (
+        torch.maximum(boxes[:, None, :2], crowds[None, :, :2]),
+        torch.minimum(boxes[:, None, 2:], crowds[None, :, 2:]),
+    )
+    shared = (corners[1] - corners[0]).clamp(min=0).prod(dim=2)  # [N, K]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    return (shared >= 0.5 * areas[:, None]).any(dim=1)

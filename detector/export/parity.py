@@ -1,0 +1,176 @@
+"""Does an exported model compute what torch computes?
+
+Legend: B batch, C classes, A anchors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from detector.export.nms import NmsSettings
+from detector.images import normalise, prepare, stack
+from detector.model.deploy import DeployedNet
+from detector.postprocess import Detections
+from maenas.errors import MaenasError
+from maenas.spec import InputSpec
+
+# Largest difference of a box side as a share of the input's side, and of a score. For fp16 at least ten times what
+# rounding to 11 bits does to the published detectors.
+TOLERANCES = {"fp32": (1e-3, 1e-3), "fp16": (5e-3, 1e-2)}
+INNER = ("all_scores", "all_boxes", "scores", "labels", "boxes", "anchor")  # tensors of `add_nms`
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest differences over `images` images, and detections compared where suppression is in the graph."""
+
+    images: int
+    boxes: float
+    scores: float
+    detections: int | None
+
+
+def check_parity(
+    model: onnx.ModelProto,
+    net: DeployedNet,
+    images: Sequence[np.ndarray],
+    size: InputSpec,
+    *,
+    precision: str,
+    nms: NmsSettings | None,
+) -> Parity:
+    """Run `model` in ONNX Runtime and `net` in torch, both on the CPU, on uint8 RGB images, and compare.
+
+    Images are repeated where they do not fill the model's batch.
+    Raises `MaenasError` where boxes or scores differ by more than `TOLERANCES` or are not finite, and where suppression
+    in the graph does not take the best candidates or keeps others of them than torchvision's does.
+    """
+    run = Runner(_with_inner_outputs(model) if nms is not None else model)
+    count = run.batch or len(images)
+    total = -(-len(images) // count) * count
+    batch = normalise(stack([prepare(images[n % len(images)], size)[0] for n in range(total)]), size)
+    boxes_off, scores_off, detections = 0.0, 0.0, 0
+    for part in batch.split(count):
+        outputs = run(part.numpy())
+        scores, boxes = raw_outputs(outputs)
+        _require_finite(scores, boxes)
+        with torch.no_grad():
+            wanted_scores, wanted_boxes = net(part)
+        boxes_off = max(boxes_off, float((boxes - wanted_boxes).abs().max()) / max(size.height, size.width))
+        scores_off = max(scores_off, float((scores - wanted_scores).abs().max()))
+        if nms is not None:
+            detections += _compare_suppression(outputs, scores, boxes, nms)
+    _require_close(boxes_off, scores_off, precision)
+    return Parity(total, boxes_off, scores_off, None if nms is None else detections)
+
+
+class Runner:
+    """An ONNX model in ONNX Runtime on the CPU; `batch` is its batch size, 0 where any will do."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        ort = _import_onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._names = [value.name for value in self._session.get_outputs()]
+        (image,) = self._session.get_inputs()
+        self._dtype = np.float16 if image.type == "tensor(float16)" else np.float32
+        self.batch = image.shape[0] if isinstance(image.shape[0], int) else 0
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name for images `[B, 3, H, W]`."""
+        return dict(zip(self._names, self._session.run(None, {"image": images.astype(self._dtype)}), strict=True))
+
+
+def raw_outputs(outputs: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Scores `[B, A, C]` and boxes `[B, A, 4]`, float32, whether or not suppression follows them."""
+    prefix = "nms.all_" if "num" in outputs else ""
+    scores, boxes = (torch.from_numpy(outputs[f"{prefix}{name}"]).float() for name in ("scores", "boxes"))
+    return scores.transpose(1, 2), boxes.transpose(1, 2)
+
+
+def detections_of(outputs: dict[str, np.ndarray], image: int) -> Detections:
+    """What a model with suppression found in one image of the batch, in pixels of the input."""
+    count = int(outputs["num"][image])
+    boxes, scores, labels = (torch.from_numpy(outputs[name][image][:count]) for name in ("boxes", "scores", "labels"))
+    return Detections(boxes, scores, labels)
+
+
+def natural_images(count: int, size: InputSpec) -> list[np.ndarray]:
+    """Random uint8 RGB images with the 1/f amplitudes of photographs (Field, J. Opt. Soc. Am. A 4, 1987)."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.fft.fftfreq(size.height)[:, None], np.fft.rfftfreq(size.width)[None]
+    amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / max(size.height, size.width))
+    images = []
+    for _ in range(count):
+        phases = rng.uniform(0, 2 * np.pi, (4, *amplitude.shape))
+        grey, *colours = np.fft.irfft2(amplitude * np.exp(1j * phases), s=(size.height, size.width))
+        planes = np.stack([grey + 0.4 * colour for colour in colours], axis=-1)
+        images.append(np.clip(127 + 60 * planes / planes.std(), 0, 255).astype(np.uint8))
+    return images
+
+
+def _with_inner_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that also returns what suppression reads and which candidates it takes."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(onnx.ValueInfoProto(name=f"nms.{name}") for name in INNER)
+    return copy
+
+
+def _compare_suppression(outputs: dict[str, np.ndarray], scores: Tensor, boxes: Tensor, nms: NmsSettings) -> int:
+    """Number of detections; raises `MaenasError` if the graph's are not those that torchvision keeps."""
+    inner = {name: torch.from_numpy(outputs[f"nms.{name}"]) for name in INNER}
+    count = 0
+    for image in range(len(scores)):
+        found = detections_of(outputs, image)
+        values, labels, corners = (inner[name][image] for name in ("scores", "labels", "boxes"))
+        best = scores[image].flatten().topk(len(values)).values
+        anchors = inner["anchor"][image]
+        kept = batched_nms(corners.double(), values.double(), labels, nms.iou).sort().values  # best first, ties too
+        kept = kept[values[kept] > nms.conf][: nms.max_det]
+        pairs = (
+            (values, best),
+            (scores[image][anchors, labels], values),
+            (boxes[image][anchors], corners),
+            (found.scores, values[kept]),
+            (found.labels, labels[kept]),
+            (found.boxes, corners[kept]),
+        )
+        if not all(torch.equal(one, two) for one, two in pairs):
+            raise MaenasError(
+                f"the export is wrong: suppression in the graph finds {len(found.scores)} objects, "
+                f"torchvision's {len(kept)}, or others; nothing was written. Please report it with the weights"
+            )
+        count += len(kept)
+    return count
+
+
+def _require_finite(scores: Tensor, boxes: Tensor) -> None:
+    if not (scores.isfinite().all() and boxes.isfinite().all()):
+        raise MaenasError("the exported model gives NaN or infinity; check the weights, or export without --half")
+
+
+def _require_close(boxes: float, scores: float, precision: str) -> None:
+    most_boxes, most_scores = TOLERANCES[precision]
+    if boxes > most_boxes or scores > most_scores:
+        raise MaenasError(
+            f"the {precision} export differs from torch: boxes by {boxes:.2g} of the input's side (at most "
+            f"{most_boxes:g}), scores by {scores:.2g} (at most {most_scores:g}); nothing was written"
+        )
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MaenasError("checking an export needs ONNX Runtime: pip install onnxruntime") from error
+    return onnxruntime

@@ -1,0 +1,120 @@
+"""Image files -> what a network takes, and boxes back to the image.
+
+Pillow decodes, because it refuses a truncated file where other decoders fill in grey; OpenCV resizes, as in training.
+Boxes are xyxy in pixels, with (0, 0) the outer corner of the first pixel.
+
+Legend: B batch, H/W height and width, N boxes.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from maenas.errors import MaenasError
+from maenas.spec import InputSpec
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# What Pillow's decoders raise for broken data, besides OSError; found by damaging files of every format.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
+BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The pixels of an image file, uint8 RGB `[H, W, 3]`, turned upright by its EXIF orientation.
+
+    Grey becomes RGB, 16 bits keep their upper 8, transparent pixels show white, an animation its first frame.
+
+    Raises `MaenasError`, naming the file, for one that is missing, empty, broken, truncated, of more than about 179
+    million pixels, or of 32 bits a channel.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MaenasError(f"image {path}: there is no such file")
+    if not path.is_file():
+        raise MaenasError(f"image {path}: this is not a regular file")
+    if path.stat().st_size == 0:
+        raise MaenasError(f"image {path}: the file is empty")
+    try:
+        with Image.open(path) as image:
+            return _pixels(ImageOps.exif_transpose(image), path)
+    except MaenasError:
+        raise
+    except BOMB as error:
+        raise MaenasError(f"image {path}: too many pixels to decode safely: {error}") from error
+    except MemoryError as error:
+        raise MaenasError(f"image {path}: does not fit into memory") from error
+    except BROKEN as error:
+        raise MaenasError(f"image {path}: cannot be read, the file is damaged or no image: {error}") from error
+
+
+def _pixels(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise MaenasError(f"image {path}: 32 bits a pixel have no agreed range; convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+class Placement(NamedTuple):
+    """Where an image of `width` x `height` lies in the network's input: x there is `scale_x` times x in the image."""
+
+    width: int
+    height: int
+    scale_x: float
+    scale_y: float
+
+    def to_image(self, boxes: Tensor) -> Tensor:
+        """Boxes `[N, 4]` of the network's input -> of the image. They are not clipped."""
+        return boxes / boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+
+    def to_network(self, boxes: Tensor) -> Tensor:
+        """Inverse of `to_image`."""
+        return boxes * boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+
+
+def prepare(image: np.ndarray, size: InputSpec) -> tuple[np.ndarray, Placement]:
+    """An image, uint8 RGB `[H, W, 3]`, resized bilinearly to `[size.height, size.width, 3]`.
+
+    `stretch` fills the input and changes the aspect ratio, as the published detectors are trained. `letterbox` keeps
+    the ratio to the pixel, puts the image into the top left corner and fills the rest with black.
+    """
+    height, width = image.shape[:2]
+    new_width, new_height = size.width, size.height
+    if size.resize == "letterbox":
+        scale = min(size.width / width, size.height / height)
+        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+    resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    placement = Placement(width, height, new_width / width, new_height / height)
+    if (new_width, new_height) == (size.width, size.height):
+        return resized, placement
+    canvas = np.zeros((size.height, size.width, 3), np.uint8)
+    canvas[:new_height, :new_width] = resized
+    return canvas, placement
+
+
+def stack(images: Sequence[np.ndarray]) -> Tensor:
+    """Prepared images `[H, W, 3]` -> uint8 `[B, 3, H, W]` (channels last in memory), still RGB."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def normalise(images: Tensor, size: InputSpec) -> Tensor:
+    """uint8 RGB `[B, 3, H, W]` -> float32 in the channel order and value range of the spec."""
+    low, high = size.value_range
+    if size.channel_order == "bgr":
+        images = images.flip(1)
+    images = images.float()
+    return images if (low, high) == (0.0, 255.0) else images * ((high - low) / 255.0) + low

@@ -1,0 +1,185 @@
+"""What a training run tells while it goes on and afterwards: bar, files, TensorBoard, plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from matplotlib.figure import Figure
+from PIL import Image
+from torchvision.utils import draw_bounding_boxes, make_grid
+from tqdm import tqdm
+
+from detector.data.loader import Batch
+from detector.draw import class_colour
+from detector.step import LOSSES
+from maenas.files import write_atomic
+
+STEPS_FILE = "steps.csv"  # one row for every step
+EPOCHS_FILE = "epochs.jsonl"  # one object for every epoch: mean losses, and metrics where it was evaluated
+MOST_DRAWN = 16  # images of the first batch
+COLUMNS = ("step", "epoch", "lr", *LOSSES, "images_per_s")
+
+
+class TrainingLog:
+    """Bar and files of a run in the folder `out`; rows after `step` (of a run that was killed) are dropped first.
+
+    Use as a context manager. Raises OSError if a file cannot be written.
+    """
+
+    def __init__(self, out: Path, *, step: int, total_steps: int) -> None:
+        _keep_until(out, step)
+        self._steps: TextIO = (out / STEPS_FILE).open("a", newline="", encoding="utf-8")
+        self._epochs: TextIO = (out / EPOCHS_FILE).open("a", encoding="utf-8")
+        self._rows = csv.writer(self._steps, lineterminator="\n")
+        self._board = _tensorboard(out, step)
+        self._show = sys.stderr.isatty()
+        self._bar = tqdm(total=total_steps, initial=step, unit=" steps", desc="train", disable=not self._show)
+        self._last = time.monotonic()
+        self._shown = self._last
+        self._sums = dict.fromkeys(LOSSES, 0.0)
+        self._count = 0
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as stack:  # closes them all, though one may fail on a full disk
+            for thing in (self._steps, self._epochs, self._bar, self._board):
+                if thing is not None:
+                    stack.callback(thing.close)
+
+    def step(self, step: int, *, epoch: int, lr: float, losses: Mapping[str, float], images: int) -> None:
+        """One step, counted from 1, of `images` images."""
+        now = time.monotonic()
+        speed = images / max(now - self._last, 1e-9)
+        self._last = now
+        values = [losses[name] for name in LOSSES]
+        self._rows.writerow([step, epoch, f"{lr:.8g}", *(f"{value:.6g}" for value in values), f"{speed:.4g}"])
+        for name, value in zip(LOSSES, values, strict=True):
+            self._sums[name] += value
+        self._count += 1
+        if self._board is not None:
+            for name, value in (*zip(LOSSES, values, strict=True), ("lr", lr), ("images_per_s", speed)):
+                self._board.add_scalar(f"train/{name}", value, step)
+        self._bar.update(step - self._bar.n)
+        if self._show and now - self._shown > 0.5:
+            self._shown = now
+            shown: dict[str, object] = {"epoch": epoch}
+            shown |= {name: f"{value:.3f}" for name, value in zip(LOSSES, values, strict=True) if value}
+            self._bar.set_postfix(shown | {"lr": f"{lr:.2e}", "images/s": f"{speed:.1f}"}, refresh=False)
+
+    def epoch(self, epoch: int, *, step: int, seconds: float, metrics: Mapping[str, float] | None) -> None:
+        """The end of an epoch, counted from 1, after `step` steps; `metrics` where it was evaluated."""
+        means = {name: total / max(self._count, 1) for name, total in self._sums.items()}
+        row: dict[str, Any] = {"epoch": epoch, "step": step, "seconds": round(seconds, 3), "losses": means}
+        if metrics is not None:
+            row["metrics"] = dict(metrics)
+            if self._board is not None:
+                for name, value in metrics.items():
+                    self._board.add_scalar(f"val/{name}", value, step)
+        self._epochs.write(json.dumps(row) + "\n")
+        self._sums = dict.fromkeys(LOSSES, 0.0)
+        self._count = 0
+        self._last = time.monotonic()  # evaluation is not part of the next step
+        self.say(_epoch_text(row))
+
+    def keep(self) -> None:
+        """Have everything told so far on the disk, before a checkpoint says that it happened."""
+        for file in (self._steps, self._epochs):
+            file.flush()
+            os.fsync(file.fileno())
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+
+def _epoch_text(row: Mapping[str, Any]) -> str:
+    losses = "  ".join(f"{name} {value:.3f}" for name, value in row["losses"].items() if value)
+    text = f"epoch {row['epoch']:>4}  {row['seconds']:6.1f} s  {losses}"
+    metrics = row.get("metrics")
+    shown = [] if metrics is None else [f"  {name} {metrics[name]:.3f}" for name in ("AP", "AP50") if name in metrics]
+    return text + "".join(shown)
+
+
+def _keep_until(out: Path, step: int) -> None:
+    """Drops what the files say about later steps: the run goes on from `step` and will say it again."""
+    steps, epochs = out / STEPS_FILE, out / EPOCHS_FILE
+    rows = _whole_lines(steps)[1:] if step else []
+    kept = [row for row in rows if int(row.partition(",")[0]) <= step]
+    write_atomic(steps, "".join([",".join(COLUMNS) + "\n", *kept]))
+    rows = _whole_lines(epochs) if step else []
+    write_atomic(epochs, "".join(row for row in rows if json.loads(row)["step"] <= step))
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a log; whoever was killed while writing leaves a last one that has no end."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _tensorboard(out: Path, step: int) -> Any:
+    """A writer where TensorBoard is installed, else None."""
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+
+
+def curves_plot(out: Path) -> bytes:
+    """Losses, learning rate and AP of the run in `out`, as PNG."""
+    with (out / STEPS_FILE).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    epochs = [json.loads(line) for line in (out / EPOCHS_FILE).read_text(encoding="utf-8").splitlines()]
+    steps = [int(row["step"]) for row in rows]
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for name in LOSSES:
+        values = [float(row[name]) for row in rows]
+        if any(values):
+            left.plot(steps, values, label=name, linewidth=0.8)
+    left.set(title="loss", xlabel="step", yscale="log")
+    left.legend()
+    middle.plot(steps, [float(row["lr"]) for row in rows])
+    middle.set(title="learning rate", xlabel="step")
+    evaluated = [row for row in epochs if "metrics" in row]
+    for name in ("AP", "AP50"):
+        values = [row["metrics"].get(name, 0.0) for row in evaluated]
+        right.plot([row["epoch"] for row in evaluated], values, "o-", markersize=3, label=name)
+    right.set(title="validation", xlabel="epoch", ylim=(0, 1))
+    right.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def batch_picture(batch: Batch, names: tuple[str, ...]) -> bytes:
+    """The first images of a batch with their boxes, as the network gets them, as JPEG."""
+    tiles = []
+    for image, boxes, labels in zip(batch.images[:MOST_DRAWN], batch.boxes, batch.labels, strict=False):
+        real = labels >= 0
+        if real.any():
+            texts = [names[label] for label in labels[real].tolist()]
+            colours: list[str | tuple[int, int, int]] = [class_colour(label) for label in labels[real].tolist()]
+            image = draw_bounding_boxes(image.contiguous(), boxes[real], texts, colors=colours, width=2)
+        tiles.append(image)
+    grid = make_grid(tiles, nrow=4).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(grid).save(buffer, format="JPEG", quality=90)
+    return buffer.getvalue()

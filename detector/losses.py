@@ -1,0 +1,112 @@
+"""Losses of the detector: quality focal, GIoU and distribution focal (DAMO-YOLO, arXiv 2211.15444, as released).
+
+Quality and distribution focal loss: Generalized Focal Loss (arXiv 2006.04388), equations 5 and 6.
+Letters: B images, A priors, M boxes of an image (padded), C classes, P positive priors, R the last bin (`reg_max`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
+
+from detector.assign import assign
+from detector.boxes import decode_boxes
+from detector.model.head import RawPredictions
+
+GIOU_EPS = 1e-6  # square pixels
+BIN_MARGIN = 0.1  # the farthest distance is this much below the last bin, which keeps a neighbour above it
+
+
+class Losses(NamedTuple):
+    """Scalars; `cls`, `box` and `dfl` include their weights, `total` is their sum."""
+
+    total: Tensor
+    cls: Tensor
+    box: Tensor
+    dfl: Tensor
+    num_pos: Tensor  # float, positive priors of this process
+
+
+def detection_losses(
+    raw: RawPredictions,
+    priors: Tensor,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    *,
+    reg_max: int,
+    cls_weight: float = 1.0,
+    box_weight: float = 2.0,
+    dfl_weight: float = 0.25,
+) -> Losses:
+    """Assign the boxes and measure how far the predictions are from them, in float32 whatever is given.
+
+    `priors [A, 3]` are x, y and stride; `gt_boxes [B, M, 4]` xyxy in pixels; `gt_labels [B, M]` classes, -1 for
+    padding. Images without boxes are all background; without any positive, box and dfl are 0 and stay in the graph.
+
+    With a process group every process has to call this: the normalisers are means over the processes (one
+    `all_reduce`), so that averaged gradients are those of the whole batch.
+    """
+    logits, bins = raw.logits.float(), raw.bins.float()
+    with torch.autocast(bins.device.type, enabled=False):  # which would take the expectation in half precision
+        boxes = decode_boxes(bins, priors, reg_max)  # [B, A, 4]
+    scores = logits.detach().sigmoid()
+    assignment = assign(scores, boxes.detach(), priors, gt_boxes, gt_labels)
+
+    image, prior = (assignment.gt_index >= 0).nonzero(as_tuple=True)  # [P] each
+    target_boxes = gt_boxes.float()[image, assignment.gt_index[image, prior]]  # [P, 4]
+    weights = scores[image, prior].amax(dim=-1)  # [P]
+    num_pos = weights.new_tensor(len(weights))
+    cls_norm, box_norm = mean_over_processes(torch.stack((num_pos, weights.sum()))).clamp(min=1).unbind()
+
+    quality = quality_focal_loss(logits, assignment.labels, assignment.overlaps)
+    giou = generalized_box_iou_loss(boxes[image, prior], target_boxes, eps=GIOU_EPS)  # [P]
+    distances = side_distances(priors[prior], target_boxes, reg_max)
+    dfl = distribution_focal_loss(bins[image, prior].unflatten(-1, (4, reg_max + 1)), distances)  # [P, 4]
+
+    cls = cls_weight * quality.sum() / cls_norm
+    box = box_weight * (weights * giou).sum() / box_norm
+    side = dfl_weight * (weights * dfl.mean(dim=-1)).sum() / box_norm
+    return Losses(cls + box + side, cls, box, side, num_pos)
+
+
+def quality_focal_loss(logits: Tensor, labels: Tensor, overlaps: Tensor) -> Tensor:
+    """BCE(p, y) (y - p)^2 summed over classes, `[...]` from `[..., C]`; y is the overlap at the label and 0 elsewhere.
+
+    `labels` of -1 are background, with an overlap of 0. Computed from logits it is exact where the published one, on
+    probabilities, cuts logarithms of float32's rounded 0 and 1 off at -100 (logits beyond about +17 and -103).
+    """
+    target = torch.zeros_like(logits).scatter_(-1, labels.clamp(min=0)[..., None], overlaps[..., None])
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (cross_entropy * (target - logits.sigmoid()).square()).sum(dim=-1)
+
+
+def distribution_focal_loss(bins: Tensor, distances: Tensor) -> Tensor:
+    """Cross-entropy with the two bins around a distance, each weighted by its nearness: `[...]` from `[..., R + 1]`.
+
+    `bins` are logits; `distances` are in strides, at least 0 and below R.
+    """
+    log_p = bins.log_softmax(dim=-1)
+    below = distances.long()
+    near = log_p.gather(-1, torch.stack((below, below + 1), dim=-1))  # [..., 2]
+    return -torch.lerp(near[..., 0], near[..., 1], distances - below)
+
+
+def side_distances(priors: Tensor, boxes: Tensor, reg_max: int) -> Tensor:
+    """Distances `[P, 4]` in strides from priors `[P, 3]` to the left, top, right and bottom of boxes `[P, 4]`."""
+    centre, stride = priors[:, :2], priors[:, 2:]
+    distances = torch.cat((centre - boxes[:, :2], boxes[:, 2:] - centre), dim=-1) / stride
+    return distances.clamp(min=0, max=reg_max - BIN_MARGIN)
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """`values` averaged over the process group; `values` itself where there is none."""
+    if not dist.is_initialized():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

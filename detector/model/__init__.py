@@ -1,0 +1,1 @@
+"""The detector as a torch module, built from a `DetectorSpec`: training form, deployed form, weights."""

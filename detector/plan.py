@@ -1,0 +1,56 @@
+"""What a training run would take: its steps, memory and time, measured on a few steps that are then thrown away."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from itertools import islice
+
+import torch
+
+from detector.distributed import World
+from detector.step import train_step
+from detector.train import Job, prepare
+
+STEPS = 5  # the first one is not timed: it allocates, and chooses algorithms
+
+
+def plan_text(job: Job, world: World) -> str:
+    """Steps, batch, memory and an estimate of the time of the run, without evaluation; one line each."""
+    parts, loader, batch = prepare(job, world, stored=None)
+    recipe, schedule = job.recipe, parts.schedule
+    batches = loader.batches()
+    times = []
+    for step in range(min(STEPS, schedule.total)):
+        group = list(islice(batches, schedule.first_batch(step + 1) - schedule.first_batch(step)))
+        train_step(parts, group, step).tolist()  # waits for the device
+        times.append(time.perf_counter())
+    lines = [
+        f"images     {len(job.train)}, {schedule.steps_per_epoch} steps of {batch} x {recipe.accumulate} an epoch",
+        f"steps      {schedule.total} in {recipe.epochs} epochs; full learning rate {parts.lr:.3g}",
+        f"device     {world.device}, {world.size} process{'es' if world.size > 1 else ''}, amp {recipe.amp}",
+        f"memory     {_memory_bytes(world.device) / 1e9:.2f} GB at most so far",
+    ]
+    if len(times) > 1:
+        seconds = (times[-1] - times[0]) / (len(times) - 1)
+        speed = batch * recipe.accumulate / seconds
+        lines.append(f"time       {seconds:.3f} s a step ({speed:.1f} images/s): {_duration(seconds * schedule.total)}")
+    else:
+        lines.append("time       one step only: too few to estimate from")
+    return "\n".join(lines)
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """Most memory taken: on the GPU, or by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

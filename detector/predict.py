@@ -1,0 +1,157 @@
+"""Images in, detections out.
+
+detector = Detector.load("damo-yolo-t.safetensors")
+for result in detector.predict(["street.jpg", "harbour.png"]):
+    print(result.names, result.scores, result.boxes)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detector.images import Placement, normalise, prepare, read_image, stack
+from detector.model.deploy import deploy
+from detector.model.weights import load_net
+from detector.postprocess import Detections, postprocess
+from maenas.errors import MaenasError
+from maenas.spec import InputSpec
+
+CONF = 0.25
+IOU = 0.7
+MAX_DET = 300
+BATCH = 8
+
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+ImageLike = str | Path | np.ndarray
+
+
+@dataclass(frozen=True)
+class Result:
+    """Detections of one image, best first; boxes are xyxy in its pixels and lie within it.
+
+    `boxes` float32 `[N, 4]`, `scores` float32 `[N]`, `labels` int64 `[N]`, all on the CPU; `names` of the N classes.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+    @property
+    def detections(self) -> Detections:
+        """Without the names."""
+        return Detections(self.boxes, self.scores, self.labels)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A deployed network with everything around it.
+
+    `network` takes float32 `[B, 3, H, W]` as `input` says, on `device`, and returns scores `[B, A, C]` and boxes
+    `[B, A, 4]` in pixels of the input. `names` are the names of the classes.
+    """
+
+    network: Network
+    input: InputSpec
+    names: tuple[str, ...]
+    device: torch.device
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Detector:
+        """From weights in our format (.safetensors), on "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
+
+        Raises `MaenasError` for a file that cannot be used and a device that is not there.
+        """
+        place = choose_device(device)
+        net, weights = load_net(path)
+        network = deploy(net).to(place).to(memory_format=torch.channels_last)
+        return cls(network, weights.spec.input, weights.names, place)
+
+    def predict(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        conf: float = CONF,
+        iou: float = IOU,
+        max_det: int = MAX_DET,
+        classes: Sequence[int] | None = None,
+        batch: int = BATCH,
+    ) -> list[Result]:
+        """Detections of each image: paths of files, or uint8 RGB arrays `[H, W, 3]`.
+
+        `conf` and `iou` as in `postprocess`; only the labels `classes` are looked for; `batch` images run at once.
+        Raises `MaenasError` for a file that cannot be read, another kind of array, and settings out of range.
+        """
+        _require_settings(conf=conf, iou=iou, max_det=max_det, batch=batch)
+        chosen = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
+        parts = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
+        results = []
+        for part in parts:
+            pixels = [_pixels(image) for image in part]
+            found = self._detect(pixels, conf=conf, iou=iou, max_det=max_det, classes=classes)
+            results += [Result(*row, self.names_of(row.labels)) for row in found]
+        return results
+
+    def names_of(self, labels: Tensor) -> tuple[str, ...]:
+        """Class names of int64 labels `[N]`."""
+        return tuple(self.names[label] for label in labels.tolist())
+
+    @torch.no_grad()
+    def _detect(
+        self, images: list[np.ndarray], *, conf: float, iou: float, max_det: int, classes: Sequence[int] | None
+    ) -> list[Detections]:
+        """Detections in pixels of each image, on the CPU."""
+        prepared, placements = zip(*(prepare(image, self.input) for image in images), strict=True)
+        scores, boxes = self.network(normalise(stack(prepared).to(self.device), self.input))
+        if classes is not None:
+            wanted = torch.zeros(scores.shape[-1], dtype=torch.bool, device=self.device)
+            wanted[list(classes)] = True
+            scores = scores * wanted
+        found = postprocess(scores, boxes, conf=conf, iou=iou, max_det=max_det)
+        return [_in_image(row, placement) for row, placement in zip(found, placements, strict=True)]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`, "auto" being CUDA where there is one; raises `MaenasError` if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MaenasError(f"unknown device {name!r}; choose auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise MaenasError(f"device {name!r} is not supported; choose auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MaenasError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def _require_settings(*, conf: float, iou: float, max_det: int, batch: int) -> None:
+    for name, value in (("conf", conf), ("iou", iou)):
+        if not 0 <= value <= 1:
+            raise MaenasError(f"{name} is {value}; it must be 0 to 1")
+    for name, value in (("max_det", max_det), ("batch", batch)):
+        if value < 1:
+            raise MaenasError(f"{name} is {value}; it must be at least 1")
+
+
+def _pixels(image: ImageLike) -> np.ndarray:
+    if not isinstance(image, np.ndarray):
+        return read_image(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        shape = "x".join(map(str, image.shape))
+        raise MaenasError(f"an image is {image.dtype} of {shape}; an array must be uint8 RGB of height x width x 3")
+    return image
+
+
+def _in_image(found: Detections, placement: Placement) -> Detections:
+    boxes = placement.to_image(found.boxes.cpu())
+    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, placement.width)
+    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, placement.height)
+    return Detections(boxes, found.scores.cpu(), found.labels.cpu())

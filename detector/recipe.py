@@ -1,0 +1,222 @@
+"""What a training run can be told: one frozen dataclass, its presets, and how YAML and `--set` change them.
+
+The defaults are the published settings. Where the technical report and the released code differ, the default is what
+the code does, and the comment names the report's value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Literal
+
+from detector.data.settings import AugmentSettings
+from maenas.errors import MaenasError
+from maenas.files import read_text
+from maenas.strict import STRICT, parse_json, parse_yaml
+
+
+def _require(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise MaenasError(f"{name} is {value:g}; it must be {low:g} to {high:g}")
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Feature distillation from a teacher; counts only where one is given.
+
+    Its loss is multiplied by a factor that falls from `weight` to a tenth of it along half a cosine over the whole run.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    kind: Literal["cwd", "mgd", "mimic"] = "cwd"
+    weight: float = 1.0
+    off_epochs: int = 0  # last epochs without; the report stops for the last 16
+    clip_norm: float | None = 30.0  # largest gradient norm while a teacher is there
+
+    def __post_init__(self) -> None:
+        _require("distill.weight", self.weight, 0, 1e6)
+        _require("distill.off_epochs", self.off_epochs, 0, 1_000_000)
+        if self.clip_norm is not None:
+            _require("distill.clip_norm", self.clip_norm, 1e-6, 1e9)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training run; all but `device`, data, spec and weights, which are said elsewhere.
+
+    An epoch is one pass over the images. A step updates the weights once, with `batch * accumulate` images over all
+    processes together.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    # Length
+    epochs: int = 300
+    warmup_epochs: float = 5.0  # the rate rises with the square of the step
+    plain_epochs: int = 16  # last epochs: no mosaic, no mixup, and the rate stays at its lowest
+    # Batch: images of all processes together; auto is the most that fits on a GPU, and 16 on a CPU
+    batch: int | Literal["auto"] = "auto"
+    accumulate: int = 1  # batches whose gradients are averaged before a step
+    # Optimizer
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr_per_image: float = 0.01 / 64  # times the images of a step; 0.04 at 256 (report: 0.4)
+    min_lr_ratio: float = 0.05  # the cosine ends at this part of the full rate
+    momentum: float = 0.9  # of Nesterov's kind; SGD only
+    weight_decay: float = 5e-4  # of convolution weights and the three box scales
+    clip_norm: float | None = None  # largest gradient norm; null: any
+    # Moving average of the weights
+    ema_decay: float = 0.9998
+    ema_ramp_steps: float = 2000.0  # the decay nears its value as 1 - exp(-step / this)
+    # Losses
+    cls_weight: float = 1.0
+    box_weight: float = 2.0
+    dfl_weight: float = 0.25
+    # Data
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    multi_scale: tuple[int, ...] = ()  # longer sides in pixels, one drawn for each batch; empty: the input of the spec
+    workers: int = 4  # processes that load images, for each training process
+    cache: Literal["none", "ram"] = "ram"  # of decoded images, in up to half of the free memory
+    # Arithmetic
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    compile: bool = False
+    sync_bn: bool = True  # batch statistics over all processes
+    deterministic: bool = False  # refuse operations whose result may differ from run to run
+    # Course
+    seed: int = 0
+    eval_every: int = 10  # epochs; every epoch among the plain ones
+    checkpoint_minutes: float = 5.0
+    # Teacher
+    distill: Distillation = field(default_factory=Distillation)
+
+    def __post_init__(self) -> None:
+        if self.batch != "auto":
+            _require("batch", self.batch, 1, 1_000_000)
+        for name, (low, high) in _RANGES.items():
+            _require(name, getattr(self, name), low, high)
+        if self.clip_norm is not None:
+            _require("clip_norm", self.clip_norm, 1e-6, 1e9)
+        for side in self.multi_scale:
+            if side < 32 or side % 32:
+                raise MaenasError(f"multi_scale has {side}; a side must be a positive multiple of 32")
+        if self.plain_epochs > self.epochs:
+            raise MaenasError(f"plain_epochs is {self.plain_epochs}, more than the {self.epochs} epochs")
+        if self.warmup_epochs > self.epochs:
+            raise MaenasError(f"warmup_epochs is {self.warmup_epochs:g}, more than the {self.epochs} epochs")
+
+
+_RANGES: Final = MappingProxyType(
+    {
+        "epochs": (1, 1_000_000),
+        "warmup_epochs": (0, 1_000_000),
+        "plain_epochs": (0, 1_000_000),
+        "accumulate": (1, 10_000),
+        "lr_per_image": (0, 100),
+        "min_lr_ratio": (0, 1),
+        "momentum": (0, 0.9999),
+        "weight_decay": (0, 10),
+        "ema_decay": (0, 1),
+        "ema_ramp_steps": (1, 1e9),
+        "cls_weight": (0, 1000),
+        "box_weight": (0, 1000),
+        "dfl_weight": (0, 1000),
+        "workers": (0, 1024),
+        "seed": (0, 2**63 - 1),
+        "eval_every": (1, 1_000_000),
+        "checkpoint_minutes": (0, 1e6),
+    }
+)
+
+_DAMO: Final = Recipe()
+_FINETUNE: Final = replace(
+    _DAMO,
+    epochs=50,
+    warmup_epochs=1.0,
+    plain_epochs=10,
+    lr_per_image=0.0025 / 64,
+    clip_norm=30.0,
+    ema_ramp_steps=500.0,
+    eval_every=5,
+)
+
+PRESETS: Final = MappingProxyType(
+    {
+        "damo": _DAMO,
+        "nano": replace(_DAMO, optimizer="adamw", lr_per_image=0.001 / 64, weight_decay=1e-2),
+        "finetune": _FINETUNE,
+        "small-data": replace(
+            _DAMO, epochs=200, plain_epochs=20, batch=16, clip_norm=30.0, ema_decay=0.999, ema_ramp_steps=500.0
+        ),
+        "demo": replace(
+            _DAMO,
+            epochs=20,
+            warmup_epochs=1.0,
+            plain_epochs=5,
+            batch=16,
+            optimizer="adamw",
+            lr_per_image=0.002 / 16,
+            weight_decay=1e-2,
+            clip_norm=30.0,
+            ema_decay=0.99,
+            ema_ramp_steps=50.0,
+            eval_every=5,
+            workers=1,
+        ),
+    }
+)
+
+
+def load_recipe(name: str) -> Recipe:
+    """A preset by its name, or a YAML (or JSON) file whose keys replace those of the preset `damo`.
+
+    Raises MaenasError for an unknown preset, and for an unknown key or a wrong value in the file.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if not name.endswith((".yaml", ".yml", ".json")):
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise MaenasError(f"unknown recipe {name!r}{guess}; choose {', '.join(PRESETS)}, or name a .yaml file")
+    return parse_yaml(read_text(name, what="recipe"), Recipe, where=name)
+
+
+def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """`recipe` with `key=value` texts applied, for example `epochs=30` or `augment.mosaic_prob=0.5`.
+
+    A value is read as JSON, and as plain text where it is none. The texts are applied together, so that their order
+    and the checks between keys do not get in each other's way.
+
+    Raises MaenasError for a text without a key, an unknown key (naming the nearest one) or a wrong value.
+    """
+    document = dataclasses.asdict(recipe)
+    texts = list(settings)
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key.strip()):
+            raise MaenasError(f"--set {text!r}: write it as key=value, for example --set epochs=30")
+        _place(document, key.strip().split("."), _value(value.strip()))
+    try:
+        return parse_json(json.dumps(document), Recipe, where="--set")
+    except MaenasError as error:
+        raise MaenasError(str(error).replace("--set:1: ", "--set ")) from error
+
+
+def _place(document: dict[str, Any], path: list[str], value: Any) -> None:
+    """Sets `path` in nested mappings; unknown keys are left for the strict reader to refuse."""
+    for part in path[:-1]:
+        inner = document.get(part)
+        if not isinstance(inner, dict):
+            known = ", ".join(name for name, item in document.items() if isinstance(item, dict))
+            raise MaenasError(f"--set {'.'.join(path)}: {part} has no keys of its own; groups are {known}")
+        document = inner
+    document[path[-1]] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

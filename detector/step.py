@@ -1,0 +1,208 @@
+"""One training step: forward, losses, backward, clipping, update, moving average.
+
+Letters: B images of a batch, M boxes of an image (padded).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from detector.boxes import make_priors
+from detector.data.loader import Batch
+from detector.distill import Distiller, distill_weight
+from detector.distributed import World, mean_over_processes, sync_batch_norm
+from detector.ema import ema_momentum, make_average, update_average
+from detector.images import normalise
+from detector.losses import detection_losses
+from detector.model.net import DetectorNet, RawPredictions
+from detector.optim import lr_at, make_optimizer, set_lr
+from detector.recipe import Recipe
+
+AMP_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LOSSES: tuple[str, ...] = ("total", "cls", "box", "dfl", "distill")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Lengths in steps. An epoch has `batches_per_epoch` batches, up to `accumulate` of them in a step."""
+
+    batches_per_epoch: int
+    accumulate: int
+    steps_per_epoch: int
+    total: int
+    warmup: int
+    flat: int
+    distill_off: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, batches_per_epoch: int) -> Schedule:
+        """The schedule of a recipe whose epochs have this many batches."""
+        steps = -(-batches_per_epoch // recipe.accumulate)
+        return cls(
+            batches_per_epoch,
+            recipe.accumulate,
+            steps,
+            total=recipe.epochs * steps,
+            warmup=round(recipe.warmup_epochs * steps),
+            flat=recipe.plain_epochs * steps,
+            distill_off=recipe.distill.off_epochs * steps,
+        )
+
+    def first_batch(self, step: int) -> int:
+        """Number, through all epochs, of the first batch of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return epoch * self.batches_per_epoch + place * self.accumulate
+
+
+class Student(nn.Module):
+    """What is differentiated: the network, and the distiller where there is a teacher."""
+
+    def __init__(self, net: DetectorNet, distiller: Distiller | None) -> None:
+        super().__init__()
+        self.net = net
+        self.distiller = distiller
+
+    def forward(self, images: Tensor, taught: tuple[Tensor, ...] | None) -> tuple[RawPredictions, Tensor]:
+        """Predictions, and the distillation loss against the teacher's features `taught`."""
+        features = self.net.features(images)
+        raw = self.net.predict_from(features)
+        if self.distiller is None:
+            return raw, images.new_zeros(())
+        if taught is None:
+            # DDP waits for a gradient of every parameter.
+            return raw, torch.stack([parameter.sum() for parameter in self.distiller.parameters()]).sum() * 0
+        return raw, self.distiller(features, taught)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a step reads and changes."""
+
+    net: DetectorNet
+    student: Student | DistributedDataParallel
+    distiller: Distiller | None
+    teacher: DetectorNet | None
+    average: DetectorNet
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    recipe: Recipe
+    schedule: Schedule
+    world: World
+    lr: float  # full rate
+
+
+def assemble(
+    net: DetectorNet, teacher: DetectorNet | None, *, recipe: Recipe, batch: int, schedule: Schedule, world: World
+) -> Parts:
+    """Puts the networks on the device of `world` and makes what trains them; `batch` is of all processes together."""
+    device = world.device
+    net = net.to(device).to(memory_format=torch.channels_last)
+    average = cast(DetectorNet, make_average(net))
+    if recipe.sync_bn and world.size > 1:
+        sync_batch_norm(net, device)
+    distiller = None
+    if teacher is not None:
+        teacher = teacher.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        widths = (net.spec.neck.out_channels, teacher.spec.neck.out_channels)
+        distiller = Distiller(*widths, kind=recipe.distill.kind).to(device)
+    lr = recipe.lr_per_image * batch * recipe.accumulate
+    student: Student | DistributedDataParallel = Student(net, distiller).train()
+    optimizer = make_optimizer(
+        recipe.optimizer, student, lr=lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+    )
+    if recipe.compile:
+        student.compile()
+    if world.size > 1:
+        student = DistributedDataParallel(student)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
+    return Parts(net, student, distiller, teacher, average, optimizer, scaler, recipe, schedule, world, lr)
+
+
+def step_lr(parts: Parts, step: int) -> float:
+    """Learning rate of step 0, 1, ..."""
+    schedule = parts.schedule
+    return lr_at(
+        step,
+        base_lr=parts.lr,
+        total_steps=schedule.total,
+        warmup_steps=schedule.warmup,
+        flat_steps=schedule.flat,
+        final_ratio=parts.recipe.min_lr_ratio,
+    )
+
+
+def train_step(parts: Parts, batches: Sequence[Batch], step: int) -> Tensor:
+    """Step 0, 1, ... with the batches whose gradients are averaged; the mean `LOSSES` `[5]` of all processes.
+
+    Does not wait for the device. Randomness follows from the seed, the step and the rank.
+    """
+    recipe, world = parts.recipe, parts.world
+    torch.manual_seed(int(np.random.SeedSequence([recipe.seed, step, world.rank]).generate_state(1, np.uint64)[0] >> 1))
+    set_lr(parts.optimizer, step_lr(parts, step))
+    parts.optimizer.zero_grad(set_to_none=True)
+    sums = torch.zeros(len(LOSSES), device=world.device)
+    for number, batch in enumerate(batches, start=1):
+        with nullcontext() if number == len(batches) else _unsynchronised(parts.student):
+            losses = _losses(parts, batch, step)
+            parts.scaler.scale(losses[0] / len(batches)).backward()
+        sums += losses.detach()
+    _update(parts)
+    momentum = ema_momentum(step, momentum=recipe.ema_decay, ramp_steps=recipe.ema_ramp_steps)
+    update_average(parts.average, parts.net, momentum)
+    return mean_over_processes(sums / len(batches))
+
+
+def _unsynchronised(student: Student | DistributedDataParallel):
+    """Gradients of all but the last batch stay in their process."""
+    return student.no_sync() if isinstance(student, DistributedDataParallel) else nullcontext()
+
+
+def _losses(parts: Parts, batch: Batch, step: int) -> Tensor:
+    """`LOSSES` `[5]` of one batch, with their graph."""
+    recipe, device = parts.recipe, parts.world.device
+    images = normalise(batch.images.to(device, non_blocking=True), parts.net.spec.input)  # [B, 3, H, W]
+    boxes = batch.boxes.to(device, non_blocking=True)  # [B, M, 4]
+    labels = batch.labels.to(device, non_blocking=True)  # [B, M]
+    images = images.contiguous(memory_format=torch.channels_last)
+    weight = 0.0
+    if parts.teacher is not None:
+        off_steps = parts.schedule.distill_off
+        weight = recipe.distill.weight * distill_weight(step, parts.schedule.total, off_steps=off_steps)
+    with torch.autocast(device.type, dtype=AMP_DTYPE.get(recipe.amp), enabled=recipe.amp != "none"):
+        taught = None
+        if parts.teacher is not None and weight > 0:
+            with torch.no_grad():
+                taught = parts.teacher.features(images)
+        raw, distill = parts.student(images, taught)
+    priors = make_priors(images.shape[-2], images.shape[-1], device)
+    task = detection_losses(
+        raw,
+        priors,
+        boxes,
+        labels,
+        reg_max=parts.net.spec.head.reg_max,
+        cls_weight=recipe.cls_weight,
+        box_weight=recipe.box_weight,
+        dfl_weight=recipe.dfl_weight,
+    )
+    distill = weight * distill
+    return torch.stack([task.total + distill, task.cls, task.box, task.dfl, distill])
+
+
+def _update(parts: Parts) -> None:
+    """Clip and apply the gradients; after an overflow of fp16 the scaler leaves the weights as they are."""
+    recipe = parts.recipe
+    limit = recipe.clip_norm if parts.teacher is None else recipe.distill.clip_norm
+    if limit is not None:
+        parts.scaler.unscale_(parts.optimizer)
+        torch.nn.utils.clip_grad_norm_(parts.student.parameters(), limit)
+    parts.scaler.step(parts.optimizer)
+    parts.scaler.update()

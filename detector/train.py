@@ -1,0 +1,331 @@
+"""A training run from start to finish: epochs, evaluation, checkpoints, resuming.
+
+A run lives in one folder: `last.pt` and `best.pt` (to go on from), `weights.safetensors` (to use), the recipe, logs and
+plots. Everything that decides the course of the weights follows from the job and the step, so that a run that was
+killed and resumed ends as if it had not been.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from detector.batch_size import choose_batch
+from detector.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
+from detector.data.loader import Batch, Loader, LoaderSettings, make_loader
+from detector.data.pictures import free_memory
+from detector.data.sample import Dataset
+from detector.distributed import World
+from detector.evaluate import Metrics, evaluate, write_report
+from detector.guard import LossReader
+from detector.log import TrainingLog, batch_picture, curves_plot
+from detector.model.deploy import deploy
+from detector.model.net import DetectorNet
+from detector.model.weights import Weights, load_into, write_weights
+from detector.predict import Detector
+from detector.recipe import Recipe
+from detector.step import Parts, Schedule, assemble, step_lr, train_step
+from detector.validate import detect_dataset
+from maenas.errors import MaenasError
+from maenas.files import ensure_folder, write_atomic
+from maenas.spec import DetectorSpec
+from maenas.strict import dump_json
+
+LAST, BEST, WEIGHTS, RECIPE = "last.pt", "best.pt", "weights.safetensors", "recipe.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what, and how.
+
+    `spec` has as many classes as `train`; `val` has the same ones. `start` are weights to begin with, of the same
+    network but for the class count.
+    """
+
+    spec: DetectorSpec
+    name: str
+    train: Dataset
+    val: Dataset | None
+    recipe: Recipe
+    start: Weights | None = None
+    teacher: DetectorNet | None = None
+
+
+class Outcome(NamedTuple):
+    """The best weights by AP (the last ones without validation data), their AP (-1 without), and their metrics (None
+    without, in processes other than the main one, and where an earlier part of the run left them)."""
+
+    weights: Path
+    best_ap: float
+    metrics: Metrics | None
+
+
+def train(job: Job, world: World, out: Path, *, resume: bool = False) -> Outcome:
+    """Train `job` in the folder `out`; with `resume` go on where a run of the same job stopped there, if one did.
+
+    Raises MaenasError if `out` holds a run and `resume` is not set, or a run of another job; at a loss that is not
+    finite; if the disk is full; and when interrupted. In the last three cases the last checkpoint is whole.
+    """
+    last = out / LAST
+    if world.is_main:
+        ensure_folder(out)
+    if last.exists() and not resume:
+        raise MaenasError(f"{out} already holds a training run; add --resume to go on with it, or choose another --out")
+    stored = read_checkpoint(last) if last.exists() else None
+    try:
+        with _algorithms(job.recipe), _stop_requested(world) as stopped:
+            return _Run(job, world, out, stored, stopped).go()
+    except KeyboardInterrupt:
+        raise MaenasError(f"interrupted; {_how_to_go_on(last)}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise MaenasError(f"the disk of {out} is full; free some space. {_how_to_go_on(last)}") from error
+
+
+def prepare(job: Job, world: World, stored: Checkpoint | None) -> tuple[Parts, Loader, int]:
+    """The parts of a run, new or as `stored`, its data, and its batch over all processes."""
+    recipe = job.recipe
+    torch.manual_seed(recipe.seed)
+    net = DetectorNet(job.spec)
+    if job.start is not None:
+        load_into(net, job.start)
+    boxes = max(len(sample.boxes) for sample in job.train.samples)
+    # A mosaic has the boxes of four images.
+    batch = (
+        choose_batch(net, job.teacher, recipe=recipe, boxes=4 * boxes, world=world) if stored is None else stored.batch
+    )
+    cache = free_memory() // (2 * world.size) if recipe.cache == "ram" else 0
+    settings = LoaderSettings(
+        job.spec.input,
+        batch // world.size,
+        recipe.epochs,
+        recipe.plain_epochs,
+        seed=recipe.seed,
+        augment=recipe.augment,
+        multi_scale=recipe.multi_scale,
+        workers=_workers(recipe),
+        cache_bytes=cache,
+        pin_memory=world.device.type == "cuda",
+    )
+    loader = make_loader(job.train, settings, rank=world.rank, world_size=world.size)
+    schedule = Schedule.of(recipe, loader.steps_per_epoch)
+    parts = assemble(net, job.teacher, recipe=recipe, batch=batch, schedule=schedule, world=world)
+    if stored is not None:
+        parts.net.load_state_dict(stored.net)
+        parts.average.load_state_dict(stored.average)
+        parts.optimizer.load_state_dict(stored.optimizer)
+        parts.scaler.load_state_dict(stored.scaler)
+        if parts.distiller is not None:
+            parts.distiller.load_state_dict(stored.distiller)
+    return parts, loader, batch
+
+
+class _Run:
+    """The state of a run: `step` steps done, of which the first `closed` epochs are evaluated and logged."""
+
+    def __init__(
+        self, job: Job, world: World, out: Path, stored: Checkpoint | None, stopped: Callable[[], bool]
+    ) -> None:
+        self.job, self.world, self.out, self.stopped = job, world, out, stopped
+        self.data = fingerprint(job)
+        self.step, self.closed, self.best_ap = 0, 0, -1.0
+        if stored is not None:
+            check_same_run(stored, spec=job.spec, recipe=job.recipe, data=self.data, path=out / LAST)
+            self.step, self.closed, self.best_ap = stored.step, stored.closed, stored.best_ap
+        self.parts, self.loader, self.batch = prepare(job, world, stored)
+        self.reader = LossReader(out)
+        self.metrics: Metrics | None = None
+        self.saved_at = time.monotonic()
+
+    def go(self) -> Outcome:
+        """All epochs that are left."""
+        with ExitStack() as stack:
+            log = None
+            if self.world.is_main:
+                write_atomic(self.out / RECIPE, dump_json(self.job.recipe))
+                total = self.parts.schedule.total
+                log = stack.enter_context(TrainingLog(self.out, step=self.step, total_steps=total))
+            batches = self.loader.batches(self.parts.schedule.first_batch(self.step))
+            for epoch in range(self.closed, self.job.recipe.epochs):
+                self._epoch(epoch, batches, log)
+        if self.world.is_main:
+            write_atomic(self.out / "curves.png", curves_plot(self.out))
+        if self.metrics is not None:
+            write_report(self.metrics, self.out / "evaluation")
+        return Outcome(self.out / WEIGHTS, self.best_ap, self.metrics)
+
+    def _epoch(self, epoch: int, batches: Iterator[Batch], log: TrainingLog | None) -> None:
+        """What is left of an epoch, its evaluation, and its checkpoint."""
+        began = time.monotonic()
+        schedule = self.parts.schedule
+        while self.step < (epoch + 1) * schedule.steps_per_epoch:
+            count = schedule.first_batch(self.step + 1) - schedule.first_batch(self.step)
+            group = list(islice(batches, count))
+            if self.step == 0 and self.world.is_main:
+                write_atomic(self.out / "batch.jpg", batch_picture(group[0], self.job.train.names))
+            self.reader.push(self.step, group, train_step(self.parts, group, self.step))
+            self.step += 1
+            self._tell(log, everything=False)
+            self._save_if_due(log)
+        self._tell(log, everything=True)
+        metrics = self._evaluate() if self._is_due(epoch) else None
+        self.closed = epoch + 1
+        if log is not None:
+            scalars = None if metrics is None else metrics.scalars()
+            log.epoch(self.closed, step=self.step, seconds=time.monotonic() - began, metrics=scalars)
+        self._store(metrics, log)
+
+    def _tell(self, log: TrainingLog | None, *, everything: bool) -> None:
+        """Read the losses that are here, or all; stops the run at one that is not finite."""
+        for row in self.reader.arrived(everything=everything):
+            if log is not None:
+                log.step(
+                    row.step + 1,
+                    epoch=row.step // self.parts.schedule.steps_per_epoch + 1,
+                    lr=step_lr(self.parts, row.step),
+                    losses=row.losses,
+                    images=row.images * self.world.size,
+                )
+
+    def _is_due(self, epoch: int) -> bool:
+        recipe = self.job.recipe
+        left = recipe.epochs - epoch - 1  # epochs after this one
+        return left == 0 or left < recipe.plain_epochs or (epoch + 1) % recipe.eval_every == 0
+
+    def _evaluate(self) -> Metrics | None:
+        """Metrics of the averaged weights; None without validation data, and on all but the main process."""
+        if self.job.val is None:
+            return None
+        network = deploy(self.parts.average).to(self.world.device).to(memory_format=torch.channels_last)
+        detector = Detector(network, self.job.spec.input, self.job.train.names, self.world.device)
+        found = detect_dataset(detector, self.job.val, self.world, workers=_workers(self.job.recipe))
+        return evaluate(self.job.val, found) if self.world.is_main else None
+
+    def _save_if_due(self, log: TrainingLog | None) -> None:
+        stopped = self.stopped()
+        if stopped or time.monotonic() - self.saved_at >= 60 * self.job.recipe.checkpoint_minutes:
+            self._tell(log, everything=True)  # no checkpoint is younger than a loss that is not finite
+            self._save(LAST, log)
+        if stopped:
+            raise MaenasError(f"interrupted after step {self.step}; {_how_to_go_on(self.out / LAST)}")
+
+    def _store(self, metrics: Metrics | None, log: TrainingLog | None) -> None:
+        """Keep the run, and the averaged weights where they are the best so far or nothing tells.
+
+        The last checkpoint comes last: a run that dies before it does all of this again.
+        """
+        if log is None:
+            return
+        ap = -1.0 if metrics is None else metrics.summary["AP"] or 0.0
+        if ap > self.best_ap or (self.job.val is None and self.closed == self.job.recipe.epochs):
+            self.best_ap, self.metrics = ap, metrics
+            self._write_weights()
+            self._save(BEST, log)
+        self._save(LAST, log)
+
+    def _write_weights(self) -> None:
+        about = {"trained_as": self.job.name, "steps": str(self.step), "data": self.job.train.source}
+        if self.best_ap >= 0:
+            about["AP"] = f"{self.best_ap:.6f}"
+        names = self.job.train.names
+        write_weights(self.out / WEIGHTS, self.parts.average, self.job.spec, names, metadata=about)
+
+    def _save(self, name: str, log: TrainingLog | None) -> None:
+        self.saved_at = time.monotonic()
+        if log is None:
+            return
+        log.keep()
+        parts = self.parts
+        checkpoint = Checkpoint(
+            spec=self.job.spec,
+            names=self.job.train.names,
+            recipe=self.job.recipe,
+            batch=self.batch,
+            data=self.data,
+            step=self.step,
+            closed=self.closed,
+            best_ap=self.best_ap,
+            net=parts.net.state_dict(),
+            average=parts.average.state_dict(),
+            optimizer=parts.optimizer.state_dict(),
+            scaler=parts.scaler.state_dict(),
+            distiller={} if parts.distiller is None else parts.distiller.state_dict(),
+        )
+        write_checkpoint(self.out / name, checkpoint)
+
+
+def _workers(recipe: Recipe) -> int:
+    """Processes that load images: as many as wanted, but not more than there are CPUs for this process."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(recipe.workers, cpus)
+
+
+def fingerprint(job: Job) -> str:
+    """Identity of the data, of the weights to begin with, and of the teacher."""
+    digest = hashlib.sha256()
+    for dataset in (job.train, job.val):
+        if dataset is None:
+            continue
+        digest.update(repr(dataset.names).encode())
+        for sample in dataset.samples:
+            digest.update(f"{sample.id} {sample.path.name} {sample.width} {sample.height}".encode())
+            digest.update(sample.boxes.tobytes() + sample.labels.tobytes())
+    start = {} if job.start is None else job.start.state
+    teacher = {} if job.teacher is None else job.teacher.state_dict()
+    for name, tensor in (*start.items(), *teacher.items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _how_to_go_on(last: Path) -> str:
+    if not last.exists():
+        return "there is no checkpoint yet: start again"
+    return f"{last} is whole: repeat the command with --resume to go on from it"
+
+
+@contextmanager
+def _algorithms(recipe: Recipe) -> Iterator[None]:
+    """The fastest algorithms, or with `deterministic` only those whose result never varies."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(recipe.deterministic)
+    try:
+        with torch.backends.cudnn.flags(benchmark=not recipe.deterministic, deterministic=recipe.deterministic):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def _stop_requested(world: World) -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a question that is asked after each step; the second one ends at once.
+
+    Among several processes, which would stop at different steps, the signals keep their meaning.
+    """
+    if world.size > 1:
+        yield lambda: False
+        return
+    seen: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

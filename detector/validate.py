@@ -1,0 +1,76 @@
+"""Detections over a whole data set, shared among the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
+
+from detector.data.loader import EvalBatch, eval_batches
+from detector.data.sample import Dataset
+from detector.distributed import World, gather_rows
+from detector.images import Placement, normalise
+from detector.postprocess import MAX_DETECTIONS, Detections, postprocess
+from detector.predict import Detector
+
+CONF, IOU = 0.05, 0.7  # as published for T, S, M and L
+
+
+@torch.no_grad()
+def detect_dataset(
+    detector: Detector,
+    dataset: Dataset,
+    world: World,
+    *,
+    conf: float = CONF,
+    iou: float = IOU,
+    batch: int = 16,
+    workers: int = 0,
+    on_images: Callable[[int], object] | None = None,
+) -> dict[int, Detections]:
+    """Detections of every image by its id, in its pixels, on every process; each one runs on its share of the images.
+
+    An image that cannot be read is left out, with a warning. `on_images` is told how many more images are done.
+    """
+    share = replace(dataset, samples=dataset.samples[world.rank :: world.size])
+    ids: list[int] = []
+    parts = [torch.zeros(0, 7, dtype=torch.float64)]
+    for images in eval_batches(share, detector.input, batch_size=batch, workers=workers):
+        parts += _detect(detector, images, conf, iou)
+        ids += images.ids
+        if on_images is not None:
+            on_images(len(images.ids))
+    # MPS has no float64, but never a second process either.
+    carrier = world.device if world.size > 1 else torch.device("cpu")
+    seen = gather_rows(torch.tensor(ids, dtype=torch.int64, device=carrier)[:, None])
+    return _by_image(seen[:, 0].tolist(), gather_rows(torch.cat(parts).to(carrier)).cpu())
+
+
+def _detect(detector: Detector, batch: EvalBatch, conf: float, iou: float) -> list[Tensor]:
+    """Rows `[N, 7]` for each image of a batch."""
+    scores, boxes = detector.network(normalise(batch.images.to(detector.device), detector.input))
+    found = postprocess(scores, boxes, conf=conf, iou=iou, max_det=MAX_DETECTIONS)
+    return [_rows(id, row, place) for id, row, place in zip(batch.ids, found, batch.placements, strict=True)]
+
+
+def _rows(id: int, found: Detections, placement: Placement) -> Tensor:
+    """Detections in pixels of the image, as rows of id, label, score, box: float64 holds each of them exactly."""
+    boxes = clip_boxes_to_image(placement.to_image(found.boxes.cpu()), (placement.height, placement.width))
+    labels = found.labels.cpu()
+    head = torch.stack([torch.full_like(labels, id), labels], dim=1).double()
+    return torch.cat([head, found.scores.cpu()[:, None].double(), boxes.double()], dim=1)
+
+
+def _by_image(ids: list[int], rows: Tensor) -> dict[int, Detections]:
+    """Inverse of `_rows`, for the images `ids`, with or without detections."""
+    rows = rows[rows[:, 0].argsort(stable=True)]
+    found, counts = rows[:, 0].long().unique_consecutive(return_counts=True)
+    parts = dict(zip(found.tolist(), rows.split(counts.tolist()), strict=True))
+    nothing = rows[:0]
+    return {
+        id: Detections(part[:, 3:].float(), part[:, 2].float(), part[:, 1].long())
+        for id, part in ((id, parts.get(id, nothing)) for id in ids)
+    }

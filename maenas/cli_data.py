@@ -1,0 +1,80 @@
+"""`maenas data`: check a data set before training, and write the built-in one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maenas.errors import MaenasError
+
+data_app = typer.Typer(help="Data sets: check one, write the built-in shapes.", no_args_is_help=True)
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="Folder (COCO, YOLO, Pascal VOC), COCO .json, data.yaml, or shapes.")],
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="PNG file for some images with their boxes.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document as the last line, and nothing else.")
+    ] = False,
+) -> None:
+    """Report every problem of a data set: images, boxes, classes, splits. Exits with 1 if it cannot be trained on."""
+    from tqdm import tqdm
+
+    from detector.data.check import check, contact_sheet
+    from maenas.files import write_atomic
+
+    with tqdm(unit=" images", desc="check", disable=not sys.stderr.isatty()) as bar:
+        report = check(path, on_image=lambda: (bar.update(), None)[1])
+    if sheet is not None:
+        write_atomic(sheet, contact_sheet(report.splits["train"]))
+    document = report.document()
+    print(json.dumps({"command": "data check", **document}) if as_json else _text(document, sheet))
+    if not report.usable:
+        raise typer.Exit(1)
+
+
+@data_app.command("shapes")
+def data_shapes(
+    out: Annotated[Path, typer.Argument(help="New folder for images/ and annotations/ (COCO).")],
+    images: Annotated[int, typer.Option("--images", help="How many; every fifth is for validation.")] = 1500,
+    size: Annotated[int, typer.Option("--size", help="Side in pixels.")] = 192,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same files.")] = 0,
+) -> None:
+    """Write the generated data set of coloured shapes that `--data shapes` stands for."""
+    from detector.data.shapes import write_shapes
+
+    if seed < 0:
+        raise MaenasError(f"--seed is {seed}; it must be 0 or more")
+    write_shapes(out, images=images, size=size, seed=seed)
+    print(f"wrote {out}: {images} images of {size}x{size}")
+
+
+def _text(document: dict[str, Any], sheet: Path | None) -> str:
+    lines = []
+    for name, split in document["splits"].items():
+        lines.append(
+            f"{name:<6} {split['images']} images ({split['images_without_boxes']} without boxes), "
+            f"{split['boxes']} boxes: {split['source']}"
+        )
+        shown = list(split["classes"].items())
+        classes = ", ".join(f"{label} {count}" for label, count in shown[:20])
+        lines.append(f"       {len(shown)} classes: {classes}{' ...' if len(shown) > 20 else ''}")
+        lines += _problem_lines(split["problems"])
+    lines += _problem_lines(document["leaks"])
+    if sheet is not None:
+        lines.append(f"wrote  {sheet}")
+    lines.append("usable" if document["usable"] else "cannot be trained on: see above")
+    return "\n".join(lines)
+
+
+def _problem_lines(problems: dict[str, Any]) -> list[str]:
+    lines = []
+    for kind, entry in problems.items():
+        lines.append(f"       {entry['count']} x {kind}")
+        lines += [f"           {example}" for example in entry["examples"]]
+    return lines

@@ -1,0 +1,225 @@
+"""`maenas detect`, `export`, `show` and `weights`: what one does with a network once there is one."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maenas.errors import MaenasError
+
+MAX_BATCH = 256
+CHECKED_IMAGES = 4
+
+weights_app = typer.Typer(help="Weights files of the detectors.", no_args_is_help=True)
+
+WeightsFile = Annotated[Path, typer.Option("--weights", "-w", help="Weights (.safetensors).")]
+Conf = Annotated[float, typer.Option("--conf", help="Scores above this count.")]
+Iou = Annotated[float, typer.Option("--iou", help="Overlap above which the better box of a class suppresses another.")]
+
+
+def detect_command(
+    source: Annotated[str, typer.Argument(help="An image, a folder, a pattern in quotes ('a/**/*.jpg'), or a video.")],
+    weights: WeightsFile,
+    conf: Conf = 0.25,
+    iou: Iou = 0.7,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Only these classes, by name or number: person,car,7.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is written.")] = Path("detections"),
+    save_txt: Annotated[bool, typer.Option("--save-txt", help="Write labels/NAME.txt (YOLO format).")] = False,
+    save_json: Annotated[bool, typer.Option("--save-json", help="Write detections.json (COCO results).")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Find objects in images or a video, and draw them."""
+    from tqdm import tqdm
+
+    _require_packages("torch", "torchvision", "cv2", "PIL", "safetensors")
+    from detector.detect import Settings, detect_images, detect_video
+    from detector.predict import Detector
+    from detector.sources import find_images, is_video
+
+    paths = [] if is_video(source) else find_images(source)
+    detector = Detector.load(weights, device)
+    settings = Settings(out, conf, iou, parse_classes(classes, detector.names), save_txt, save_json)
+    quiet = not sys.stderr.isatty()
+    with tqdm(total=len(paths) or None, unit=" images", desc="detect", disable=quiet, leave=False) as bar:
+        if paths:
+            summary = detect_images(detector, paths, settings, bar.update)
+        else:
+
+            def on_frame(total: int) -> None:
+                bar.total = total or None
+                bar.update()
+
+            summary = detect_video(detector, Path(source), settings, on_frame)
+    for message in summary.skipped:
+        print(f"skipped: {message}", file=sys.stderr)
+    counted = sorted(summary.counts.items(), key=lambda item: (-item[1], item[0]))
+    found = ", ".join(f"{count} {name}" for name, count in counted) or "nothing"
+    print(f"{summary.images} {'images' if paths else 'frames'}: {found}")
+    print(f"wrote {out}")
+
+
+def parse_classes(text: str | None, names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Labels of a list such as "person,7"; None for None. Raises `MaenasError` naming the nearest class."""
+    import difflib
+
+    if text is None:
+        return None
+    labels = []
+    for part in (part.strip() for part in text.split(",")):
+        if part in names:
+            labels.append(names.index(part))
+        elif re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(names):
+            labels.append(int(part))
+        else:
+            nearest = difflib.get_close_matches(part, names, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else f"; the classes are {', '.join(names[:10])} ..."
+            raise MaenasError(f"--classes: there is no class {part!r}{hint}")
+    return tuple(dict.fromkeys(labels))
+
+
+def export_command(
+    weights: Annotated[Path, typer.Argument(help="Weights (.safetensors).")],
+    format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    nms: Annotated[str, typer.Option("--nms", help="none: all scores and boxes. in-graph: detections.")] = "none",
+    batch: Annotated[str, typer.Option("--batch", help="Images at once: a number, or dynamic.")] = "1",
+    size: Annotated[int | None, typer.Option("--size", help="Side of the square input. [default: the spec's]")] = None,
+    half: Annotated[bool, typer.Option("--half", help="fp16 weights and arithmetic; boxes stay fp32.")] = False,
+    conf: Conf = 0.05,
+    iou: Iou = 0.7,
+    max_det: Annotated[int, typer.Option("--max-det", help="Most detections of an image (with --nms in-graph).")] = 100,
+    candidates: Annotated[int, typer.Option("--candidates", help="Best pairs of box and class that compete.")] = 512,
+    images: Annotated[
+        str | None, typer.Option("--images", help="Images to check the export on. [default: synthetic ones]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File. [default: named after the weights]")] = None,
+) -> None:
+    """Write a detector as an ONNX file, after checking that it computes what torch computes."""
+    for option, value, known in (("--format", format_, ("onnx",)), ("--nms", nms, ("none", "in-graph"))):
+        if value not in known:
+            raise MaenasError(f"{option} is {value!r}; choose {', '.join(known)}")
+    if batch != "dynamic" and (not re.fullmatch(r"[0-9]{1,4}", batch) or not 1 <= int(batch) <= MAX_BATCH):
+        raise MaenasError(f"--batch is {batch!r}; it must be 1 to {MAX_BATCH}, or dynamic")
+    _require_packages("torch", "torchvision", "cv2", "PIL", "safetensors", "onnx", "onnxruntime")
+    from detector.export.nms import NmsSettings
+    from detector.export.onnx import ExportSettings
+
+    settings = ExportSettings(
+        size=size,
+        batch=None if batch == "dynamic" else int(batch),
+        precision="fp16" if half else "fp32",
+        nms=NmsSettings(conf, iou, max_det, candidates) if nms == "in-graph" else None,
+    )
+    _export(weights, settings, images, out or weights.with_suffix(".onnx"))
+
+
+def _export(path: Path, settings: Any, images: str | None, out: Path) -> None:
+    from detector.export.onnx import count_nodes, describe_ends, resized, to_onnx
+    from detector.export.parity import check_parity, natural_images
+    from detector.images import read_image
+    from detector.model.deploy import deploy
+    from detector.model.weights import load_net
+    from detector.sources import find_images
+    from maenas.files import ensure_folder, write_atomic
+    from maenas.units import format_bytes
+
+    net, weights = load_net(path)
+    deployed = deploy(net)
+    model = to_onnx(deployed, weights.names, settings)
+    size = resized(weights.spec, settings.size).input
+    if images is None:
+        checked = natural_images(CHECKED_IMAGES, size)
+    else:
+        checked = [read_image(file) for file in find_images(images)[:CHECKED_IMAGES]]
+    parity = check_parity(model, deployed, checked, size, precision=settings.precision, nms=settings.nms)
+    data = model.SerializeToString()
+    ensure_folder(out.resolve().parent)
+    write_atomic(out, data)
+    compared = f"boxes within {parity.boxes:.1e} of the input's side, scores within {parity.scores:.1e}"
+    if parity.detections is not None:
+        compared += f", the same {parity.detections} detections as torchvision's suppression"
+    print(f"checked against torch on {parity.images} images: {compared}")
+    nodes = count_nodes(model)
+    print(f"wrote {out}: {format_bytes(len(data))}, {sum(nodes.values())} nodes ({nodes['Conv']} convolutions)")
+    print(describe_ends(model))
+
+
+def show_command(
+    network: Annotated[str, typer.Argument(help="A spec file, a shipped name (damo-yolo-t), or weights.")],
+    device: Annotated[str, typer.Option("--device", help="Device or table file whose latency is shared out.")] = "t4",
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="fp32, fp16 or int8. [default: a measured table's own, else fp16]")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the network into this file (.png, .svg, .pdf).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print nothing but one JSON document.")] = False,
+) -> None:
+    """Print a network: every layer with shapes, parameters, FLOPs and its share of the latency."""
+    from maenas.latency.predictor import load_predictor
+    from maenas.report.network import format_layers, layers_document
+
+    name, spec = _named_spec(network)
+    predictor = load_predictor(device, precision=precision)
+    if plot is not None:
+        _require_packages("matplotlib")
+        from maenas.report.network_plot import plot_network
+
+        plot_network(name, spec, predictor, plot)
+    if as_json:
+        print(json.dumps({"command": "show", "network": name, **layers_document(spec, predictor)}))
+        return
+    print(format_layers(name, spec, predictor))
+    if plot is not None:
+        print(f"\nwrote {plot}")
+
+
+def _named_spec(network: str) -> tuple[str, Any]:
+    if not network.endswith(".safetensors"):
+        from maenas.spec import load_spec
+
+        stored = load_spec(network)
+        return stored.name, stored.detector
+    _require_packages("torch", "safetensors")
+    from detector.model.weights import read_weights
+
+    return Path(network).stem, read_weights(network).spec
+
+
+@weights_app.command("convert")
+def weights_convert(
+    old: Annotated[Path, typer.Argument(help="A published checkpoint (.pth).")],
+    new: Annotated[Path, typer.Argument(help="File to write (.safetensors).")],
+    spec: Annotated[str, typer.Option("--spec", help="The checkpoint's network: a spec file or a shipped name.")],
+    names: Annotated[
+        Path | None,
+        typer.Option("--names", help="Text file with a class name a line. [default: COCO's for 80 classes]"),
+    ] = None,
+) -> None:
+    """Turn a published checkpoint into a weights file with its spec and class names inside."""
+    _require_packages("torch", "safetensors")
+    from detector.model.weights import read_published, write_weights
+    from maenas.files import read_text
+    from maenas.spec import load_spec
+
+    lines = None if names is None else read_text(names, what="class names").splitlines()
+    given = None if lines is None else tuple(line.strip() for line in lines if line.strip())
+    weights = read_published(old, load_spec(spec).detector, given)
+    write_weights(new, weights.state, weights.spec, weights.names, {"source": old.name})
+    print(f"wrote {new}: {len(weights.state)} tensors, {len(weights.names)} classes, spec {weights.spec.id}")
+
+
+def _require_packages(*modules: str) -> None:
+    """Raise `MaenasError` naming what to install where a package is missing."""
+    import importlib.util
+
+    packages = {"cv2": "opencv-python-headless", "PIL": "pillow"}
+    missing = [packages.get(name, name) for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MaenasError(f"this needs {', '.join(missing)}: pip install {' '.join(missing)}")

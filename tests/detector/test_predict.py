@@ -1,0 +1,239 @@
+"""From image files to named boxes: Python API, drawing, files written."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from detector.detect import Settings, coco_rows, detect_images, detect_video, yolo_lines
+from detector.draw import class_colour, draw_detections
+from detector.images import read_image
+from detector.model.net import DetectorNet
+from detector.model.weights import write_weights
+from detector.postprocess import Detections
+from detector.predict import Detector, Result, choose_device
+from detector.sources import Video, find_images, image_ids, is_video, output_names
+from maenas.errors import MaenasError
+from maenas.profiler.plan import published_specs
+from maenas.spec import InputSpec
+
+NAMES = ("cat", "dog", "car")
+
+
+def two_boxes(images: Tensor) -> tuple[Tensor, Tensor]:
+    """A network that finds a cat in the left half, a dog beyond the lower right corner, and a car with doubt."""
+    height, width = images.shape[2:]
+    boxes = torch.tensor([[0, 0, width / 2, height], [width / 2, height / 2, 2 * width, 2 * height], [0, 0, 8, 8]])
+    scores = torch.tensor([[0.9, 0, 0], [0, 0.8, 0], [0, 0, 0.3]])
+    return scores.expand(len(images), 3, 3), boxes.float().expand(len(images), 3, 4)
+
+
+DETECTOR = Detector(two_boxes, InputSpec(64, 64), NAMES, torch.device("cpu"))
+
+
+def image(height: int = 60, width: int = 100, value: int = 90) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def settings(out: Path, **changes) -> Settings:
+    return replace(Settings(out, 0.25, 0.7, None, save_txt=True, save_json=True), **changes)
+
+
+def test_boxes_are_of_the_image_and_within_it() -> None:
+    (result,) = DETECTOR.predict(image(60, 100), conf=0.5)
+    assert result.names == ("cat", "dog")
+    assert result.labels.tolist() == [0, 1]
+    torch.testing.assert_close(result.boxes, torch.tensor([[0.0, 0, 50, 60], [50, 30, 100, 60]]))
+    result.boxes.mul_(2)  # a caller may write into it
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_batches_change_nothing(batch: int, tmp_path: Path) -> None:
+    images = [image(60, 100), save(tmp_path / "a.png", image(40, 20)), str(save(tmp_path / "b.png", image(7, 9)))]
+    results = DETECTOR.predict(images, batch=batch)
+    expected = [[50.0, 60.0], [10.0, 40.0], [4.5, 7.0]]
+    assert [[round(v, 4) for v in result.boxes[0, 2:].tolist()] for result in results] == expected
+    assert DETECTOR.predict([], batch=batch) == []
+
+
+def test_only_the_chosen_classes_are_found() -> None:
+    (result,) = DETECTOR.predict(image(), classes=[1, 2])
+    assert result.names == ("dog", "car")
+
+
+def test_settings_and_arrays_are_checked() -> None:
+    for wrong in ({"conf": -0.1}, {"iou": 1.5}, {"max_det": 0}, {"batch": 0}):
+        with pytest.raises(MaenasError, match=next(iter(wrong))):
+            DETECTOR.predict(image(), **wrong)
+    for array in (image().astype(np.float32), image()[..., 0], np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(MaenasError, match="must be uint8 RGB"):
+            DETECTOR.predict(array)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda")
+    for name in ("gpu", "meta", "cuda:99", ""):
+        with pytest.raises(MaenasError, match="device"):
+            choose_device(name)
+
+
+def test_a_detector_is_loaded_from_its_weights(tmp_path: Path) -> None:
+    spec = published_specs(64)["damo-yolo-nano-s"]
+    names = tuple(f"class {number}" for number in range(80))
+    net = DetectorNet(spec)
+    write_weights(tmp_path / "w.safetensors", net, spec, names)
+    detector = Detector.load(tmp_path / "w.safetensors", "cpu")
+    assert (detector.names, detector.input) == (names, spec.input)
+    (result,) = detector.predict(image(), conf=0.0, max_det=5)
+    assert len(result.names) == 5
+    with pytest.raises(MaenasError, match=r"none\.safetensors"):
+        Detector.load(tmp_path / "none.safetensors")
+
+
+def test_a_drawing_changes_only_boxes_and_labels() -> None:
+    found = Detections(torch.tensor([[20.0, 30, 80, 55]]), torch.tensor([0.9]), torch.tensor([1]))
+    before = image(60, 100)
+    drawn = draw_detections(before, found, NAMES)
+    assert (before == 90).all()
+    assert tuple(drawn[55, 50]) == class_colour(1)
+    assert (drawn[35:50, 30:70] == 90).all()
+    assert (drawn[:, 90:] == 90).all()
+
+
+def test_any_box_can_be_drawn() -> None:
+    boxes = torch.tensor([[0.0, 0, 0, 0], [-5, -5, 200, 200], [99, 59, 100, 60], [40, 30, 20, 10]])
+    found = Detections(boxes, torch.linspace(1, 0, 4), torch.tensor([0, 1, 2, 0]))
+    for height, width in ((60, 100), (1, 1), (3, 2000)):
+        assert draw_detections(image(height, width), found, NAMES).shape == (height, width, 3)
+
+
+def test_colours_of_classes_differ() -> None:
+    colours = np.array([class_colour(label) for label in range(80)])
+    assert len(np.unique(colours, axis=0)) == 80
+    assert np.abs(colours[1:] - colours[:-1]).max(axis=1).min() > 60
+
+
+def test_rows_are_what_coco_and_yolo_write() -> None:
+    result = Result(torch.tensor([[10.0, 20, 30, 60]]), torch.tensor([0.5]), torch.tensor([2]), ("car",))
+    (row,) = coco_rows(result, 7, "a.jpg")
+    assert row == {
+        "image_id": 7,
+        "category_id": 2,
+        "bbox": [10.0, 20.0, 20.0, 40.0],
+        "score": 0.5,
+        "category": "car",
+        "file_name": "a.jpg",
+    }
+    assert yolo_lines(result, width=100, height=80) == "2 0.200000 0.500000 0.200000 0.500000 0.50000\n"
+
+
+def test_a_folder_is_detected_and_broken_files_are_skipped(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    save(photos / "a.png", image(60, 100))
+    save(photos / "deep" / "b.jpg", image(20, 10))
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (photos / "empty.png").touch()
+    ticks: list[None] = []
+    summary = detect_images(DETECTOR, find_images(str(photos)), settings(out), lambda: ticks.append(None))
+    assert (summary.images, len(ticks)) == (2, 4)
+    assert summary.counts == {"cat": 2, "dog": 2, "car": 2}
+    assert [Path(text.split(": ")[0].removeprefix("image ")).name for text in summary.skipped] == [
+        "broken.jpg",
+        "empty.png",
+    ]
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
+        "a.jpg",
+        "deep/b.jpg",
+        "detections.json",
+        "labels/a.txt",
+        "labels/deep/b.txt",
+    ]
+    rows = json.loads((out / "detections.json").read_text())
+    assert [row["image_id"] for row in rows] == [1, 1, 1, 3, 3, 3]
+    assert read_image(out / "a.jpg").shape == (60, 100, 3)
+    assert len((out / "labels" / "a.txt").read_text().splitlines()) == 3
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(MaenasError, match=r"no image could be read:\n.*a\.jpg"):
+        detect_images(DETECTOR, [tmp_path / "a.jpg"], settings(tmp_path / "out"), lambda: None)
+
+
+def test_a_source_is_never_overwritten(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg", image())
+    before = path.read_bytes()
+    with pytest.raises(MaenasError, match="would be overwritten"):
+        detect_images(DETECTOR, [path], settings(tmp_path), lambda: None)
+    assert path.read_bytes() == before
+
+
+def test_sources(tmp_path: Path) -> None:
+    paths = [save(tmp_path / name, image(4, 4)) for name in ("a/1.png", "a/2.jpg", "b/1.png")]
+    (tmp_path / "a" / "notes.txt").touch()
+    assert find_images(str(tmp_path)) == paths
+    assert find_images(str(paths[0])) == paths[:1]
+    assert find_images(str(tmp_path / "*" / "1.png")) == [paths[0], paths[2]]
+    assert find_images(str(tmp_path / "**" / "*.jpg")) == [paths[1]]
+    (tmp_path / "none").mkdir()
+    for source, reason in (("none", "no image in"), ("*.png", "no image matches"), ("c.png", "no such file")):
+        with pytest.raises(MaenasError, match=reason):
+            find_images(str(tmp_path / source))
+    assert [is_video(name) for name in ("a.mp4", "A.MOV", "a.jpg", "*.mp4", "folder")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_names_of_outputs_and_images_are_distinct() -> None:
+    paths = [Path(name) for name in ("x/a.jpg", "x/a.png", "x/b.jpg", "y/b.jpg")]
+    assert output_names(paths) == ["x/a.jpg", "x/a.png", "x/b", "y/b"]
+    assert output_names(paths[2:3]) == ["b"]
+    assert image_ids([Path("000000000139.jpg"), Path("7.jpg")]) == [139, 7]
+    assert image_ids([Path("7.jpg"), Path("007.jpg")]) == [1, 2]
+    assert image_ids([Path("7.jpg"), Path("b.jpg")]) == [1, 2]
+
+
+def write_video(path: Path, frames: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for number in range(frames):
+        writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def test_every_frame_of_a_video_is_detected(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "clip.mp4", 5)
+    out, totals = tmp_path / "out", []
+    summary = detect_video(DETECTOR, source, settings(out), totals.append)
+    assert (summary.images, totals) == (5, [5] * 5)
+    assert {row["image_id"] for row in json.loads((out / "detections.json").read_text())} == {1, 2, 3, 4, 5}
+    drawn = Video(out / "clip.mp4")
+    assert (drawn.width, drawn.height, round(drawn.fps), len(list(drawn))) == (64, 48, 10, 5)
+    assert sorted(path.name for path in out.iterdir()) == ["clip.mp4", "detections.json", "labels"]
+
+
+def test_a_video_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    for name in ("a.mp4", "b.mp4"):
+        with pytest.raises(MaenasError, match=name):
+            detect_video(DETECTOR, tmp_path / name, settings(tmp_path / "out"), lambda total: None)
+    source = write_video(tmp_path / "clip.mp4", 2)
+    with pytest.raises(MaenasError, match="would be overwritten"):
+        detect_video(DETECTOR, source, settings(tmp_path), lambda total: None)

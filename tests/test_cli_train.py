@@ -1,0 +1,145 @@
+"""`maenas train` and `maenas eval` through the command line."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from maenas.cli_train import eval_command, train_command
+from maenas.errors import MaenasError
+from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec, write_spec
+
+pytest.importorskip("torch")
+
+from detector.data.shapes import write_shapes
+
+STAGES = tuple(StageSpec("k1kx", a, b, 8, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
+SPEC = DetectorSpec(
+    InputSpec(64, 64),
+    BackboneSpec(StemSpec("focus", 8), STAGES, "relu", (2, 3, 4)),
+    NeckSpec((16, 16, 16), 1, 1.0, "basic", "relu"),
+    HeadSpec(80, 7, 3),
+)
+SHORT = ["--epochs", "1", "--batch", "4", "--device", "cpu"]
+SHORT += ["--set", "plain_epochs=1", "--set", "warmup_epochs=0", "--set", "workers=0"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """A command in this process, in an empty folder, with errors as the entry point shows them."""
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command("train")(train_command)
+    app.command("eval")(eval_command)
+
+    def call(*arguments: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["maenas", *map(str, arguments)])
+        code: Any = 0
+        message = ""
+        try:
+            app()
+        except MaenasError as error:
+            code, message = 2, str(error)
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err + message)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shapes in a folder whose name has a space and a letter outside ASCII."""
+    folder = tmp_path_factory.mktemp("data") / "meine Wörter"
+    write_shapes(folder, images=20, size=64, seed=0)
+    return folder
+
+
+def test_train_then_eval_then_finetune(run: Run, folder: Path, tmp_path: Path) -> None:
+    write_spec(tmp_path / "tiny.json", SPEC, "tiny")
+    trained = run("train", "tiny.json", "--data", folder, *SHORT)
+    assert trained.code == 0, trained.err
+    assert "tiny, 64x64, 4 classes (circle, square, triangle, cross)" in trained.out
+    assert "wrote runs/tiny/weights.safetensors" in trained.out
+    weights = tmp_path / "runs" / "tiny" / "weights.safetensors"
+
+    evaluated = run("eval", weights, "--data", folder, "--device", "cpu", "--json", "--plots", "plots")
+    assert evaluated.code == 0, evaluated.err
+    document = json.loads(evaluated.out)
+    assert (document["command"], document["images"]) == ("eval", 4)
+    assert {"AP", "AP50", "AP75"} <= document["summary"].keys()
+    assert {path.name for path in Path("plots").iterdir()} >= {"metrics.json", "confusion.png"}
+    table = run("eval", weights, "--data", folder, "--device", "cpu", "--split", "train").out
+    assert "16 images" in table
+    assert "triangle" in table
+
+    repeated = run("train", "tiny.json", "--data", folder, *SHORT)
+    assert (repeated.code, "add --resume" in repeated.err) == (2, True)
+    resumed = run("train", "tiny.json", "--data", folder, *SHORT, "--resume")
+    assert resumed.code == 0, resumed.err
+    tuned = run(
+        "train", "tiny.json", "--data", folder, *SHORT, "--finetune", weights, "--out", "tuned", "--teacher", weights
+    )
+    assert tuned.code == 0, tuned.err
+    assert "all tensors fit" in tuned.out
+
+
+def test_a_plan_is_printed_and_nothing_written(run: Run, folder: Path, tmp_path: Path) -> None:
+    write_spec(tmp_path / "tiny.json", SPEC, "tiny")
+    planned = run("train", "tiny.json", "--data", folder, *SHORT, "--plan", "--input", "96")
+    assert planned.code == 0, planned.err
+    assert "steps      4 in 1 epochs" in planned.out
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.json"], "there is no such file"),
+        (["tiny.json", "--recipe", "dmeo"], "did you mean demo?"),
+        (["tiny.json", "--set", "epoch=3"], "--set epoch: unknown key; did you mean epochs?"),
+        (["tiny.json", "--epochs", "0"], "epochs is 0"),
+        (["tiny.json", "--data", "nowhere"], "data nowhere: there is no such file or folder"),
+        (["tiny.json", "--input", "100"], "input height is 100"),
+        (["tiny.json", "--device", "tpu"], "choose auto, cpu, cuda"),
+        (["tiny.json", "--finetune", "no.safetensors"], "no.safetensors"),
+    ],
+)
+def test_a_mistake_ends_with_one_message(
+    run: Run, folder: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    write_spec(tmp_path / "tiny.json", SPEC, "tiny")
+    data = [] if "--data" in arguments else ["--data", str(folder)]
+    failed = run("train", *arguments, *data)
+    assert failed.code == 2
+    assert message in failed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.safetensors", "--data", "shapes"], "no.safetensors"),
+        (["no.safetensors", "--data", "shapes", "--split", "dev"], "choose train, val, test"),
+        (["no.safetensors", "--data", "shapes", "--conf", "2"], "--conf is 2"),
+    ],
+)
+def test_eval_refuses_what_it_cannot_do(run: Run, arguments: list[str], message: str) -> None:
+    failed = run("eval", *arguments)
+    assert failed.code == 2
+    assert message in failed.err
