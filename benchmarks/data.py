@@ -136,6 +136,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "statistic": "best round",
         "cpus": os.cpu_count(),
+        "load_average_at_start": os.getloadavg()[0],
         "machine": platform.machine(),
         "python": platform.python_version(),
         "numpy": np.__version__,

@@ -11,38 +11,16 @@ Legend: B batch, C classes, A anchors, K candidates, M most detections.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from maenas.errors import MaenasError
+from detector.export.metadata import NmsSettings
 from maenas.profiler.onnx_writer import add_constant, add_node
 
-MAX_CANDIDATES = 3839  # TensorRT's limit on a TopK
 STEPS = 16  # chains in clustered boxes need 3 to 6
-
-
-@dataclass(frozen=True)
-class NmsSettings:
-    """Candidates score more than `conf`; of those only the best `candidates` compete. See `postprocess`."""
-
-    conf: float
-    iou: float
-    max_det: int
-    candidates: int
-
-    def __post_init__(self) -> None:
-        for name, value in (("conf", self.conf), ("iou", self.iou)):
-            if not 0 <= value <= 1:
-                raise MaenasError(f"{name} is {value}; it must be 0 to 1")
-        if not 1 <= self.max_det <= self.candidates <= MAX_CANDIDATES:
-            raise MaenasError(
-                f"{self.max_det} detections of {self.candidates} candidates; "
-                f"there must be 1 <= detections <= candidates <= {MAX_CANDIDATES}"
-            )
 
 
 def add_nms(model: onnx.ModelProto, settings: NmsSettings) -> None:

@@ -8,20 +8,19 @@ Legend: B batch, C classes, A anchors, H/W height and width.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import onnx
 
-from detector.export.nms import NmsSettings, add_nms
+from detector.export.metadata import NmsSettings, exported, to_properties
+from detector.export.nms import add_nms
 from detector.model.deploy import DeployedNet
-from maenas import __version__
 from maenas.lowering import Kernel, lower
 from maenas.profiler.onnx_writer import write_onnx
 from maenas.profiler.program import network
-from maenas.spec import DetectorSpec, spec_to_json
+from maenas.spec import DetectorSpec
 
 OUTPUT_NAMES = {"head.scores": "scores", "head.boxes": "boxes"}
 
@@ -53,7 +52,8 @@ def to_onnx(net: DeployedNet, names: tuple[str, ...], settings: ExportSettings) 
     model = write_onnx(program, precision=settings.precision, batch=settings.batch, weights=weights)
     if settings.nms is not None:
         add_nms(model, settings.nms)
-    onnx.helper.set_model_props(model, metadata(spec, names, settings))
+    export = exported(spec, names, precision=settings.precision, nms=settings.nms)
+    onnx.helper.set_model_props(model, to_properties(export))
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -61,24 +61,6 @@ def to_onnx(net: DeployedNet, names: tuple[str, ...], settings: ExportSettings) 
 def named_for_export(kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
     """The kernels with the network's outputs called `scores` and `boxes`."""
     return tuple(replace(kernel, name=OUTPUT_NAMES.get(kernel.name, kernel.name)) for kernel in kernels)
-
-
-def metadata(spec: DetectorSpec, names: tuple[str, ...], settings: ExportSettings) -> dict[str, str]:
-    """What a program needs to feed the model and read its outputs, as text; `spec` repeats all of it for maenas."""
-    size = spec.input
-    return {
-        "maenas": __version__,
-        "names": json.dumps(names),
-        "height": str(size.height),
-        "width": str(size.width),
-        "resize": size.resize,
-        "channel_order": size.channel_order,
-        "value_range": json.dumps(size.value_range),
-        "precision": settings.precision,
-        "nms": "none" if settings.nms is None else json.dumps(asdict(settings.nms)),
-        "spec_id": spec.id,
-        "spec": spec_to_json(spec, "exported"),
-    }
 
 
 def count_nodes(model: onnx.ModelProto) -> dict[str, int]:

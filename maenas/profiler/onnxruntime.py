@@ -34,7 +34,7 @@ class OnnxRuntime:
             raise MaenasError(f"threads is {threads}; it must be at least 1")
         if clock == "cpu" and (threads > 1 or target != "cpu"):
             raise MaenasError("the clock 'cpu' measures one CPU thread; choose the clock 'wall' or one thread")
-        self._ort = _import_onnxruntime()
+        self._ort = import_onnxruntime()
         self.target: Target = target
         self.threads = threads
         self.clock: Clock = clock
@@ -83,7 +83,7 @@ class OnnxRuntime:
         wanted = [(provider, CUDA_OPTIONS)] if self.target == "cuda" else [provider]
         try:
             session = ort.InferenceSession(model, options, providers=wanted)
-        except _errors(ort) as error:
+        except session_errors(ort) as error:
             raise MaenasError(f"{self.runtime} cannot build a model: {str(error).splitlines()[0]}") from None
         active = session.get_providers()
         if active[0] != provider:
@@ -100,7 +100,7 @@ class OrtRunner:
         self._session: Any = session
         self._binding: Any = session.io_binding()
         self._clock = clock
-        self._failures = _errors(ort)
+        self._failures = session_errors(ort)
         rng = np.random.default_rng(0)
         for value in session.get_inputs():
             dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.type]
@@ -136,19 +136,20 @@ class OrtRunner:
         self._session = None
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """The module onnxruntime; raises `MaenasError` where it is missing."""
     try:
         import onnx  # noqa: F401
         import onnxruntime
     except ModuleNotFoundError as error:
         raise MaenasError(
-            f"measuring with ONNX Runtime needs the package {error.name}: pip install onnx onnxruntime "
+            f"running ONNX models needs the package {error.name}: pip install onnx onnxruntime "
             "(or onnxruntime-gpu for CUDA; never both)"
         ) from None
     return onnxruntime
 
 
-def _errors(ort: Any) -> tuple[type[Exception], ...]:
+def session_errors(ort: Any) -> tuple[type[Exception], ...]:
     """What a session raises for a model it does not take; the classes live in a private module."""
     state = ort.capi.onnxruntime_pybind11_state
     names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException", "EPFail")

@@ -1,0 +1,127 @@
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from detector.data.check import LEAK, NEW_CLASS, NO_BOXES, RARE_CLASS, SAME_IMAGE, check, class_colour, contact_sheet
+from detector.data.dataset import open_dataset
+from detector.data.sample import BROKEN_IMAGE, MISSING_IMAGE, UNKNOWN_CLASS, UNUSED_CLASS
+from maenas.cli_data import data_app
+from maenas.errors import MaenasError
+from tests.detector.data.conftest import coco_document, write_coco, write_voc, write_yolo
+
+
+def counts(problems: dict) -> dict[str, int]:
+    return {kind: entry["count"] for kind, entry in problems.items()}
+
+
+def test_a_clean_data_set_has_no_problem(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    report = check(tmp_path)
+    assert report.usable
+    assert report.document()["splits"]["train"]["problems"] == {}
+    assert report.document()["splits"]["train"]["classes"] == {"dog": 1, "cat": 2}
+    assert report.document()["splits"]["train"]["images_without_boxes"] == 1
+    assert report.leaks == ()
+
+
+def test_every_kind_of_problem_is_counted(tmp_path: Path) -> None:
+    train = coco_document(6)
+    train["annotations"].append({"id": 9, "image_id": 10, "category_id": 77, "bbox": [0, 0, 4, 4]})
+    train["annotations"] += [
+        {"id": 10 + i, "image_id": 12, "category_id": 3, "bbox": [0, 0, 4 + i / 100, 4]} for i in range(300)
+    ]
+    train["categories"].append({"id": 9, "name": "unused"})
+    write_coco(tmp_path, train)
+    val = coco_document(3)
+    val["images"] = [{**image, "file_name": f"v{image['file_name']}"} for image in val["images"]]
+    val["categories"][0]["name"] = "bird"
+    write_coco(tmp_path, val, split="val")
+    images = tmp_path / "images"
+    (images / "3.jpg").write_bytes(b"\xff\xd8\xff\xe0 damaged \xff\xd9")
+    (images / "4.jpg").unlink()
+    shutil.copy(images / "1.jpg", images / "5.jpg")
+    shutil.copy(images / "2.jpg", images / "v2.jpg")
+
+    report = check(tmp_path)
+    document = report.document()
+    assert not report.usable
+    assert counts(document["splits"]["train"]["problems"]) == {
+        UNKNOWN_CLASS: 1,
+        MISSING_IMAGE: 1,
+        BROKEN_IMAGE: 1,
+        SAME_IMAGE: 1,
+        RARE_CLASS: 1,
+        UNUSED_CLASS: 1,
+    }
+    assert counts(document["splits"]["val"]["problems"]) == {NEW_CLASS: 1}
+    assert counts(document["leaks"]) == {LEAK: 1}
+    assert "2.jpg" in document["leaks"][LEAK]["examples"][0]
+
+
+def test_a_split_without_boxes_cannot_be_trained_on(tmp_path: Path) -> None:
+    write_yolo(tmp_path, {"a": "", "b": ""})
+    report = check(tmp_path)
+    assert not report.usable
+    assert counts(report.document()["splits"]["train"]["problems"]) == {NO_BOXES: 1}
+
+
+def test_all_splits_of_a_folder_are_looked_at(tmp_path: Path) -> None:
+    seen = []
+    report = check(write_voc(tmp_path), on_image=lambda: seen.append(1))
+    assert list(report.splits) == ["train", "val"]
+    assert len(seen) == 3
+
+
+def test_bccd_leaks_nothing(bccd: Path) -> None:
+    report = check(bccd)
+    assert report.usable
+    assert list(report.splits) == ["train", "val", "test"]
+    assert report.leaks == ()
+
+
+def test_a_file_is_checked_as_the_training_split(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    assert list(check(tmp_path / "annotations" / "instances_train.json").splits) == ["train"]
+    with pytest.raises(MaenasError, match="no such file"):
+        check(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("images", "size"), [(1, (320, 320)), (3, (960, 320)), (16, (960, 320))])
+def test_the_sheet_shows_images_with_their_boxes(images: int, size: tuple[int, int], tmp_path: Path) -> None:
+    dataset = open_dataset(write_coco(tmp_path), "train")
+    with Image.open(io.BytesIO(contact_sheet(dataset, images=images))) as sheet:
+        assert sheet.size == size
+        pixels = np.asarray(sheet)
+    colour = np.array(class_colour(1))
+    assert (np.abs(pixels.astype(int) - colour).max(axis=2) == 0).sum() > 100
+
+
+def test_the_command_prints_counts_and_exits_with_1_where_training_is_impossible(tmp_path: Path) -> None:
+    write_coco(tmp_path / "good")
+    write_yolo(tmp_path / "bad", {"a": "7 0.5 0.5 0.1 0.1"})
+    runner = CliRunner()
+    result = runner.invoke(data_app, ["check", str(tmp_path / "good"), "--json", "--sheet", str(tmp_path / "s.png")])
+    assert result.exit_code == 0
+    document = json.loads(result.stdout.splitlines()[-1])
+    assert document["command"] == "data check"
+    assert document["usable"]
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    result = runner.invoke(data_app, ["check", str(tmp_path / "bad")])
+    assert result.exit_code == 1
+    assert "1 x annotation of a class that is not listed" in result.stdout
+    assert "cannot be trained on" in result.stdout
+
+
+def test_the_command_writes_shapes(tmp_path: Path) -> None:
+    arguments = ["shapes", str(tmp_path / "new"), "--images", "10", "--size", "64", "--seed", "5"]
+    result = CliRunner().invoke(data_app, arguments)
+    assert result.exit_code == 0, result.output
+    assert len(open_dataset(tmp_path / "new", "train")) == 8
+    assert isinstance(CliRunner().invoke(data_app, arguments).exception, MaenasError)
+    assert isinstance(CliRunner().invoke(data_app, [*arguments[:-1], "-1"]).exception, MaenasError)

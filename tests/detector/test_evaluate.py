@@ -1,0 +1,193 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detector.data.dataset import Dataset
+from detector.data.sample import Sample
+from detector.evaluate import Metrics, confusion_matrix, evaluate, write_report
+from detector.postprocess import Detections
+
+NAMES = ("a", "b", "c", "none")
+
+
+def make_dataset(rng: np.random.Generator, images: int = 40, *, crowds: bool = True) -> Dataset:
+    samples = []
+    for id in range(3, 3 + images):
+        count, crowd = int(rng.integers(0, 12)), int(rng.integers(0, 2)) if crowds else 0
+        boxes = random_boxes(rng, count + crowd)
+        labels = rng.integers(0, 3, count + crowd)
+        areas = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) * rng.uniform(0.5, 1, len(boxes))).astype(np.float32)
+        samples.append(
+            Sample(
+                Path(f"{id}.jpg"),
+                id,
+                300,
+                200,
+                boxes[:count],
+                labels[:count],
+                areas[:count],
+                boxes[count:],
+                labels[count:],
+            )
+        )
+    return Dataset(NAMES, tuple(samples))
+
+
+def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+    corner = rng.uniform(0, [150, 100], (count, 2))
+    return np.concatenate([corner, corner + rng.uniform(4, [150, 100], (count, 2))], axis=1).astype(np.float32)
+
+
+def realistic(rng: np.random.Generator, dataset: Dataset) -> dict[int, Detections]:
+    """Moved copies of most boxes, some twice or of a wrong class, and false ones; scores tell them apart a little."""
+    found = {}
+    for sample in dataset.samples:
+        boxes = np.concatenate([sample.boxes, sample.boxes, sample.crowd_boxes, random_boxes(rng, 6)])
+        boxes = boxes + rng.normal(0, 4, boxes.shape)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+        labels = np.concatenate([sample.labels, sample.labels, sample.crowd_labels, rng.integers(0, 4, 6)])
+        labels = np.where(rng.random(len(labels)) < 0.1, rng.integers(0, 4, len(labels)), labels)
+        scores = rng.random(len(boxes)) ** (1 + (np.arange(len(boxes)) >= len(sample.boxes)))
+        kept = np.flatnonzero(rng.random(len(boxes)) < 0.8)
+        order = kept[np.argsort(-scores[kept])]
+        found[sample.id] = Detections(
+            torch.tensor(boxes[order], dtype=torch.float32),
+            torch.tensor(scores[order], dtype=torch.float32),
+            torch.tensor(labels[order]),
+        )
+    return found
+
+
+def by_pycocotools(dataset: Dataset, detections: dict[int, Detections]) -> tuple[np.ndarray, np.ndarray]:
+    coco = pytest.importorskip("pycocotools.coco")
+    evaluation = pytest.importorskip("pycocotools.cocoeval")
+    annotations = []
+    for sample in dataset.samples:
+        for boxes, labels, crowd in ((sample.boxes, sample.labels, 0), (sample.crowd_boxes, sample.crowd_labels, 1)):
+            for i, (box, label) in enumerate(zip(boxes.astype(float), labels, strict=True)):
+                area = float(np.prod(box[2:] - box[:2])) if crowd else float(sample.areas[i])
+                entry = {"id": len(annotations) + 1, "image_id": sample.id, "category_id": int(label), "area": area}
+                annotations.append(entry | {"bbox": [*box[:2], *(box[2:] - box[:2])], "iscrowd": crowd})
+    truth = coco.COCO()
+    truth.dataset = {
+        "images": [{"id": sample.id} for sample in dataset.samples],
+        "annotations": annotations,
+        "categories": [{"id": index, "name": name} for index, name in enumerate(dataset.names)],
+    }
+    truth.createIndex()
+    rows = []
+    for id, found in detections.items():
+        for box, score, label in zip(found.boxes.double().numpy(), found.scores, found.labels, strict=True):
+            rows.append([id, *box[:2], *(box[2:] - box[:2]), float(score), int(label)])
+    run = evaluation.COCOeval(truth, truth.loadRes(np.array(rows)), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    return run.stats, run.eval["precision"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_metrics_equal_pycocotools(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dataset = make_dataset(rng)
+    detections = realistic(rng, dataset)
+    expected, precision = by_pycocotools(dataset, detections)
+    metrics = evaluate(dataset, detections)
+    np.testing.assert_allclose(list(metrics.summary.values()), expected, atol=1e-6)
+    assert 0.1 < metrics.scalars()["AP"] < 0.9
+    for label, entry in enumerate(metrics.per_class[:3]):
+        assert entry.ap == pytest.approx(precision[:, :, label, 0, 2].mean(), abs=1e-6)
+        assert entry.ap50 == pytest.approx(precision[0, :, label, 0, 2].mean(), abs=1e-6)
+    np.testing.assert_allclose(metrics.precision[:3], precision[0, :, :3, 0, 2].T, atol=1e-6)
+
+
+def nothing() -> Detections:
+    return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+
+def perfect(sample: Sample) -> Detections:
+    return Detections(torch.tensor(sample.boxes), torch.ones(len(sample.labels)), torch.tensor(sample.labels))
+
+
+def test_perfect_detections_have_ap_1() -> None:
+    dataset = make_dataset(np.random.default_rng(0))
+    metrics = evaluate(dataset, {sample.id: perfect(sample) for sample in dataset.samples})
+    assert metrics.scalars()["AP"] == pytest.approx(1)
+    assert (metrics.confusion == np.diag(metrics.confusion.diagonal())).all()
+    assert metrics.confusion.sum() == sum(len(sample.labels) for sample in dataset.samples)
+
+
+def test_no_detection_at_all_has_ap_0() -> None:
+    dataset = make_dataset(np.random.default_rng(0))
+    metrics = evaluate(dataset, {sample.id: nothing() for sample in dataset.samples})
+    assert metrics.scalars()["AP"] == 0
+    assert metrics.confusion[:, -1].sum() == metrics.confusion.sum() > 0
+
+
+def test_a_class_without_boxes_does_not_count() -> None:
+    dataset = make_dataset(np.random.default_rng(0))
+    metrics = evaluate(dataset, {sample.id: perfect(sample) for sample in dataset.samples})
+    assert metrics.per_class[3] == ("none", 0, None, None)
+    assert np.isnan(metrics.precision[3]).all()
+
+
+def test_nothing_to_find_has_no_ap() -> None:
+    dataset = make_dataset(np.random.default_rng(0), 2)
+    empty = Dataset(
+        NAMES, tuple(s for s in make_dataset(np.random.default_rng(2), 60).samples if len(s.labels) == 0)[:2]
+    )
+    assert len(empty) > 0
+    metrics = evaluate(empty, {sample.id: nothing() for sample in empty.samples})
+    assert metrics.scalars() == {}
+    assert evaluate(dataset, {}).images == 0
+
+
+def test_images_that_were_not_looked_at_do_not_count() -> None:
+    dataset = make_dataset(np.random.default_rng(0))
+    metrics = evaluate(dataset, {sample.id: perfect(sample) for sample in dataset.samples[:20]})
+    assert (metrics.images, metrics.listed_images) == (20, 40)
+    assert metrics.scalars()["AP"] == pytest.approx(1)
+    with pytest.raises(ValueError, match="does not have"):
+        evaluate(dataset, {999: nothing()})
+
+
+def test_the_confusion_matrix_counts_each_box_once() -> None:
+    truth = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32)
+    crowd = np.array([[60, 0, 90, 30]], np.float32)
+    sample = Sample(Path("x"), 1, 100, 50, truth, np.array([0, 1, 2]), np.full(3, 100.0), crowd, np.array([0]))
+    boxes = torch.tensor(
+        [
+            [0.0, 0, 10, 10],  # right
+            [1, 0, 11, 10],  # again: false
+            [20, 0, 30, 10],  # of the wrong class
+            [70, 5, 80, 15],  # in the crowd: not counted
+            [40, 0, 50, 10],  # unsure: not counted
+            [40, 30, 50, 40],  # nothing there: false
+        ]
+    )
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.2, 0.5])
+    found = Detections(boxes, scores, torch.tensor([0, 0, 2, 1, 2, 1]))
+    matrix = confusion_matrix([sample], {1: found}, 3)
+    assert matrix.tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0]]
+
+
+def report(folder: Path) -> Metrics:
+    rng = np.random.default_rng(0)
+    dataset = make_dataset(rng)
+    metrics = evaluate(dataset, realistic(rng, dataset))
+    write_report(metrics, folder)
+    return metrics
+
+
+def test_the_report_has_plots_and_json(tmp_path: Path) -> None:
+    metrics = report(tmp_path / "new folder")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "new folder").iterdir()}
+    assert set(files) == {"metrics.json", "precision_recall.png", "confusion.png"}
+    assert all(data.startswith(b"\x89PNG") for name, data in files.items() if name.endswith(".png"))
+    document = json.loads(files["metrics.json"])
+    assert document["summary"]["AP"] == metrics.scalars()["AP"]
+    assert document["per_class"][3] == {"name": "none", "boxes": 0, "ap": None, "ap50": None}
+    assert set(document["precision_at_iou50"]["classes"]) == {"a", "b", "c"}
