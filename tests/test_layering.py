@@ -45,6 +45,8 @@ ORDER = [
     "cli_validate",
     "cli_data",
     "cli_detector",
+    "cli_deploy",
+    "cli_export",
     "cli_train",
     "cli",
     "__main__",
@@ -91,7 +93,7 @@ def test_only_the_profiler_imports_torch() -> None:
 
 def test_only_the_command_line_imports_the_detector() -> None:
     users = {layer(path) for path in FILES if any(name.split(".")[0] == "detector" for name in imports(path))}
-    assert users <= {"cli", "cli_data", "cli_detector", "cli_train"}
+    assert users <= {"cli", "cli_data", "cli_deploy", "cli_detector", "cli_export", "cli_train"}
 
 
 def test_the_detector_knows_the_network_and_nothing_of_the_search() -> None:

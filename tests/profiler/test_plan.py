@@ -18,7 +18,7 @@ from maenas.profiler.plan import (
     space_samples,
     spec_samples,
 )
-from maenas.profiler.probe import Sample, item_key, item_kernels, sample_of
+from maenas.profiler.probe import Sample, item_kernels, item_key, sample_of
 from maenas.profiler.program import network
 from maenas.space import load_space, space_names
 from maenas.spec import DetectorSpec, InputSpec
