@@ -4,10 +4,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off
 
 .DEFAULT_GOAL := help
-.PHONY: help search test test-full check bench clean
+.PHONY: help search demo test test-full check bench clean
 
 help:
 	@echo "make search      a detector for 3 ms on a T4"
+	@echo "make demo        search a small detector, train it on generated shapes, evaluate it (CPU, minutes)"
 	@echo "make test        the tests (installs torch)"
 	@echo "make test-full   also those that take minutes"
 	@echo "make check       ruff and pyright"
@@ -16,6 +17,10 @@ help:
 
 search: $(VENV)/.runtime
 	$(BIN)/maenas search --budget 3ms --device t4
+
+demo: $(VENV)/.detector
+	$(BIN)/maenas search --space scripts/demo_space.yaml --max-flops 350M --classes 4 --name demo --out runs
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/train_detector.sh runs/demo.json --data shapes --out runs/demo --resume
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
@@ -48,4 +53,8 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.detector $(VENV)/.runtime
+
+$(VENV)/.detector: pyproject.toml | $(BIN)/python
+	@$(PIP) --editable '.[detector,export]'
 	@touch $@ $(VENV)/.runtime

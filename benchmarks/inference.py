@@ -1,4 +1,4 @@
-"""How fast is one image? Exported files in ONNX Runtime against torch: eager, channels-last and compiled, on the CPU.
+"""How fast is one image? Our export and torch's own in ONNX Runtime, against torch eager, channels-last and compiled.
 
 Usage: python benchmarks/inference.py [--threads 1 2] [--models damo-yolo-t ...] [--rounds 21] [--result FILE]
 
@@ -34,10 +34,6 @@ from maenas.profiler.plan import published_specs
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "inference.json"
 MODELS = ("damo-yolo-t", "damo-yolo-s", "damo-yolo-m", "damo-yolo-nano-m")  # 640, 640, 640, 416
-# Exports made with the published implementation's own tool, in ONNX Runtime with two threads on the machine of
-# results/inference.json: median milliseconds, repeatable to 5 %.
-PUBLISHED_MS = {"damo-yolo-t": 49.6, "damo-yolo-s": 99.7, "damo-yolo-nano-m": 16.0}
-PUBLISHED_THREADS = 2
 
 
 def timed(run: Callable[[], object]) -> Callable[[], float]:
@@ -61,6 +57,11 @@ def measure_model(name: str, threads: int, rounds: int) -> dict[str, Any]:
     net = deploy(DetectorNet(spec))
     model = to_onnx(net, tuple(map(str, range(spec.head.num_classes))), ExportSettings())
     runner = OnnxRuntime("cpu", threads=threads).build_model(model.SerializeToString())
+    exported = torch.onnx.export(
+        net, (torch.zeros(1, 3, spec.input.height, spec.input.width),), dynamo=True, opset_version=20, verbose=False
+    )
+    assert exported is not None
+    peer = OnnxRuntime("cpu", threads=threads).build_model(exported.model_proto.SerializeToString())
     image = torch.from_numpy(np.random.default_rng(0).random((1, 3, spec.input.height, spec.input.width), np.float32))
     last = deploy(DetectorNet(spec)).to(memory_format=torch.channels_last)
     last.load_state_dict(net.state_dict())
@@ -68,6 +69,7 @@ def measure_model(name: str, threads: int, rounds: int) -> dict[str, Any]:
     compiled = torch.compile(last)
     ways: dict[str, Callable[[], Any]] = {
         "onnxruntime": runner.run,
+        "onnxruntime, torch.onnx export": peer.run,
         "torch eager": lambda: net(image),
         "torch channels-last": lambda: last(image_last),
         "torch.compile": lambda: compiled(image_last),
@@ -81,7 +83,7 @@ def measure_model(name: str, threads: int, rounds: int) -> dict[str, Any]:
     runner.run()
     return {
         "input": spec.input.height,
-        "nodes": sum(count_nodes(model).values()),
+        "nodes": {"maenas": sum(count_nodes(model).values()), "torch.onnx": len(exported.model_proto.graph.node)},
         "timings": {way: milliseconds(timing) for way, timing in zip(ways, timings, strict=True)},
         "difference": {
             "onnxruntime": difference([torch.from_numpy(out).transpose(1, 2) for out in runner.outputs()], eager),
@@ -124,7 +126,6 @@ def parent(arguments: argparse.Namespace) -> None:
         "benchmark": "inference",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "conditions": {**conditions, "load_at_end": os.getloadavg()},
-        "published_exports_ms": {"threads": PUBLISHED_THREADS, **PUBLISHED_MS},
         "threads": results,
     }
     arguments.result.parent.mkdir(parents=True, exist_ok=True)
@@ -136,12 +137,10 @@ def parent(arguments: argparse.Namespace) -> None:
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The results as a Markdown table, in milliseconds."""
     ways = list(next(iter(next(iter(results.values())).values()))["timings"])
-    rows = [["network", "input", "threads", *ways, "published export, onnxruntime"]]
+    rows = [["network", "input", "threads", *ways]]
     for threads, models in results.items():
         for name, row in models.items():
-            published = PUBLISHED_MS.get(name) if int(threads) == PUBLISHED_THREADS else None
-            times = [f"{row['timings'][way]['ms']:.1f}" for way in ways]
-            rows.append([name, str(row["input"]), threads, *times, "-" if published is None else f"{published:g}"])
+            rows.append([name, str(row["input"]), threads, *(f"{row['timings'][way]['ms']:.1f}" for way in ways)])
     rows.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -39,7 +39,7 @@ class TrainingLog:
 
     def __init__(self, out: Path, *, step: int, total_steps: int) -> None:
         _keep_until(out, step)
-        self._steps: TextIO = (out / STEPS_FILE).open("a", newline="", encoding="utf-8")
+        self._steps: TextIO = (out / STEPS_FILE).open("a", buffering=1, newline="", encoding="utf-8")
         self._epochs: TextIO = (out / EPOCHS_FILE).open("a", encoding="utf-8")
         self._rows = csv.writer(self._steps, lineterminator="\n")
         self._board = _tensorboard(out, step)

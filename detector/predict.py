@@ -7,7 +7,7 @@ for result in detector.predict(["street.jpg", "harbour.png"]):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detector.export.metadata import NmsSettings
 from detector.images import Placement, normalise, prepare, read_image, stack
-from detector.model.deploy import deploy
-from detector.model.weights import load_net
 from detector.postprocess import Detections, postprocess
+from detector.runtime import Network, Runtime, load_runtime
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
 
@@ -27,7 +27,6 @@ IOU = 0.7
 MAX_DET = 300
 BATCH = 8
 
-Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 ImageLike = str | Path | np.ndarray
 
 
@@ -54,24 +53,25 @@ class Detector:
     """A deployed network with everything around it.
 
     `network` takes float32 `[B, 3, H, W]` as `input` says, on `device`, and returns scores `[B, A, C]` and boxes
-    `[B, A, 4]` in pixels of the input. `names` are the names of the classes.
+    `[B, A, 4]` in pixels of the input. `names` are the names of the classes. `nms` is the suppression that the network
+    does itself, if any.
     """
 
     network: Network
     input: InputSpec
     names: tuple[str, ...]
     device: torch.device
+    nms: NmsSettings | None = None
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Detector:
-        """From weights in our format (.safetensors), on "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
+        """From weights (.safetensors), an ONNX file that maenas exported, or an engine; see `load_runtime`."""
+        return cls.of(load_runtime(path, device))
 
-        Raises `MaenasError` for a file that cannot be used and a device that is not there.
-        """
-        place = choose_device(device)
-        net, weights = load_net(path)
-        network = deploy(net).to(place).to(memory_format=torch.channels_last)
-        return cls(network, weights.spec.input, weights.names, place)
+    @classmethod
+    def of(cls, runtime: Runtime) -> Detector:
+        """Everything around a network that is loaded."""
+        return cls(runtime.network, runtime.spec.input, runtime.names, runtime.device, runtime.nms)
 
     def predict(
         self,
@@ -86,9 +86,11 @@ class Detector:
         """Detections of each image: paths of files, or uint8 RGB arrays `[H, W, 3]`.
 
         `conf` and `iou` as in `postprocess`; only the labels `classes` are looked for; `batch` images run at once.
-        Raises `MaenasError` for a file that cannot be read, another kind of array, and settings out of range.
+        Raises `MaenasError` for a file that cannot be read, another kind of array, and settings out of range or that
+        suppression in the network rules out.
         """
-        _require_settings(conf=conf, iou=iou, max_det=max_det, batch=batch)
+        _require_settings(max_det=max_det, batch=batch)
+        self.require_thresholds(conf=conf, iou=iou)
         chosen = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
         parts = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
         results = []
@@ -97,6 +99,17 @@ class Detector:
             found = self._detect(pixels, conf=conf, iou=iou, max_det=max_det, classes=classes)
             results += [Result(*row, self.names_of(row.labels)) for row in found]
         return results
+
+    def require_thresholds(self, *, conf: float, iou: float) -> None:
+        """Raise `MaenasError` for thresholds out of range, and where the network has suppressed with others."""
+        for name, value in (("conf", conf), ("iou", iou)):
+            if not 0 <= value <= 1:
+                raise MaenasError(f"{name} is {value}; it must be 0 to 1")
+        if self.nms is not None and (conf < self.nms.conf or iou != self.nms.iou):
+            raise MaenasError(
+                f"conf {conf:g} and iou {iou:g} are not to be had: suppression is in the file, with conf "
+                f"{self.nms.conf:g} and iou {self.nms.iou:g}; choose that iou and no lower conf, or export it anew"
+            )
 
     def names_of(self, labels: Tensor) -> tuple[str, ...]:
         """Class names of int64 labels `[N]`."""
@@ -117,26 +130,8 @@ class Detector:
         return [_in_image(row, placement) for row, placement in zip(found, placements, strict=True)]
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`, "auto" being CUDA where there is one; raises `MaenasError` if it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise MaenasError(f"unknown device {name!r}; choose auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise MaenasError(f"device {name!r} is not supported; choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MaenasError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-def _require_settings(*, conf: float, iou: float, max_det: int, batch: int) -> None:
-    for name, value in (("conf", conf), ("iou", iou)):
-        if not 0 <= value <= 1:
-            raise MaenasError(f"{name} is {value}; it must be 0 to 1")
-    for name, value in (("max_det", max_det), ("batch", batch)):
+def _require_settings(**counts: int) -> None:
+    for name, value in counts.items():
         if value < 1:
             raise MaenasError(f"{name} is {value}; it must be at least 1")
 

@@ -152,9 +152,9 @@ PRESETS: Final = MappingProxyType(
         ),
         "demo": replace(
             _DAMO,
-            epochs=20,
+            epochs=10,
             warmup_epochs=1.0,
-            plain_epochs=5,
+            plain_epochs=1,
             batch=16,
             optimizer="adamw",
             lr_per_image=0.002 / 16,
@@ -162,8 +162,9 @@ PRESETS: Final = MappingProxyType(
             clip_norm=30.0,
             ema_decay=0.99,
             ema_ramp_steps=50.0,
-            eval_every=5,
+            augment=AugmentSettings(mosaic_prob=0.0, box_prob=0.0),
             workers=1,
+            eval_every=2,
         ),
     }
 )

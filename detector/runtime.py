@@ -96,9 +96,7 @@ def _load_weights(path: str | Path, device: str) -> Runtime:
     return torch_runtime(net, weights.names, place)
 
 
-def in_batches(
-    run: Callable[[Tensor], dict[str, Tensor]], images: Tensor, batch: int | None
-) -> dict[str, Tensor]:
+def in_batches(run: Callable[[Tensor], dict[str, Tensor]], images: Tensor, batch: int | None) -> dict[str, Tensor]:
     """Outputs of `run` for any number of images, where it takes exactly `batch` of them (None: any number)."""
     if batch is None or len(images) == batch:
         return run(images)

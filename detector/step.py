@@ -96,6 +96,7 @@ class Parts:
     recipe: Recipe
     schedule: Schedule
     world: World
+    layout: torch.memory_format
     lr: float  # full rate
 
 
@@ -104,7 +105,8 @@ def assemble(
 ) -> Parts:
     """Puts the networks on the device of `world` and makes what trains them; `batch` is of all processes together."""
     device = world.device
-    net = net.to(device).to(memory_format=torch.channels_last)
+    layout = memory_format(net, device)
+    net = net.to(device).to(memory_format=layout)
     average = cast(DetectorNet, make_average(net))
     if recipe.sync_bn and world.size > 1:
         sync_batch_norm(net, device)
@@ -123,7 +125,23 @@ def assemble(
     if world.size > 1:
         student = DistributedDataParallel(student)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
-    return Parts(net, student, distiller, teacher, average, optimizer, scaler, recipe, schedule, world, lr)
+    return Parts(net, student, distiller, teacher, average, optimizer, scaler, recipe, schedule, world, layout, lr)
+
+
+def memory_format(net: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels last, the faster layout, except where it is unsafe.
+
+    On the CPU, oneDNN of PyTorch 2.14 then writes past its memory in the backward pass of a 1x1 convolution of stride 2
+    that takes 8 channels (RepConv after a bottleneck of 8).
+    """
+    unsafe = any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.stride == (2, 2)
+        and layer.in_channels < 16
+        for layer in net.modules()
+    )
+    return torch.contiguous_format if unsafe and device.type == "cpu" else torch.channels_last
 
 
 def step_lr(parts: Parts, step: int) -> float:
@@ -171,7 +189,7 @@ def _losses(parts: Parts, batch: Batch, step: int) -> Tensor:
     images = normalise(batch.images.to(device, non_blocking=True), parts.net.spec.input)  # [B, 3, H, W]
     boxes = batch.boxes.to(device, non_blocking=True)  # [B, M, 4]
     labels = batch.labels.to(device, non_blocking=True)  # [B, M]
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=parts.layout)
     weight = 0.0
     if parts.teacher is not None:
         off_steps = parts.schedule.distill_off

@@ -34,7 +34,9 @@ def detect_dataset(
     """Detections of every image by its id, in its pixels, on every process; each one runs on its share of the images.
 
     An image that cannot be read is left out, with a warning. `on_images` is told how many more images are done.
+    Raises `MaenasError` for thresholds that suppression in the network rules out.
     """
+    detector.require_thresholds(conf=conf, iou=iou)
     share = replace(dataset, samples=dataset.samples[world.rank :: world.size])
     ids: list[int] = []
     parts = [torch.zeros(0, 7, dtype=torch.float64)]

@@ -12,8 +12,11 @@ import typer
 
 from maenas import __version__
 from maenas.cli_data import data_app
-from maenas.cli_detector import detect_command, export_command, show_command, weights_app
+from maenas.cli_deploy import benchmark_command
+from maenas.cli_detector import detect_command, show_command, weights_app
+from maenas.cli_export import export_command
 from maenas.cli_profile import profile_command, tables_app
+from maenas.cli_report import compare_command, report_command
 from maenas.cli_train import eval_command, train_command
 from maenas.cli_validate import validate_command
 from maenas.errors import MaenasError
@@ -36,6 +39,9 @@ app.command("train")(train_command)
 app.command("eval")(eval_command)
 app.command("detect")(detect_command)
 app.command("export")(export_command)
+app.command("benchmark")(benchmark_command)
+app.command("report")(report_command)
+app.command("compare")(compare_command)
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 

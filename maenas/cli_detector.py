@@ -1,4 +1,4 @@
-"""`maenas detect`, `export`, `show` and `weights`: what one does with a network once there is one."""
+"""`maenas detect`, `show` and `weights`: what one does with a network once there is one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import typer
 
 from maenas.errors import MaenasError
 
-MAX_BATCH = 256
-CHECKED_IMAGES = 4
-
 weights_app = typer.Typer(help="Weights files of the detectors.", no_args_is_help=True)
 
-WeightsFile = Annotated[Path, typer.Option("--weights", "-w", help="Weights (.safetensors).")]
+WeightsFile = Annotated[
+    Path, typer.Option("--weights", "-w", help="Weights (.safetensors), exported ONNX file, or engine.")
+]
 Conf = Annotated[float, typer.Option("--conf", help="Scores above this count.")]
 Iou = Annotated[float, typer.Option("--iou", help="Overlap above which the better box of a class suppresses another.")]
 
@@ -38,7 +37,7 @@ def detect_command(
     """Find objects in images or a video, and draw them."""
     from tqdm import tqdm
 
-    _require_packages("torch", "torchvision", "cv2", "PIL", "safetensors")
+    require_packages("torch", "torchvision", "cv2", "PIL", "safetensors")
     from detector.detect import Settings, detect_images, detect_video
     from detector.predict import Detector
     from detector.sources import find_images, is_video
@@ -84,72 +83,6 @@ def parse_classes(text: str | None, names: tuple[str, ...]) -> tuple[int, ...] |
     return tuple(dict.fromkeys(labels))
 
 
-def export_command(
-    weights: Annotated[Path, typer.Argument(help="Weights (.safetensors).")],
-    format_: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
-    nms: Annotated[str, typer.Option("--nms", help="none: all scores and boxes. in-graph: detections.")] = "none",
-    batch: Annotated[str, typer.Option("--batch", help="Images at once: a number, or dynamic.")] = "1",
-    size: Annotated[int | None, typer.Option("--size", help="Side of the square input. [default: the spec's]")] = None,
-    half: Annotated[bool, typer.Option("--half", help="fp16 weights and arithmetic; boxes stay fp32.")] = False,
-    conf: Conf = 0.05,
-    iou: Iou = 0.7,
-    max_det: Annotated[int, typer.Option("--max-det", help="Most detections of an image (with --nms in-graph).")] = 100,
-    candidates: Annotated[int, typer.Option("--candidates", help="Best pairs of box and class that compete.")] = 512,
-    images: Annotated[
-        str | None, typer.Option("--images", help="Images to check the export on. [default: synthetic ones]")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="File. [default: named after the weights]")] = None,
-) -> None:
-    """Write a detector as an ONNX file, after checking that it computes what torch computes."""
-    for option, value, known in (("--format", format_, ("onnx",)), ("--nms", nms, ("none", "in-graph"))):
-        if value not in known:
-            raise MaenasError(f"{option} is {value!r}; choose {', '.join(known)}")
-    if batch != "dynamic" and (not re.fullmatch(r"[0-9]{1,4}", batch) or not 1 <= int(batch) <= MAX_BATCH):
-        raise MaenasError(f"--batch is {batch!r}; it must be 1 to {MAX_BATCH}, or dynamic")
-    _require_packages("torch", "torchvision", "cv2", "PIL", "safetensors", "onnx", "onnxruntime")
-    from detector.export.nms import NmsSettings
-    from detector.export.onnx import ExportSettings
-
-    settings = ExportSettings(
-        size=size,
-        batch=None if batch == "dynamic" else int(batch),
-        precision="fp16" if half else "fp32",
-        nms=NmsSettings(conf, iou, max_det, candidates) if nms == "in-graph" else None,
-    )
-    _export(weights, settings, images, out or weights.with_suffix(".onnx"))
-
-
-def _export(path: Path, settings: Any, images: str | None, out: Path) -> None:
-    from detector.export.onnx import count_nodes, describe_ends, resized, to_onnx
-    from detector.export.parity import check_parity, natural_images
-    from detector.images import read_image
-    from detector.model.deploy import deploy
-    from detector.model.weights import load_net
-    from detector.sources import find_images
-    from maenas.files import ensure_folder, write_atomic
-    from maenas.units import format_bytes
-
-    net, weights = load_net(path)
-    deployed = deploy(net)
-    model = to_onnx(deployed, weights.names, settings)
-    size = resized(weights.spec, settings.size).input
-    if images is None:
-        checked = natural_images(CHECKED_IMAGES, size)
-    else:
-        checked = [read_image(file) for file in find_images(images)[:CHECKED_IMAGES]]
-    parity = check_parity(model, deployed, checked, size, precision=settings.precision, nms=settings.nms)
-    data = model.SerializeToString()
-    ensure_folder(out.resolve().parent)
-    write_atomic(out, data)
-    compared = f"boxes within {parity.boxes:.1e} of the input's side, scores within {parity.scores:.1e}"
-    if parity.detections is not None:
-        compared += f", the same {parity.detections} detections as torchvision's suppression"
-    print(f"checked against torch on {parity.images} images: {compared}")
-    nodes = count_nodes(model)
-    print(f"wrote {out}: {format_bytes(len(data))}, {sum(nodes.values())} nodes ({nodes['Conv']} convolutions)")
-    print(describe_ends(model))
-
-
 def show_command(
     network: Annotated[str, typer.Argument(help="A spec file, a shipped name (damo-yolo-t), or weights.")],
     device: Annotated[str, typer.Option("--device", help="Device or table file whose latency is shared out.")] = "t4",
@@ -168,7 +101,7 @@ def show_command(
     name, spec = _named_spec(network)
     predictor = load_predictor(device, precision=precision)
     if plot is not None:
-        _require_packages("matplotlib")
+        require_packages("matplotlib")
         from maenas.report.network_plot import plot_network
 
         plot_network(name, spec, predictor, plot)
@@ -186,7 +119,7 @@ def _named_spec(network: str) -> tuple[str, Any]:
 
         stored = load_spec(network)
         return stored.name, stored.detector
-    _require_packages("torch", "safetensors")
+    require_packages("torch", "safetensors")
     from detector.model.weights import read_weights
 
     return Path(network).stem, read_weights(network).spec
@@ -203,7 +136,7 @@ def weights_convert(
     ] = None,
 ) -> None:
     """Turn a published checkpoint into a weights file with its spec and class names inside."""
-    _require_packages("torch", "safetensors")
+    require_packages("torch", "safetensors")
     from detector.model.weights import read_published, write_weights
     from maenas.files import read_text
     from maenas.spec import load_spec
@@ -215,7 +148,7 @@ def weights_convert(
     print(f"wrote {new}: {len(weights.state)} tensors, {len(weights.names)} classes, spec {weights.spec.id}")
 
 
-def _require_packages(*modules: str) -> None:
+def require_packages(*modules: str) -> None:
     """Raise `MaenasError` naming what to install where a package is missing."""
     import importlib.util
 

@@ -136,7 +136,7 @@ def _print_outcome(outcome: Any, folder: Path) -> None:
 
 
 def eval_command(
-    weights: Annotated[Path, typer.Argument(help="Weights (.safetensors).")],
+    weights: Annotated[Path, typer.Argument(help="Weights (.safetensors), or an .onnx file that maenas exported.")],
     data: DataPath,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     conf: Annotated[float, typer.Option("--conf", help="Scores up to this do not count.")] = 0.05,
@@ -157,9 +157,6 @@ def eval_command(
 
     if split not in ("train", "val", "test"):
         raise MaenasError(f"--split is {split!r}; choose train, val, test")
-    for option, value in (("--conf", conf), ("--iou", iou)):
-        if not 0 <= value <= 1:
-            raise MaenasError(f"{option} is {value:g}; it must be 0 to 1")
     if batch < 1:
         raise MaenasError(f"--batch is {batch}; it must be at least 1")
     detector = Detector.load(weights, device)

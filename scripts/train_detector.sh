@@ -3,7 +3,7 @@
 #
 #   scripts/train_detector.sh SPEC [--data PATH] [--out DIR] [options of `maenas train`]
 #
-# Without --data: the built-in shapes with the recipe `demo`, in minutes on a CPU.
+# Without --data: the built-in shapes, 192 pixels, with the recipe `demo`: minutes on a CPU for a small spec.
 # Killed or interrupted, the same command with --resume goes on. For several GPUs set GPUS=8.
 set -euo pipefail
 
@@ -23,8 +23,9 @@ while [[ $# -gt 0 ]]; do
     *) options+=("$1"); shift ;;
   esac
 done
-if [[ $data == shapes && " ${options[*]-} " != *" --recipe "* ]]; then
-  options+=(--recipe demo)
+if [[ $data == shapes ]]; then
+  [[ " ${options[*]-} " == *" --recipe "* ]] || options+=(--recipe demo)
+  [[ " ${options[*]-} " == *" --input "* ]] || options+=(--input 192)
 fi
 maenas=(maenas)
 if [[ ${GPUS:-1} -gt 1 ]]; then

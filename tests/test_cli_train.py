@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 
 from detector.data.shapes import write_shapes
 
-STAGES = tuple(StageSpec("k1kx", a, b, 8, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
+STAGES = tuple(StageSpec("k1kx", a, b, 16, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
 SPEC = DetectorSpec(
     InputSpec(64, 64),
     BackboneSpec(StemSpec("focus", 8), STAGES, "relu", (2, 3, 4)),
@@ -89,6 +89,9 @@ def test_train_then_eval_then_finetune(run: Run, folder: Path, tmp_path: Path) -
     assert "16 images" in table
     assert "triangle" in table
 
+    refused = run("eval", weights, "--data", folder, "--device", "cpu", "--conf", "2")
+    assert (refused.code, "conf is 2" in refused.err) == (2, True)
+
     repeated = run("train", "tiny.json", "--data", folder, *SHORT)
     assert (repeated.code, "add --resume" in repeated.err) == (2, True)
     resumed = run("train", "tiny.json", "--data", folder, *SHORT, "--resume")
@@ -115,7 +118,7 @@ def test_a_plan_is_printed_and_nothing_written(run: Run, folder: Path, tmp_path:
         (["tiny.json", "--recipe", "dmeo"], "did you mean demo?"),
         (["tiny.json", "--set", "epoch=3"], "--set epoch: unknown key; did you mean epochs?"),
         (["tiny.json", "--epochs", "0"], "epochs is 0"),
-        (["tiny.json", "--data", "nowhere"], "data nowhere: there is no such file or folder"),
+        (["tiny.json", "--data", "nowhere"], "nowhere: there is no such file or folder"),
         (["tiny.json", "--input", "100"], "input height is 100"),
         (["tiny.json", "--device", "tpu"], "choose auto, cpu, cuda"),
         (["tiny.json", "--finetune", "no.safetensors"], "no.safetensors"),
@@ -136,7 +139,7 @@ def test_a_mistake_ends_with_one_message(
     [
         (["no.safetensors", "--data", "shapes"], "no.safetensors"),
         (["no.safetensors", "--data", "shapes", "--split", "dev"], "choose train, val, test"),
-        (["no.safetensors", "--data", "shapes", "--conf", "2"], "--conf is 2"),
+        (["no.safetensors", "--data", "shapes", "--batch", "0"], "--batch is 0"),
     ],
 )
 def test_eval_refuses_what_it_cannot_do(run: Run, arguments: list[str], message: str) -> None:

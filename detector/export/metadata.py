@@ -66,9 +66,7 @@ class Exported:
             )
 
 
-def exported(
-    spec: DetectorSpec, names: tuple[str, ...], *, precision: Precision, nms: NmsSettings | None
-) -> Exported:
+def exported(spec: DetectorSpec, names: tuple[str, ...], *, precision: Precision, nms: NmsSettings | None) -> Exported:
     """What an export of this detector says; raises `MaenasError` if names are missing."""
     return Exported(SCHEMA, names, precision, nms, spec)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +14,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from detector.export.nms import NmsSettings
+from detector.export.metadata import NmsSettings
 from detector.images import normalise, prepare, stack
 from detector.model.deploy import DeployedNet
 from detector.postprocess import Detections
+from detector.runtime_onnx import OnnxSession
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
 
@@ -53,13 +53,14 @@ def check_parity(
     Raises `MaenasError` where boxes or scores differ by more than `TOLERANCES` or are not finite, and where suppression
     in the graph does not take the best candidates or keeps others of them than torchvision's does.
     """
-    run = Runner(_with_inner_outputs(model) if nms is not None else model)
+    checked = _with_inner_outputs(model) if nms is not None else model
+    run = OnnxSession(checked.SerializeToString(), torch.device("cpu"), where="the exported model")
     count = run.batch or len(images)
     total = -(-len(images) // count) * count
     batch = normalise(stack([prepare(images[n % len(images)], size)[0] for n in range(total)]), size)
     boxes_off, scores_off, detections = 0.0, 0.0, 0
     for part in batch.split(count):
-        outputs = run(part.numpy())
+        outputs = run(part)
         scores, boxes = raw_outputs(outputs)
         _require_finite(scores, boxes)
         with torch.no_grad():
@@ -72,35 +73,17 @@ def check_parity(
     return Parity(total, boxes_off, scores_off, None if nms is None else detections)
 
 
-class Runner:
-    """An ONNX model in ONNX Runtime on the CPU; `batch` is its batch size, 0 where any will do."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        ort = _import_onnxruntime()
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        self._names = [value.name for value in self._session.get_outputs()]
-        (image,) = self._session.get_inputs()
-        self._dtype = np.float16 if image.type == "tensor(float16)" else np.float32
-        self.batch = image.shape[0] if isinstance(image.shape[0], int) else 0
-
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name for images `[B, 3, H, W]`."""
-        return dict(zip(self._names, self._session.run(None, {"image": images.astype(self._dtype)}), strict=True))
-
-
-def raw_outputs(outputs: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+def raw_outputs(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Scores `[B, A, C]` and boxes `[B, A, 4]`, float32, whether or not suppression follows them."""
     prefix = "nms.all_" if "num" in outputs else ""
-    scores, boxes = (torch.from_numpy(outputs[f"{prefix}{name}"]).float() for name in ("scores", "boxes"))
+    scores, boxes = (outputs[f"{prefix}{name}"].float() for name in ("scores", "boxes"))
     return scores.transpose(1, 2), boxes.transpose(1, 2)
 
 
-def detections_of(outputs: dict[str, np.ndarray], image: int) -> Detections:
+def detections_of(outputs: dict[str, Tensor], image: int) -> Detections:
     """What a model with suppression found in one image of the batch, in pixels of the input."""
     count = int(outputs["num"][image])
-    boxes, scores, labels = (torch.from_numpy(outputs[name][image][:count]) for name in ("boxes", "scores", "labels"))
+    boxes, scores, labels = (outputs[name][image][:count] for name in ("boxes", "scores", "labels"))
     return Detections(boxes, scores, labels)
 
 
@@ -120,15 +103,15 @@ def natural_images(count: int, size: InputSpec) -> list[np.ndarray]:
 
 def _with_inner_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that also returns what suppression reads and which candidates it takes."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    copy.graph.output.extend(onnx.ValueInfoProto(name=f"nms.{name}") for name in INNER)
+    copy = onnx.shape_inference.infer_shapes(model)
+    values = {value.name: value for value in copy.graph.value_info}
+    copy.graph.output.extend(values[f"nms.{name}"] for name in INNER)
     return copy
 
 
-def _compare_suppression(outputs: dict[str, np.ndarray], scores: Tensor, boxes: Tensor, nms: NmsSettings) -> int:
+def _compare_suppression(outputs: dict[str, Tensor], scores: Tensor, boxes: Tensor, nms: NmsSettings) -> int:
     """Number of detections; raises `MaenasError` if the graph's are not those that torchvision keeps."""
-    inner = {name: torch.from_numpy(outputs[f"nms.{name}"]) for name in INNER}
+    inner = {name: outputs[f"nms.{name}"] for name in INNER}
     count = 0
     for image in range(len(scores)):
         found = detections_of(outputs, image)
@@ -156,7 +139,9 @@ def _compare_suppression(outputs: dict[str, np.ndarray], scores: Tensor, boxes: 
 
 def _require_finite(scores: Tensor, boxes: Tensor) -> None:
     if not (scores.isfinite().all() and boxes.isfinite().all()):
-        raise MaenasError("the exported model gives NaN or infinity; check the weights, or export without --half")
+        raise MaenasError(
+            "the exported model gives NaN or infinity; check the weights, or export with --precision fp32"
+        )
 
 
 def _require_close(boxes: float, scores: float, precision: str) -> None:
@@ -166,11 +151,3 @@ def _require_close(boxes: float, scores: float, precision: str) -> None:
             f"the {precision} export differs from torch: boxes by {boxes:.2g} of the input's side (at most "
             f"{most_boxes:g}), scores by {scores:.2g} (at most {most_scores:g}); nothing was written"
         )
-
-
-def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MaenasError("checking an export needs ONNX Runtime: pip install onnxruntime") from error
-    return onnxruntime

@@ -32,6 +32,11 @@ def check_precision(document: Any, precision: Precision, *, runtime: str) -> Non
         if isinstance(layer, Mapping) and _is_convolution(layer):
             types.setdefault(_input_type(layer), str(layer.get("Name")))
     types.pop(None, None)
+    check_types(types, precision, runtime=runtime)
+
+
+def check_types(types: Mapping[str | None, str], precision: Precision, *, runtime: str) -> None:
+    """Raise `MaenasError` as `check_precision` does; `types` names one convolution for each type of input there is."""
     if not types:
         raise MaenasError(f"{runtime} does not say in which precision its engine runs the convolutions")
     for kind, name in types.items():

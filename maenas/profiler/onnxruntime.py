@@ -152,5 +152,13 @@ def import_onnxruntime() -> Any:
 def session_errors(ort: Any) -> tuple[type[Exception], ...]:
     """What a session raises for a model it does not take; the classes live in a private module."""
     state = ort.capi.onnxruntime_pybind11_state
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException", "EPFail")
+    names = (
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NotImplemented",
+        "RuntimeException",
+        "EPFail",
+    )
     return tuple(getattr(state, name) for name in names if hasattr(state, name))

@@ -19,7 +19,7 @@ from typing import Any
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
 from maenas.latency.device import Precision
-from maenas.profiler.engine_types import check_precision
+from maenas.profiler.engine_types import check_precision, check_types
 from maenas.profiler.gpu_state import gpu_limits
 from maenas.profiler.program import Program
 from maenas.profiler.torch_cuda import GraphRunner, cuda_torch
@@ -33,8 +33,6 @@ class TensorRt:
     """The current CUDA device. `opt_level` is the builder's, 0 to 5; `timing_cache` is a file, made if missing."""
 
     def __init__(self, *, opt_level: int = 3, timing_cache: Path | None = None) -> None:
-        if not 0 <= opt_level <= 5:
-            raise MaenasError(f"the builder's optimisation level is {opt_level}; it must be 0 to 5")
         self._builder = EngineBuilder(opt_level=opt_level, timing_cache=timing_cache)
         self._torch = cuda_torch()
 
@@ -60,12 +58,19 @@ class TensorRt:
 
 
 class EngineBuilder:
-    """Programs to engines; needs no GPU with `tensorrt_rtx`."""
+    """Programs and ONNX models to engines; needs no GPU with `tensorrt_rtx`.
 
-    def __init__(self, *, opt_level: int = 3, timing_cache: Path | None = None) -> None:
+    `opt_level` is the builder's, 0 to 5; `timing_cache` is a file, made if missing.
+    """
+
+    def __init__(
+        self, *, opt_level: int = 3, timing_cache: Path | None = None, workspace_bytes: int = WORKSPACE_BYTES
+    ) -> None:
+        if not 0 <= opt_level <= 5:
+            raise MaenasError(f"the builder's optimisation level is {opt_level}; it must be 0 to 5")
         self.trt = _import_tensorrt()
         self._log = _log(self.trt)
-        self._opt_level, self._timing_cache = opt_level, timing_cache
+        self._opt_level, self._timing_cache, self._workspace_bytes = opt_level, timing_cache, workspace_bytes
 
     @property
     def runtime(self) -> str:
@@ -77,7 +82,7 @@ class EngineBuilder:
         return {
             "opt_level": str(self._opt_level),
             "aux_streams": "0",
-            "workspace": f"{WORKSPACE_BYTES >> 20} MiB",
+            "workspace": f"{self._workspace_bytes >> 20} MiB",
             "typing": "strong; int8 by explicit quantisation of convolutions",
         }
 
@@ -100,7 +105,7 @@ class EngineBuilder:
         trt = self.trt
         builder, network = self.parse(model)
         config = builder.create_builder_config()
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._workspace_bytes)
         config.builder_optimization_level = self._opt_level
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.max_aux_streams = 0
@@ -114,6 +119,23 @@ class EngineBuilder:
         if cache is not None:
             write_atomic(cache, bytes(config.get_timing_cache().serialize()))
         return bytes(plan)
+
+    def check_model(self, model: bytes, precision: Precision) -> None:
+        """Raise `MaenasError` unless the convolutions of an ONNX model are parsed in `precision`."""
+        trt = self.trt
+        _, network = self.parse(model)
+        layers = [network.get_layer(index) for index in range(network.num_layers)]
+        makers = {layer.get_output(number).name: layer for layer in layers for number in range(layer.num_outputs)}
+        names = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16", trt.DataType.INT8: "int8"}
+        types: dict[str | None, str] = {}
+        for layer in layers:
+            if layer.type == trt.LayerType.CONVOLUTION:
+                source = layer.get_input(0)
+                maker = makers.get(source.name)
+                if maker is not None and maker.type == trt.LayerType.DEQUANTIZE:
+                    source = maker.get_input(0)
+                types.setdefault(names.get(source.dtype, str(source.dtype)), layer.name)
+        check_types(types, precision, runtime=self.runtime)
 
     def load(self, plan: bytes) -> Any:
         """The engine of a plan, which needs a GPU. Raises `MaenasError`."""
@@ -172,7 +194,7 @@ def _import_tensorrt() -> Any:
         trt = importlib.import_module(name)
     except ModuleNotFoundError as error:
         wheel = wheels[name] if error.name == name else error.name
-        raise MaenasError(f"measuring with TensorRT needs the package {error.name}: pip install {wheel}") from None
+        raise MaenasError(f"TensorRT needs the package {error.name}: pip install {wheel}") from None
     except ImportError as error:
         raise MaenasError(f"{name} is installed, but its libraries do not load: {error}") from None
     version = tuple(int(part) for part in trt.__version__.split(".")[:2])

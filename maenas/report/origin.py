@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final, Literal
 
 from maenas.errors import MaenasError
 from maenas.presets import NECK_PRESETS, make_head, make_neck
@@ -17,14 +17,14 @@ from maenas.spec import DetectorSpec, SpecFile
 from maenas.stage_tables import Scope
 from maenas.strict import STRICT, parse_json
 
-KNOWN: ClassVar[Any] = {**STRICT, "extra": "ignore"}  # keys that a report does not need may come and go
+PART: Final = {**STRICT, "extra": "ignore"}  # a report reads the keys it needs and passes over the others
 
 
 @dataclass(frozen=True)
 class StatedScore:
     """Name and value of the score that was searched for."""
 
-    __pydantic_config__: ClassVar = KNOWN
+    __pydantic_config__: ClassVar = PART
     name: ScoreName
     value: float
 
@@ -33,7 +33,7 @@ class StatedScore:
 class StatedConditions:
     """Under which a latency was predicted."""
 
-    __pydantic_config__: ClassVar = KNOWN
+    __pydantic_config__: ClassVar = PART
     precision: Literal["fp32", "fp16", "int8"]
     batch: int
 
@@ -42,7 +42,7 @@ class StatedConditions:
 class StatedLatency:
     """A prediction as the file states it; `device` as it was asked for."""
 
-    __pydantic_config__: ClassVar = KNOWN
+    __pydantic_config__: ClassVar = PART
     device: str
     ms: float
     conditions: StatedConditions
@@ -52,7 +52,7 @@ class StatedLatency:
 class StatedMeasurement:
     """The whole network measured where it was searched."""
 
-    __pydantic_config__: ClassVar = KNOWN
+    __pydantic_config__: ClassVar = PART
     ms: float
     iqr_ms: float
     samples: int
@@ -63,7 +63,7 @@ class StatedMeasurement:
 class StatedDepths:
     """The bound on depth in force, and which limits the winner reached."""
 
-    __pydantic_config__: ClassVar = KNOWN
+    __pydantic_config__: ClassVar = PART
     max_layers: int | None
     max_effectiveness: float | None
     reason: str
@@ -74,7 +74,7 @@ class StatedDepths:
 class StatedOptimality:
     """Relative `gap` to `bound`, which is the optimum if `proven`; None where there is no bound."""
 
-    __pydantic_config__: ClassVar = KNOWN
+    __pydantic_config__: ClassVar = PART
     gap: float | None
     proven: bool
     bound: float | None
@@ -84,7 +84,7 @@ class StatedOptimality:
 class Origin:
     """What a searched spec's provenance says; limits in seconds, counts and bytes."""
 
-    __pydantic_config__: ClassVar = KNOWN
+    __pydantic_config__: ClassVar = PART
     rank: int
     space: str
     space_id: str
@@ -181,8 +181,6 @@ def prepare_bounded(request: Request, max_layers: int | None) -> Setup:
         setup = prepare(request)
         if max_layers is None or setup.depths.max_layers == max_layers:
             return setup
-    from dataclasses import replace
-
     return prepare(replace(request, max_layers=max_layers))
 
 

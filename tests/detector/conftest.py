@@ -1,4 +1,4 @@
-"""Golden arrays, which are too large for the repository, and the tensors that the golden networks are filled with."""
+"""Golden arrays, too large for the repository, what the golden networks are filled with, and networks that detect."""
 
 import zlib
 from collections.abc import Callable
@@ -9,10 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.model.net import DetectorNet
+from maenas.spec import DetectorSpec
+
 SHARED_GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 
 GoldenArrays = Callable[[str], dict[str, np.ndarray]]
 GoldenTensor = Callable[[str, tuple[int, ...], float], Tensor]
+Lively = Callable[[DetectorSpec], DetectorNet]
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +50,27 @@ def golden_tensor() -> GoldenTensor:
         return torch.from_numpy(np.asarray(value, dtype=np.float32))
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def lively() -> Lively:
+    """Networks whose random weights give scores all over 0..1 and boxes of all shapes."""
+
+    def make(spec: DetectorSpec) -> DetectorNet:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            net = DetectorNet(spec).eval()
+            for module in net.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.running_var.fill_(0.3)
+            features = net.features(torch.rand(1, 3, spec.input.height, spec.input.width) * 255)
+            for level, feature in enumerate(features):
+                for kind, spread in (("cls", 2.0), ("reg", 2.0)):
+                    convolution = getattr(net.head, f"{kind}{level}")
+                    fan_in = convolution.weight[0].numel()
+                    convolution.weight.normal_(std=spread / (fan_in**0.5 * feature.square().mean().sqrt().item()))
+                getattr(net.head, f"cls{level}").bias.fill_(-3.0)
+                getattr(net.head, f"scale{level}").fill_(0.8)
+        return net
+
+    return make

@@ -17,7 +17,8 @@ from detector.images import read_image
 from detector.model.net import DetectorNet
 from detector.model.weights import write_weights
 from detector.postprocess import Detections
-from detector.predict import Detector, Result, choose_device
+from detector.predict import Detector, Result
+from detector.runtime import choose_device
 from detector.sources import Video, find_images, image_ids, is_video, output_names
 from maenas.errors import MaenasError
 from maenas.profiler.plan import published_specs

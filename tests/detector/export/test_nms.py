@@ -7,7 +7,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from detector.export.nms import NmsSettings, add_nms
+from detector.export.metadata import NmsSettings
+from detector.export.nms import add_nms
 from detector.export.parity import detections_of
 from detector.postprocess import Detections, postprocess
 from maenas.errors import MaenasError
@@ -31,12 +32,12 @@ def suppression(classes: int, anchors: int, settings: NmsSettings, batch: int | 
     return model
 
 
-def run(model: onnx.ModelProto, scores: Tensor, boxes: Tensor) -> dict[str, np.ndarray]:
+def run(model: onnx.ModelProto, scores: Tensor, boxes: Tensor) -> dict[str, Tensor]:
     """Outputs for scores `[B, A, C]` and boxes `[B, A, 4]`."""
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     feeds = {"in_scores": scores.transpose(1, 2).numpy(), "in_boxes": boxes.transpose(1, 2).numpy()}
     names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(None, feeds), strict=True))
+    return dict(zip(names, map(torch.from_numpy, session.run(None, feeds)), strict=True))
 
 
 def crowd(rng: np.random.Generator, batch: int, anchors: int, classes: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,189 @@
+"""INT8: which convolutions, with which ranges, and what it costs in accuracy.
+
+Quantisation is explicit (QuantizeLinear and DequantizeLinear in the graph), the one form that TensorRT 11 knows: inputs
+and weights of convolutions are int8, everything else stays in the precision of the model.
+
+Legend: B batch, A anchors, C classes, H/W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import onnx
+import torch
+from torch import Tensor
+
+from detector.export.calibrate import Method, calibrate
+from detector.export.metadata import from_properties, to_properties
+from detector.runtime import scores_and_boxes
+from detector.runtime_onnx import OnnxSession
+from maenas.profiler.quantize import quantize
+
+SENSITIVITY_IMAGES = 8  # at most; every layer is run on each of them
+
+MeasureAp = Callable[[onnx.ModelProto], float]
+
+
+class Sensitivity(NamedTuple):
+    """What quantising one convolution alone changes, see `output_error`."""
+
+    layer: str
+    error: float
+
+
+class Trade(NamedTuple):
+    """AP with the `kept` most sensitive convolutions left in the higher precision."""
+
+    kept: int
+    ap: float
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Ranges and the convolutions left in the higher precision, and how they were chosen; apply it with `apply`.
+
+    `error` is that of the outputs with all chosen layers quantised. `sensitivities` (most sensitive first), `trades`
+    and `ap_before` are there where a limit on the AP drop was asked for.
+    """
+
+    method: Method
+    images: int
+    largest: Mapping[str, float]
+    keep: tuple[str, ...]
+    error: float
+    sensitivities: tuple[Sensitivity, ...] = ()
+    trades: tuple[Trade, ...] = ()
+    ap_before: float | None = None
+
+    def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The quantised form of a model with the same convolutions, fp16 or fp32, and its metadata."""
+        result = quantize(model, largest=self.largest, keep=self.keep)
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        export = replace(from_properties(properties, where="the model to quantise"), precision="int8")
+        onnx.helper.set_model_props(result, to_properties(export))
+        return result
+
+    def document(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        return {
+            "calibration": self.method,
+            "calibration_images": self.images,
+            "ranges": dict(self.largest),
+            "kept_in_higher_precision": list(self.keep),
+            "output_error": self.error,
+            "ap_before": self.ap_before,
+            "trade": [trade._asdict() for trade in self.trades],
+            "sensitivities": [row._asdict() for row in self.sensitivities],
+        }
+
+
+def quantize_all(model: onnx.ModelProto, images: Sequence[Tensor], method: Method) -> Quantization:
+    """Every convolution of the fp32 `model`, calibrated on batches `[B, 3, H, W]`. Raises `MaenasError`."""
+    largest = calibrate(model, images, method)
+    error = _errors(model, images, largest, [()])[0]
+    return Quantization(method, sum(map(len, images)), largest, (), error)
+
+
+def quantize_within(
+    model: onnx.ModelProto,
+    images: Sequence[Tensor],
+    method: Method,
+    *,
+    max_drop: float,
+    measure_ap: MeasureAp,
+    on_layer: Callable[[], object] = lambda: None,
+) -> Quantization:
+    """The convolutions of the fp32 `model` that can be quantised while AP drops by at most `max_drop`.
+
+    The most sensitive ones are kept: none, 1, 2, 4, ... until the AP holds, then as few as halving the last step finds.
+    `on_layer` is called as each layer's sensitivity is known. Raises `MaenasError` as `calibrate` does.
+    """
+    whole = quantize_all(model, images, method)
+    sensitivities = layer_sensitivities(model, images, whole.largest, on_layer)
+    order = [row.layer for row in sensitivities]
+    before = measure_ap(model)
+    trades: dict[int, float] = {len(order): before}  # with every convolution kept, it is the model itself
+
+    def holds(kept: int) -> bool:
+        if kept not in trades:
+            trades[kept] = measure_ap(replace(whole, keep=tuple(order[:kept])).apply(model))
+        return before - trades[kept] <= max_drop
+
+    fails, kept = -1, 0
+    while not holds(kept):
+        fails, kept = kept, min(max(1, 2 * kept), len(order))
+    while kept - fails > 1:
+        middle = (fails + kept) // 2
+        fails, kept = (fails, middle) if holds(middle) else (middle, kept)
+    keep = tuple(order[:kept])
+    return replace(
+        whole,
+        keep=keep,
+        error=_errors(model, images, whole.largest, [keep])[0],
+        sensitivities=sensitivities,
+        trades=tuple(Trade(*item) for item in sorted(trades.items())),
+        ap_before=before,
+    )
+
+
+def layer_sensitivities(
+    model: onnx.ModelProto, images: Sequence[Tensor], largest: Mapping[str, float], on_layer: Callable[[], object]
+) -> tuple[Sensitivity, ...]:
+    """Output error of each convolution quantised alone, most sensitive first."""
+    layers = conv_names(model)
+    keeps = [tuple(name for name in layers if name != layer) for layer in layers]
+    errors = _errors(model, images, largest, keeps, on_layer)
+    rows = [Sensitivity(layer, error) for layer, error in zip(layers, errors, strict=True)]
+    return tuple(sorted(rows, key=lambda row: -row.error))
+
+
+def conv_names(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions."""
+    return [node.name for node in model.graph.node if node.op_type == "Conv"]
+
+
+def output_error(wanted: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> float:
+    """How far scores `[B, A, C]` and boxes `[B, A, 4]` are from those wanted, each relative to what it measures.
+
+    Root mean square of the score differences over that of the scores, plus the mean loss of overlap (1 - IoU) of the
+    boxes, each weighted by its best score.
+    """
+    (scores, boxes), (other_scores, other_boxes) = wanted, found
+    score_error = (other_scores - scores).square().mean().sqrt() / scores.square().mean().sqrt()
+    weights = scores.amax(dim=2)
+    box_error = ((1 - aligned_iou(boxes, other_boxes)) * weights).sum() / weights.sum()
+    return float(score_error + box_error)
+
+
+def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU `[...]` of each box of `first` `[..., 4]` with the same one of `second`; 1 where both are empty."""
+    low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
+    shared = (high - low).clamp(min=0).prod(dim=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1) for boxes in (first, second)]
+    union = areas[0] + areas[1] - shared
+    return torch.where(union > 0, shared / union, torch.ones_like(union))
+
+
+def _errors(
+    model: onnx.ModelProto,
+    images: Sequence[Tensor],
+    largest: Mapping[str, float],
+    keeps: Sequence[tuple[str, ...]],
+    on_done: Callable[[], object] = lambda: None,
+) -> list[float]:
+    """Output error with each choice of convolutions kept, over the first images."""
+    batch = torch.cat(list(images))[:SENSITIVITY_IMAGES]
+    wanted = _outputs(model, batch)
+    errors = []
+    for keep in keeps:
+        errors.append(output_error(wanted, _outputs(quantize(model, largest=largest, keep=keep), batch)))
+        on_done()
+    return errors
+
+
+def _outputs(model: onnx.ModelProto, images: Tensor) -> tuple[Tensor, Tensor]:
+    session = OnnxSession(model.SerializeToString(), torch.device("cpu"), where="the quantised model")
+    return scores_and_boxes(session(images), num_classes=0)  # without suppression, the outputs tell

@@ -1,0 +1,119 @@
+"""Engines are built in the precision asked for and never leave their description. Nothing here runs one: that needs a
+GPU."""
+
+import hashlib
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from detector.export.engine import SCHEMA, EngineCard, build_engine, card_path, read_engine, write_engine
+from detector.export.metadata import NmsSettings, exported
+from detector.export.onnx import ExportSettings, to_onnx
+from detector.export.parity import natural_images
+from detector.export.quantize import quantize_all
+from detector.images import normalise, stack
+from detector.model.deploy import DeployedNet, deploy
+from detector.runtime import load_runtime
+from maenas.errors import MaenasError
+from maenas.profiler.plan import published_specs
+from maenas.profiler.tensorrt import EngineBuilder
+from maenas.spec import HeadSpec
+
+pytest.importorskip("onnxruntime")
+
+NAMES = ("cat", "dog", "car")
+SPEC = published_specs(64)["damo-yolo-nano-s"]
+SPEC = replace(SPEC, head=HeadSpec(len(NAMES), SPEC.head.reg_max, SPEC.head.kernel))
+
+
+@pytest.fixture(scope="module")
+def net(lively) -> DeployedNet:
+    return deploy(lively(SPEC))
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> EngineBuilder:
+    """TensorRT for RTX: the same parser and builder, which need no GPU."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt_rtx is not installed: pip install tensorrt-rtx-cu13")
+    monkeypatch.setenv("MAENAS_TRT", "tensorrt_rtx")
+    return EngineBuilder(workspace_bytes=1 << 28)
+
+
+def model_of(net: DeployedNet, precision: str) -> onnx.ModelProto:
+    if precision != "int8":
+        return to_onnx(net, NAMES, ExportSettings(precision=precision))  # type: ignore[arg-type]
+    images = [normalise(stack([image]), SPEC.input) for image in natural_images(2, SPEC.input)]
+    found = quantize_all(to_onnx(net, NAMES, ExportSettings()), images, "minmax")
+    keep = ("head.cls0.conv", "head.reg0.conv")
+    return replace(found, keep=keep).apply(to_onnx(net, NAMES, ExportSettings(precision="fp16")))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_carries_what_it_is(net: DeployedNet, builder: EngineBuilder, precision: str, tmp_path: Path) -> None:
+    plan, card = build_engine(model_of(net, precision), builder)
+    assert (card.export.precision, card.export.detector, card.export.names) == (precision, SPEC, NAMES)
+    assert (card.batch, card.runtime, card.conditions["workspace"]) == (1, builder.runtime, "256 MiB")
+    if not torch.cuda.is_available():
+        assert (card.gpu, card.precision_read_from) == (None, "network")
+    path = tmp_path / "net.engine"
+    write_engine(path, plan, card)
+    assert read_engine(path) == (plan, card)
+
+
+def test_suppression_is_part_of_an_engine(net: DeployedNet, builder: EngineBuilder) -> None:
+    settings = ExportSettings(batch=2, precision="fp16", nms=NmsSettings(0.05, 0.7, 20, 100))
+    plan, card = build_engine(to_onnx(net, NAMES, settings), builder)
+    assert len(plan) > 1000
+    assert (card.batch, card.export.nms) == (2, settings.nms)
+
+
+def test_another_precision_than_promised_is_refused(net: DeployedNet, builder: EngineBuilder) -> None:
+    for is_, said, reason in (("fp32", "fp16", "in fp32, not in fp16"), ("fp16", "int8", "no convolution in int8")):
+        model, other = model_of(net, is_), model_of(net, said)
+        properties = {entry.key: entry.value for entry in other.metadata_props}
+        onnx.helper.set_model_props(model, properties)
+        with pytest.raises(MaenasError, match=reason):
+            build_engine(model, builder)
+
+
+def test_an_open_batch_is_refused(net: DeployedNet, builder: EngineBuilder) -> None:
+    with pytest.raises(MaenasError, match="one batch size"):
+        build_engine(to_onnx(net, NAMES, ExportSettings(batch=None)), builder)
+
+
+def made_up(plan: bytes) -> EngineCard:
+    export = exported(SPEC, NAMES, precision="fp16", nms=None)
+    digest = hashlib.sha256(plan).hexdigest()
+    return EngineCard(SCHEMA, "tensorrt 11.4.0", "NVIDIA H100", "engine", 4, digest, {"opt_level": "3"}, export)
+
+
+def test_an_engine_and_its_description_belong_together(tmp_path: Path) -> None:
+    path = tmp_path / "net.engine"
+    with pytest.raises(MaenasError, match="cannot be read: no such file"):
+        read_engine(path)
+    path.write_bytes(b"plan")
+    with pytest.raises(MaenasError, match=r"net\.engine\.json, which says what it is, is not beside it"):
+        read_engine(path)
+    write_engine(path, b"plan", made_up(b"plan"))
+    assert read_engine(path) == (b"plan", made_up(b"plan"))
+    path.write_bytes(b"plam")
+    with pytest.raises(MaenasError, match="another SHA-256"):
+        read_engine(path)
+    text = card_path(path).read_text()
+    for old, new, reason in (("engine@1", "engine@7", "schema is"), ('"gpu"', '"gpus"', "gpus"), ("{", "", "JSON")):
+        card_path(path).write_text(text.replace(old, new, 1))
+        with pytest.raises(MaenasError, match=reason):
+            read_engine(path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_an_engine_does_not_run_on_a_cpu(tmp_path: Path) -> None:
+    write_engine(tmp_path / "net.engine", b"plan", made_up(b"plan"))
+    for device in ("auto", "cpu"):
+        with pytest.raises(MaenasError, match="runs on NVIDIA GPUs only"):
+            load_runtime(tmp_path / "net.engine", device)

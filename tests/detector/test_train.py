@@ -1,0 +1,364 @@
+"""Training runs: resumed ones end as uninterrupted ones, and what goes wrong loses nothing."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from detector import train as module
+from detector.checkpoint import read_checkpoint
+from detector.data.dataset import open_dataset
+from detector.data.loader import Batch
+from detector.data.shapes import write_shapes
+from detector.distributed import World
+from detector.guard import LossReader
+from detector.model.net import DetectorNet
+from detector.model.weights import Weights, read_weights
+from detector.optim import lr_at
+from detector.plan import plan_text
+from detector.recipe import Recipe, override
+from detector.step import LOSSES, Parts, memory_format
+from detector.train import BEST, LAST, WEIGHTS, Job, train
+from maenas.errors import MaenasError
+from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec, write_spec
+from maenas.strict import dump_json
+
+ALONE = World(0, 1, torch.device("cpu"))
+STAGES = tuple(StageSpec("k1kx", a, b, 16, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
+SPEC = DetectorSpec(
+    InputSpec(64, 64),
+    BackboneSpec(StemSpec("focus", 8), STAGES, "relu", (2, 3, 4)),
+    NeckSpec((16, 16, 16), 1, 1.0, "basic", "relu"),
+    HeadSpec(4, 7, 3),
+)
+RECIPE = override(
+    Recipe(),
+    [
+        *("epochs=3", "warmup_epochs=1", "plain_epochs=1", "eval_every=3", "batch=4", "workers=0", "clip_norm=10"),
+        *("lr_per_image=0.001", "ema_ramp_steps=10", "augment.mosaic_size=64"),
+    ],
+)
+EVERY_STEP = replace(RECIPE, checkpoint_minutes=0.0)
+STEPS_PER_EPOCH = 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    write_shapes(folder, images=20, size=64, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(folder: Path) -> Job:
+    return Job(SPEC, "tiny", open_dataset(folder, "train"), open_dataset(folder, "val"), RECIPE)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Sums in another order are not bit-identical."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than these runs."""
+    monkeypatch.setattr(module, "curves_plot", lambda out: b"")
+    monkeypatch.setattr(module, "write_report", lambda metrics, folder: None)
+
+
+def rows(out: Path) -> list[list[str]]:
+    """Steps, epochs, rates and losses of a run; not its speed."""
+    with (out / "steps.csv").open(encoding="utf-8", newline="") as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    assert (one / WEIGHTS).read_bytes() == (two / WEIGHTS).read_bytes()
+    assert rows(one) == rows(two)
+    first, second = read_checkpoint(one / LAST), read_checkpoint(two / LAST)
+    assert first.step == second.step
+    for name in ("net", "average"):
+        states = getattr(first, name), getattr(second, name)
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    momenta = first.optimizer["state"], second.optimizer["state"]
+    assert all(torch.equal(momenta[0][k]["momentum_buffer"], momenta[1][k]["momentum_buffer"]) for k in momenta[0])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("run")
+    train(job, ALONE, out)
+    return out
+
+
+def test_a_run_leaves_weights_checkpoints_logs_and_plots(job: Job, uninterrupted: Path) -> None:
+    names = {path.name for path in uninterrupted.iterdir()} - {"tensorboard"}
+    assert names == {
+        BEST,
+        LAST,
+        WEIGHTS,
+        "recipe.json",
+        "steps.csv",
+        "epochs.jsonl",
+        "batch.jpg",
+        "curves.png",
+        "evaluation",
+    }
+    weights = read_weights(uninterrupted / WEIGHTS)
+    assert (weights.spec, weights.names) == (SPEC, job.train.names)
+    epochs = [json.loads(line) for line in (uninterrupted / "epochs.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    assert ["metrics" in row for row in epochs] == [False, False, True]
+    table = rows(uninterrupted)
+    assert table[0][:3] == ["step", "epoch", "lr"]
+    assert [int(row[0]) for row in table[1:]] == list(range(1, 3 * STEPS_PER_EPOCH + 1))
+
+
+def test_the_learning_rate_of_every_step_is_the_schedule(uninterrupted: Path) -> None:
+    for row in rows(uninterrupted)[1:]:
+        expected = lr_at(int(row[0]) - 1, base_lr=0.004, total_steps=12, warmup_steps=4, flat_steps=4)
+        assert float(row[2]) == pytest.approx(expected, rel=1e-6)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[], object]) -> None:
+    """Have `do` done at the end of this step, counted from 0."""
+    original = module.train_step
+
+    def wrapped(parts: Parts, batches: Sequence[Batch], number: int) -> torch.Tensor:
+        losses = original(parts, batches, number)
+        if number == step:
+            do()
+        return losses
+
+    monkeypatch.setattr(module, "train_step", wrapped)
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("step", [3, 5, 11])
+def test_a_run_stopped_by_ctrl_c_ends_as_an_uninterrupted_one(
+    job: Job, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, step, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(MaenasError, match=f"interrupted after step {step + 1}; .* --resume"):
+            train(job, ALONE, tmp_path)
+    assert read_checkpoint(tmp_path / LAST).step == step + 1
+    train(job, ALONE, tmp_path, resume=True)
+    assert_same_run(uninterrupted, tmp_path)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_finished_run_resumed_stays_as_it_is(job: Job, uninterrupted: Path, tmp_path: Path) -> None:
+    train(job, ALONE, tmp_path)
+    again = train(job, ALONE, tmp_path, resume=True)
+    assert again.metrics is None
+    assert_same_run(uninterrupted, tmp_path)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_worker_processes_change_nothing(job: Job, uninterrupted: Path, tmp_path: Path) -> None:
+    train(replace(job, recipe=replace(RECIPE, workers=2, cache="none")), ALONE, tmp_path)
+    assert_same_run(uninterrupted, tmp_path)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(job: Job, uninterrupted: Path) -> None:
+    with pytest.raises(MaenasError, match="already holds a training run; add --resume"):
+        train(job, ALONE, uninterrupted)
+    with pytest.raises(MaenasError, match=r"another run; different seed \(0 there, 1 here\)"):
+        train(replace(job, recipe=replace(RECIPE, seed=1)), ALONE, uninterrupted, resume=True)
+
+
+def test_a_loss_that_is_not_a_number_stops_before_the_next_checkpoint(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = module.train_step
+
+    def poisoned(parts: Parts, batches: Sequence[Batch], step: int) -> torch.Tensor:
+        if step == 6:
+            with torch.no_grad():
+                parts.net.state_dict()["head.cls0.bias"].fill_(torch.nan)
+        return original(parts, batches, step)
+
+    monkeypatch.setattr(module, "train_step", poisoned)
+    with pytest.raises(MaenasError, match=r"step 7: the loss cls is not finite; the batch is in"):
+        train(replace(job, recipe=EVERY_STEP), ALONE, tmp_path)
+    stored = read_checkpoint(tmp_path / LAST)
+    assert stored.step == 6
+    assert all(tensor.isfinite().all() for tensor in stored.net.values())
+    batch = load_file(tmp_path / "bad_batch.safetensors")
+    assert batch["0.images"].shape == (4, 3, 64, 64)
+    assert set(batch) == {"0.images", "0.boxes", "0.labels", "0.ids"}
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill() -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+
+    stop_after(monkeypatch, 5, fill)
+    with pytest.raises(MaenasError, match=r"is full; free some space\. .* --resume"):
+        train(replace(job, recipe=EVERY_STEP), ALONE, tmp_path)
+    assert read_checkpoint(tmp_path / LAST).step == 5
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_under_the_log_is_one_message(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "steps.csv").symlink_to("/dev/full")
+    (tmp_path / "epochs.jsonl").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detector.log._keep_until", lambda out, step: None)
+        with pytest.raises(MaenasError, match=r"the disk of .* is full; free some space"):
+            train(job, ALONE, tmp_path)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_weights_of_other_classes_start_a_run(job: Job, uninterrupted: Path, tmp_path: Path) -> None:
+    start = read_weights(uninterrupted / WEIGHTS)
+    names = ("one", "two")
+    net = DetectorNet(replace(SPEC, head=replace(SPEC.head, num_classes=2)))
+    other = Weights(net.spec, names, {**start.state, **class_layers(net)}, {})
+    short = override(RECIPE, ["epochs=1", "warmup_epochs=0", "lr_per_image=0"])
+    outcome = train(replace(job, recipe=short, start=other), ALONE, tmp_path)
+    state = read_weights(outcome.weights).state
+    same = [name for name in state if torch.equal(state[name], start.state[name])]
+    assert "backbone.stage1.unit0.conv1.conv.weight" in same
+    assert not any(name.startswith("head.cls") and name.endswith("weight") for name in same)
+
+
+def class_layers(net: DetectorNet) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in net.state_dict().items() if name.startswith("head.cls")}
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("kind", ["cwd", "mgd"])
+def test_a_teacher_is_learned_from_and_resumed_with(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    wide = replace(SPEC, neck=NeckSpec((24, 24, 24), 1, 1.0, "basic", "relu"))
+    torch.manual_seed(5)
+    recipe = override(RECIPE, ["epochs=2", f"distill.kind={kind}", "distill.off_epochs=1", "eval_every=9"])
+    taught = replace(job, recipe=recipe, teacher=DetectorNet(wide))
+    train(taught, ALONE, tmp_path / "whole")
+    distill = [float(row[3 + LOSSES.index("distill")]) for row in rows(tmp_path / "whole")[1:]]
+    assert all(value > 0 for value in distill[:STEPS_PER_EPOCH])
+    assert not any(distill[STEPS_PER_EPOCH:])
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(MaenasError, match="interrupted after step 3"):
+            train(taught, ALONE, tmp_path / "parts")
+    train(taught, ALONE, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_gradients_of_accumulated_batches_are_averaged(job: Job, tmp_path: Path) -> None:
+    recipe = override(RECIPE, ["batch=2", "accumulate=3", "epochs=1", "warmup_epochs=0", "plain_epochs=0"])
+    train(replace(job, recipe=recipe), ALONE, tmp_path)
+    table = rows(tmp_path)[1:]
+    assert [row[0] for row in table] == ["1", "2", "3"]  # 8 batches: 3, 3 and 2
+    assert float(table[0][2]) == pytest.approx(0.001 * 6)
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_half_precision_trains(job: Job, tmp_path: Path, amp: str) -> None:
+    recipe = override(RECIPE, [f"amp={amp}", "epochs=1", "warmup_epochs=0"])
+    train(replace(job, recipe=recipe), ALONE, tmp_path)
+    exact = override(RECIPE, ["epochs=1", "warmup_epochs=0"])
+    train(replace(job, recipe=exact), ALONE, tmp_path / "exact")
+    losses = [[float(row[3]) for row in rows(out)[1:]] for out in (tmp_path, tmp_path / "exact")]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.1)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_without_validation_data_the_last_weights_are_kept(job: Job, tmp_path: Path) -> None:
+    outcome = train(replace(job, val=None, recipe=override(RECIPE, ["epochs=1", "warmup_epochs=0"])), ALONE, tmp_path)
+    assert (outcome.metrics, outcome.best_ap) == (None, -1.0)
+    stored = read_checkpoint(tmp_path / LAST)
+    state = read_weights(outcome.weights).state
+    assert all(torch.equal(state[name], tensor) for name, tensor in stored.average.items())
+
+
+def test_the_plan_names_steps_memory_and_time_and_writes_nothing(job: Job, tmp_path: Path) -> None:
+    text = plan_text(job, ALONE)
+    assert "images     16, 4 steps of 4 x 1 an epoch" in text
+    assert "steps      12 in 3 epochs" in text
+    assert "GB" in text
+    assert "images/s" in text
+
+
+def test_the_layout_is_safe_for_bottlenecks_of_8_channels() -> None:
+    stages = tuple(replace(stage, bottleneck=8) for stage in STAGES)
+    narrow = DetectorNet(replace(SPEC, backbone=replace(SPEC.backbone, stages=stages)))
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert memory_format(narrow, cpu) == torch.contiguous_format
+    assert memory_format(narrow, gpu) == memory_format(DetectorNet(SPEC), cpu) == torch.channels_last
+
+
+def test_losses_are_told_in_order(tmp_path: Path) -> None:
+    reader = LossReader(tmp_path)
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4), torch.zeros(2, 1), torch.zeros(2))
+    for step in range(3):
+        reader.push(step, [batch, batch], torch.full((5,), float(step)))
+    told = list(reader.arrived())
+    assert [(row.step, row.images, row.losses["box"]) for row in told] == [(0, 4, 0.0), (1, 4, 1.0), (2, 4, 2.0)]
+
+
+SCRIPT = """
+import torch, typer
+from maenas.cli_train import train_command
+torch.set_num_threads(1)
+typer.run(train_command)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
+    job: Job, folder: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    write_spec(tmp_path / "tiny.json", SPEC, "tiny")
+    out, recipe = tmp_path / "run", tmp_path / "recipe.json"
+    recipe.write_text(dump_json(EVERY_STEP), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        str(tmp_path / "tiny.json"),
+        "--data",
+        str(folder),
+        "--recipe",
+        str(recipe),
+    ]
+    command += ["--out", str(out), "--resume", "--device", "cpu"]
+    rng = random.Random(7)
+    for _ in range(6):
+        before = read_checkpoint(out / LAST).step if (out / LAST).exists() else 0
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not ((out / LAST).exists() and read_checkpoint(out / LAST).step > before):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert read_checkpoint(out / LAST).step >= 6
+    subprocess.run(command, check=True, capture_output=True)
+    assert_same_run(uninterrupted, out)
