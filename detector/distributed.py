@@ -73,13 +73,18 @@ def pick_device(name: str, *, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", number)
 
 
+def process_count() -> int:
+    """Number of processes in the group; 1 where there is none."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def mean_over_processes(values: Tensor) -> Tensor:
     """The mean of `values` over the processes, on every one; `values` itself where there is no process group."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if process_count() == 1:
         return values
     total = values.clone()
     dist.all_reduce(total)
-    return total / dist.get_world_size()
+    return total / process_count()
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
 from detector.assign import assign
 from detector.boxes import decode_boxes
+from detector.distributed import mean_over_processes, process_count
 from detector.model.head import RawPredictions
 
 GIOU_EPS = 1e-6  # square pixels
@@ -61,7 +61,9 @@ def detection_losses(
     target_boxes = gt_boxes.float()[image, assignment.gt_index[image, prior]]  # [P, 4]
     weights = scores[image, prior].amax(dim=-1)  # [P]
     num_pos = weights.new_tensor(len(weights))
-    cls_norm, box_norm = mean_over_processes(torch.stack((num_pos, weights.sum()))).clamp(min=1).unbind()
+    sums = mean_over_processes(torch.stack((num_pos, weights.sum())))
+    # At least 1 over the images of all processes: divided among them, several processes learn what one would.
+    cls_norm, box_norm = sums.clamp(min=1 / process_count()).unbind()
 
     quality = quality_focal_loss(logits, assignment.labels, assignment.overlaps)
     giou = generalized_box_iou_loss(boxes[image, prior], target_boxes, eps=GIOU_EPS)  # [P]
@@ -101,12 +103,3 @@ def side_distances(priors: Tensor, boxes: Tensor, reg_max: int) -> Tensor:
     centre, stride = priors[:, :2], priors[:, 2:]
     distances = torch.cat((centre - boxes[:, :2], boxes[:, 2:] - centre), dim=-1) / stride
     return distances.clamp(min=0, max=reg_max - BIN_MARGIN)
-
-
-def mean_over_processes(values: Tensor) -> Tensor:
-    """`values` averaged over the process group; `values` itself where there is none."""
-    if not dist.is_initialized():
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()

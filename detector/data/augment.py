@@ -23,13 +23,19 @@ from detector.data.mosaic import (
     place_tile,
 )
 from detector.data.pictures import Pictures
+from detector.data.scratch import Scratch
 from detector.data.settings import AugmentSettings
 from detector.images import prepare
 from maenas.spec import InputSpec
 
 
 def mosaic_sample(
-    index: int, pictures: Pictures, settings: AugmentSettings, rng: np.random.Generator, out: np.ndarray
+    index: int,
+    pictures: Pictures,
+    settings: AugmentSettings,
+    rng: np.random.Generator,
+    out: np.ndarray,
+    scratch: Scratch,
 ) -> Labels:
     """Paints the mosaic that image `index` starts into `out`, uint8 `[H, W, 3]`; returns its boxes there."""
     side = settings.mosaic_size
@@ -53,13 +59,13 @@ def mosaic_sample(
     to_out = resizing((side, side), (width, height))
     if flip:
         to_out = mirroring(width) @ to_out
-    canvas = np.empty((height, width, 4), np.uint8)
-    paint_mosaic(canvas, four, tiles, draw, side, to_out)
+    canvas = scratch.canvas.array(height, width, 4)
+    paint_mosaic(canvas, four, tiles, draw, side, to_out, scratch)
     if mix:
         second = draw_mixup(rng, side, scale=settings.mixup_scale)
         picture = pictures[int(rng.choice(pictures.with_boxes))]
         labels = mixup_labels(labels, picture, second, side)
-        paint_mixup(canvas, picture, second, side, to_out)
+        paint_mixup(canvas, picture, second, side, to_out, scratch)
     cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB, dst=out)
     labels = large_enough(labels)
     boxes = labels.boxes * np.array([width / side, height / side] * 2)
@@ -77,7 +83,7 @@ def plain_sample(
 ) -> Labels:
     """The image alone, resized as for the network and flipped at random, in `out`; returns its boxes there."""
     image, boxes, labels = pictures[index]
-    pixels, placement = prepare(cv2.cvtColor(image, cv2.COLOR_RGBA2RGB), resize)
+    pixels, placement = prepare(image, resize)
     boxes = boxes * np.array([placement.scale_x, placement.scale_y] * 2)
     if rng.random() < settings.flip_prob:
         cv2.flip(pixels, 1, dst=out)
@@ -92,6 +98,7 @@ def training_sample(
     settings: AugmentSettings,
     rng: np.random.Generator,
     out: np.ndarray,
+    scratch: Scratch,
     *,
     mosaic_prob: float,
     strength: float,
@@ -102,9 +109,9 @@ def training_sample(
     `mosaic_prob` is 0 in the last epochs; `strength` is the part of the training that is over.
     """
     if rng.random() < mosaic_prob:
-        labels = mosaic_sample(index, pictures, settings, rng, out)
+        labels = mosaic_sample(index, pictures, settings, rng, out, scratch)
     else:
         labels = plain_sample(index, pictures, settings, rng, out, resize=resize)
     if settings.box_prob == 0:
         return labels
-    return Labels(*augment_boxes(out, *labels, rng, box_prob=settings.box_prob, strength=strength))
+    return Labels(*augment_boxes(out, *labels, rng, scratch, box_prob=settings.box_prob, strength=strength))

@@ -14,7 +14,8 @@ from typing import Final, Literal, NamedTuple
 import cv2
 import numpy as np
 
-from detector.data.geometry import box_areas, clip_boxes, paint, rectangle, scaling
+from detector.data.geometry import box_areas, clip_boxes, paint, scaling
+from detector.data.scratch import Scratch
 
 Colour = Literal["color", "brightness", "sharpness", "solarize_add"]
 Geometry = Literal["hflip", "rotate", "shear_x", "translate_x", "translate_y"]
@@ -42,7 +43,7 @@ SPLITS: Final = (2048.0, 10240.0, 51200.0)  # areas that part small, middle and 
 COLOUR_WEIGHTS: Final = (7 / 13, 5 / 13, 1 / 13)  # share of the box probability of small, middle and large boxes
 GEOMETRY_WEIGHTS: Final = (1 / 3, 1 / 3, 1 / 3)
 COLOUR_SPREAD: Final = (6.0, 2.0, 0.4)  # area of the Gaussian in areas of a box at the middle of its class
-_FILL: Final = (102, 115, 122)
+_FILL: Final = (102, 115, 122, 255)
 _REACH: Final = 4.0  # standard deviations beyond which a Gaussian changes no grey level
 
 
@@ -51,6 +52,7 @@ def augment_boxes(
     boxes: np.ndarray,
     labels: np.ndarray,
     rng: np.random.Generator,
+    scratch: Scratch,
     *,
     box_prob: float,
     strength: float,
@@ -70,7 +72,7 @@ def augment_boxes(
         chosen = rng.random(len(boxes)) < box_prob * class_weights(boxes, splits, GEOMETRY_WEIGHTS)
         sign = 1 if rng.random() < 0.5 else -1
         rows = np.flatnonzero(chosen)
-        copies, sources = change_geometry(image, boxes[rows], policy.geometry, sign * policy.geometry_level)
+        copies, sources = change_geometry(image, boxes[rows], policy.geometry, sign * policy.geometry_level, scratch)
         copies = clip_boxes(copies, image.shape[1], image.shape[0])
         seen = (copies[:, 2:] - copies[:, :2] >= 1).all(axis=1)
         boxes = np.concatenate([boxes, copies[seen]])
@@ -146,7 +148,7 @@ def gaussian_map(boxes: np.ndarray, height: int, width: int, spreads: list[float
 def _blend(image: np.ndarray, changed: np.ndarray, weights: np.ndarray) -> None:
     """image <- weights * changed + (1 - weights) * image, in place."""
     if image.size:
-        image[:] = cv2.blendLinear(changed, np.ascontiguousarray(image), weights, 1 - weights)
+        cv2.blendLinear(changed, image, weights, 1 - weights, dst=image)
 
 
 # Colour -------------------------------------------------------------------------------------------------------------
@@ -167,7 +169,7 @@ def change_colour(
     y, x = max(rows.start - 1, 0), max(columns.start - 1, 0)
     around = recolour(image[y : rows.stop + 1, x : columns.stop + 1], operation, level)
     inner = around[rows.start - y :, columns.start - x :][: weights.shape[0], : weights.shape[1]]
-    _blend(image[rows, columns], np.ascontiguousarray(inner), weights)
+    _blend(image[rows, columns], inner, weights)
 
 
 def recolour(image: np.ndarray, operation: Colour, level: int) -> np.ndarray:
@@ -193,7 +195,7 @@ def recolour(image: np.ndarray, operation: Colour, level: int) -> np.ndarray:
 
 
 def change_geometry(
-    image: np.ndarray, boxes: np.ndarray, operation: Geometry, level: int
+    image: np.ndarray, boxes: np.ndarray, operation: Geometry, level: int, scratch: Scratch
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turns, shears, flips or copies what is in the boxes `[K, 4]`, in place, one after the other.
 
@@ -210,21 +212,21 @@ def change_geometry(
                 copies.append(copy)
                 sources.append(row)
         else:
-            _change_in_place(image, box, operation, level)
+            _change_in_place(image, box, operation, level, scratch)
     return np.array(copies, np.float64).reshape(-1, 4), np.array(sources, np.int64)
 
 
-def _change_in_place(image: np.ndarray, box: np.ndarray, operation: Geometry, level: int) -> None:
+def _change_in_place(image: np.ndarray, box: np.ndarray, operation: Geometry, level: int, scratch: Scratch) -> None:
     height, width = image.shape[:2]
     x1, y1, x2, y2 = clip_boxes(box[None], width, height)[0].astype(int).tolist()
     crop = image[y1:y2, x1:x2]
     if crop.size == 0:
         return
-    changed = cv2.flip(crop, 1) if operation == "hflip" else _warped(crop, operation, level)
+    changed = cv2.flip(crop, 1) if operation == "hflip" else _warped(crop, operation, level, scratch)
     _paste(image, changed, x1, y1)
 
 
-def _warped(crop: np.ndarray, operation: Geometry, level: int) -> np.ndarray:
+def _warped(crop: np.ndarray, operation: Geometry, level: int, scratch: Scratch) -> np.ndarray:
     """A crop turned or sheared about its middle."""
     height, width = crop.shape[:2]
     angle = math.radians((3.0 if operation == "rotate" else 1.5) * level)
@@ -236,9 +238,10 @@ def _warped(crop: np.ndarray, operation: Geometry, level: int) -> np.ndarray:
     matrix = (
         scaling(1, 1, (width - 1) / 2, (height - 1) / 2) @ matrix @ scaling(1, 1, (1 - width) / 2, (1 - height) / 2)
     )
-    out = np.full_like(crop, _FILL)
-    paint(out, crop, matrix, rectangle(0, 0, width, height, matrix))
-    return out
+    out = np.empty((height, width, 4), np.uint8)
+    out[:] = _FILL
+    paint(out, crop, matrix, (0, 0, width, height), scratch)
+    return cv2.cvtColor(out, cv2.COLOR_RGBA2RGB)
 
 
 def _copy(image: np.ndarray, box: np.ndarray, shift: np.ndarray) -> np.ndarray | None:
@@ -263,5 +266,4 @@ def _paste(image: np.ndarray, part: np.ndarray, x: int, y: int) -> None:
     sigma = math.sqrt(height * width / (2 * math.pi))
     rows = np.exp(-((np.arange(height, dtype=np.float32) - height // 2) ** 2) / (2 * sigma**2))
     columns = np.exp(-((np.arange(width, dtype=np.float32) - width // 2) ** 2) / (2 * sigma**2))
-    weights = np.outer(rows, columns).astype(np.float32)
-    _blend(image[y : y + height, x : x + width], np.ascontiguousarray(part), weights)
+    _blend(image[y : y + height, x : x + width], part, np.outer(rows, columns))

@@ -26,6 +26,7 @@ from detector.data.augment import training_sample
 from detector.data.mosaic import Labels
 from detector.data.pictures import Pictures, load_image
 from detector.data.sample import Dataset, Sample
+from detector.data.scratch import Scratch
 from detector.data.settings import AugmentSettings
 from detector.images import Placement, prepare, stack
 from maenas.errors import MaenasError
@@ -74,6 +75,7 @@ class Loader:
         self._settings = settings
         self._ids = np.array([sample.id for sample in dataset.samples], np.int64)
         self._pictures = Pictures(dataset.samples, cache_bytes=settings.cache_bytes)
+        self._scratch = Scratch()
         self._rank = rank
         self._global_batch = settings.batch_size * world_size
         self.steps_per_epoch = max(1, len(dataset) // self._global_batch)
@@ -110,6 +112,7 @@ class Loader:
                 settings.augment,
                 np.random.default_rng((_IMAGE, settings.seed, epoch, position)),
                 image.numpy(),
+                self._scratch,
                 mosaic_prob=0.0 if plain else settings.augment.mosaic_prob,
                 strength=step / self.total_steps,
                 resize=size,

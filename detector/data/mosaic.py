@@ -18,6 +18,7 @@ import numpy as np
 from detector.data.geometry import (
     GREY,
     Affine,
+    Rectangle,
     affine_matrix,
     box_areas,
     clip_boxes,
@@ -31,12 +32,13 @@ from detector.data.geometry import (
     still_objects,
     transform_boxes,
 )
+from detector.data.scratch import Scratch
 
 
 class Picture(NamedTuple):
     """A decoded image with its boxes."""
 
-    image: np.ndarray  # uint8 [h, w, 4], RGBA: OpenCV warps four channels in half the time of three; read-only
+    image: np.ndarray  # uint8 [h, w, 3], RGB; read-only
     boxes: np.ndarray  # float32 [N, 4], xyxy in its pixels
     labels: np.ndarray  # int64 [N]
 
@@ -76,6 +78,12 @@ class Tile(NamedTuple):
     y: int
     visible: tuple[int, int, int, int]  # x1, y1, x2, y2 on the canvas
 
+    def visible_part(self, shape: tuple[int, ...]) -> Rectangle:
+        """What is visible in pixels of the image of this shape."""
+        x, y = shape[1] / self.width, shape[0] / self.height
+        x1, y1, x2, y2 = self.visible
+        return (x1 - self.x) * x, (y1 - self.y) * y, (x2 - self.x) * x, (y2 - self.y) * y
+
 
 def place_tile(number: int, shape: tuple[int, ...], draw: Mosaic, side: int, *, keep_ratio: bool) -> Tile:
     """Where image `number` (0 top left, 1 top right, 2 bottom left, 3 bottom right) of this shape lies."""
@@ -108,15 +116,21 @@ def mosaic_labels(pictures: Sequence[Picture], tiles: Sequence[Tile], draw: Mosa
 
 
 def paint_mosaic(
-    out: np.ndarray, pictures: Sequence[Picture], tiles: Sequence[Tile], draw: Mosaic, side: int, to_out: np.ndarray
+    out: np.ndarray,
+    pictures: Sequence[Picture],
+    tiles: Sequence[Tile],
+    draw: Mosaic,
+    side: int,
+    to_out: np.ndarray,
+    scratch: Scratch,
 ) -> None:
     """Warps the four images into `out`, uint8 `[H, W, 4]`; `to_out` maps pixel centres of the S x S mosaic to it."""
     out[:] = GREY
     canvas = to_out @ affine_matrix(draw.affine, 2 * side, side)
-    for picture, tile in zip(pictures, tiles, strict=True):
-        height, width = picture.image.shape[:2]
-        matrix = canvas @ scaling(1, 1, tile.x, tile.y) @ resizing((width, height), (tile.width, tile.height))
-        paint(out, picture.image, matrix, rectangle(*tile.visible, canvas))
+    for (image, _, _), tile in zip(pictures, tiles, strict=True):
+        height, width = image.shape[:2]
+        matrix = canvas @ resizing((width, height), (tile.width, tile.height), tile.x, tile.y)
+        paint(out, image, matrix, tile.visible_part(image.shape), scratch)
 
 
 def mixup_labels(first: Labels, picture: Picture, draw: Mixup, side: int) -> Labels:
@@ -130,7 +144,9 @@ def mixup_labels(first: Labels, picture: Picture, draw: Mixup, side: int) -> Lab
     return Labels(np.concatenate([first.boxes, boxes]), np.concatenate([first.labels, picture.labels]))
 
 
-def paint_mixup(out: np.ndarray, picture: Picture, draw: Mixup, side: int, to_out: np.ndarray) -> None:
+def paint_mixup(
+    out: np.ndarray, picture: Picture, draw: Mixup, side: int, to_out: np.ndarray, scratch: Scratch
+) -> None:
     """Blends the second image half and half into `out`; it is padded with grey to a square, and that with black."""
     height, width = picture.image.shape[:2]
     zoomed = int(side * draw.zoom)
@@ -139,11 +155,11 @@ def paint_mixup(out: np.ndarray, picture: Picture, draw: Mixup, side: int, to_ou
     square = to_out @ scaling(1, 1, -draw.offset_x, -draw.offset_y)
     if draw.flip:
         square = square @ mirroring(zoomed)
-    inner = square @ resizing((side, side), (zoomed, zoomed))
-    second = np.zeros_like(out)
-    fill(second, rectangle(0, 0, zoomed, zoomed, square), GREY)
-    matrix = inner @ resizing((width, height), fitted)
-    paint(second, picture.image, matrix, rectangle(0, 0, *fitted, inner))
+    second = scratch.second.array(*out.shape)
+    second[:] = 0
+    fill(second, rectangle((0, 0, zoomed, zoomed), square), GREY)
+    matrix = square @ resizing((side, side), (zoomed, zoomed)) @ resizing((width, height), fitted)
+    paint(second, picture.image, matrix, (0, 0, width, height), scratch)
     cv2.addWeighted(out, 0.5, second, 0.5, -0.25, dst=out)  # -0.25 turns rounding into truncation, as published
 
 

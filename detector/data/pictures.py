@@ -33,7 +33,7 @@ class Pictures:
         self._samples = samples
         self._cache_bytes = cache_bytes
         self._warned: set[Path] = set()
-        sizes = np.array([sample.width * sample.height * 4 for sample in samples], np.int64)
+        sizes = np.array([sample.width * sample.height * 3 for sample in samples], np.int64)
         ends = np.cumsum(sizes)
         self._cached = int(np.searchsorted(ends, cache_bytes, side="right"))
         self._starts = ends - sizes
@@ -69,20 +69,16 @@ class Pictures:
 
     def _image(self, index: int) -> np.ndarray:
         if index >= self._cached:
-            return _four_channels(self._samples[index])
+            return load_image(self._samples[index])
         sample, start = self._samples[index], self._starts[index]
-        slot = self._pixels[start : start + sample.width * sample.height * 4]
-        image = slot.reshape(sample.height, sample.width, 4)
+        slot = self._pixels[start : start + sample.width * sample.height * 3]
+        image = slot.reshape(sample.height, sample.width, 3)
         if not self._filled[index]:
             # Two processes may write the same pixels at the same time; the mark comes after them.
-            image[:] = _four_channels(sample)
+            image[:] = load_image(sample)
             self._filled[index] = 1
         image.flags.writeable = False
         return image
-
-
-def _four_channels(sample: Sample) -> np.ndarray:
-    return cv2.cvtColor(load_image(sample), cv2.COLOR_RGB2RGBA)
 
 
 def _make(samples: Sequence[Sample], cache_bytes: int) -> Pictures:

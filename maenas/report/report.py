@@ -19,6 +19,7 @@ from maenas.report.sections import (
     search_blocks,
 )
 from maenas.report.training import detections_section, training_sections
+from maenas.units import format_latency
 
 
 def report_sections(
@@ -37,6 +38,8 @@ def report_sections(
     `space`, `low_s` and `high_s` are those of `survey`. Where no front can be drawn, the page says why, unless `space`
     was given: then it is an error.
     """
+    if low_s is not None and high_s is not None and low_s >= high_s:
+        raise MaenasError(f"--from {format_latency(low_s)} is not below --to {format_latency(high_s)}")
     rows = [summarise(network, devices.predictors) for network in networks]
     sections = [overview(rows, devices)]
     on_step("front")

@@ -57,7 +57,9 @@ def overview(rows: Sequence[Summary], devices: Devices) -> Section:
     )
     uncalibrated = [p.device.name for p in devices.predictors if not p.calibrated]
     notes = (
-        [Note(f"No error is known on {', '.join(uncalibrated)}: the interval is a judgement.")] if uncalibrated else []
+        [Note(f"No error is known on {', '.join(uncalibrated)}: the interval is a guess, not 90 %.")]
+        if uncalibrated
+        else []
     )
     conditions = Facts([(name, p.description) for name, p in zip(devices.names, devices.predictors, strict=True)])
     return Section("Overview", [networks_table(rows, devices), conditions, *notes, plot])
@@ -88,7 +90,12 @@ def networks_table(rows: Sequence[Summary], devices: Devices) -> Table:
         cells.append(
             [row.network.name, spec.id, size, str(spec.head.num_classes), *numbers, f"{row.score:.4f}", *times]
         )
-    return Table("Whole detectors, without NMS; in parentheses the 90 % interval", header, cells, left=2)
+    return Table(
+        "Whole detectors, without NMS; in parentheses the 90 % interval, or a guess at it where no error is known",
+        header,
+        cells,
+        left=2,
+    )
 
 
 def conditions_section(devices: Devices) -> Section:

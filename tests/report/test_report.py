@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.exact import solve
-from maenas.latency.predictor import predict
+from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import lower
+from maenas.provenance import provenance
 from maenas.report.blocks import Plot, Section, Table
 from maenas.report.landscape import excess_over_front, progress_of, survey
 from maenas.report.networks import Network, distinct_names, from_spec
@@ -21,8 +22,8 @@ from maenas.report.origin import Origin, read_origin, setup_of
 from maenas.report.report import report_sections
 from maenas.report.sections import Devices
 from maenas.score import mae_score, score_terms
-from maenas.search import prepare
-from maenas.spec import SpecFile, load_spec, read_spec
+from maenas.search import Request, prepare, run
+from maenas.spec import SpecFile, load_spec, read_spec, write_spec
 
 
 def plots_of(sections: Sequence[Section]) -> Iterator[Plot]:
@@ -181,3 +182,24 @@ def test_a_changed_latency_table_is_told(searched: Path, devices: Devices) -> No
     network = from_spec(with_provenance(searched, latency=stated), "small.json")
     text = str(report_sections([network], devices, low_s=1.79e-3, high_s=1.8e-3)[2])
     assert "the latency table changed since" in text
+
+
+def test_a_range_that_is_none_is_refused(networks: tuple[Network, ...], devices: Devices) -> None:
+    with pytest.raises(MaenasError, match="not below --to"):
+        report_sections(networks, devices, low_s=2e-3, high_s=1e-3)
+
+
+def test_a_searched_spec_on_another_device_gets_a_front_there(networks: tuple[Network, ...]) -> None:
+    devices = Devices(("h100",), (load_predictor("h100"),))
+    front = report_sections(networks[:1], devices, low_s=1.1e-3, high_s=1.13e-3)[1]
+    assert "NVIDIA H100" in str(front.blocks[1])
+
+
+def test_a_search_without_a_latency_budget_has_its_network_on_the_front(tmp_path: Path, devices: Devices) -> None:
+    result = run(prepare(Request(space="k1kx-tiny", max_flops=11_000_000_000, population=256, generations=40)))
+    write_spec(tmp_path / "a.json", result.candidates[0].spec, "a", provenance(result, 0))
+    network = from_spec(read_spec(tmp_path / "a.json"), "a.json")
+    landscape = survey([network], devices.predictors[0], "t4")
+    assert excess_over_front(landscape, landscape.networks[0]) <= 1e-9
+    assert landscape.front.setup.request.max_flops == 11_000_000_000
+    assert progress_of(network) is not None
