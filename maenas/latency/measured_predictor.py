@@ -16,7 +16,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,8 @@ from maenas.lowering import Kernel, lower
 MIN_NETWORKS = 5
 
 
-class Whole(NamedTuple):
+@dataclass(frozen=True)
+class Whole:
     """How whole networks or blocks compare with the sums of their kernels: `log_half_width` of a 90 % interval."""
 
     count: int
