@@ -40,8 +40,9 @@ PEERS = {"published pipeline": 45.0, "a well-known fast one, RAM cache, no mixup
 def best(works: Mapping[str, Callable[[int], Any]], *, images: int, rounds: int) -> dict[str, float]:
     """Seconds for one image of each work: its best round over images 0 .. `images` - 1.
 
-    Time is that of the processor, which other processes of the machine change little. The works take turns, so that a busy moment of the machine does not hit one of them alone; the images and what is
-    drawn for them are the same in every round, so that the best round is not the one with the cheapest images.
+    Time is that of the processor, which other processes of the machine change least. The works take turns, so that a
+    busy moment does not hit one of them alone; the images and what is drawn for them are the same in every round, so
+    that the best round is not the one with the cheapest images.
     """
     times = dict.fromkeys(works, float("inf"))
     for _ in range(rounds):

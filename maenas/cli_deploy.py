@@ -193,7 +193,8 @@ def _prediction(row: Any, table: str) -> dict[str, Any] | None:
 
     runtime = row.subject.runtime
     try:
-        predictor = load_predictor(table, precision=runtime.precision, batch=row.subject.batch)
+        found = _table_of_threads(table, row.subject.threads)
+        predictor = load_predictor(found, precision=runtime.precision, batch=row.subject.batch)
     except MaenasError:
         return None
     conditions = predictor.conditions
@@ -211,6 +212,21 @@ def _prediction(row: Any, table: str) -> dict[str, Any] | None:
         "device": predictor.device.id,
         "runtime": conditions["runtime"],
     }
+
+
+def _table_of_threads(table: str, threads: int) -> str:
+    """For "cpu", the file of this machine's table of that many threads, where there is one."""
+    from maenas.latency.find import THIS_MACHINE, cpu_name, table_files
+    from maenas.latency.measured import read_measured
+
+    if table != THIS_MACHINE:
+        return table
+    wanted = (cpu_name(), str(threads))
+    for path in table_files():
+        conditions = read_measured(path).conditions
+        if (conditions.get("hardware"), conditions.get("threads")) == wanted:
+            return str(path)
+    return table
 
 
 def _refuse_table(row: Any, table: str) -> None:

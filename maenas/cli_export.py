@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -179,7 +179,7 @@ def _quantized(model: Any, deployed: Any, names: tuple[str, ...], settings: Any,
         quiet = not sys.stderr.isatty()
         with tqdm(total=len(conv_names(plain)), unit=" layers", desc="sensitivity", disable=quiet, leave=False) as bar:
             found = quantize_within(
-                plain, images, method, max_drop=job.max_drop, measure_ap=measure, on_layer=bar.update
+                plain, model, images, method, max_drop=job.max_drop, measure_ap=measure, on_layer=bar.update
             )
     else:
         found = quantize_all(plain, images, method)
@@ -208,8 +208,6 @@ def _calibration_images(job: _Job, names: tuple[str, ...], size: Any) -> list[An
         files = _spread(find_images(job.images), job.calibration_images)
         return [normalise(stack([prepare(read_image(file), size)[0]]), size) for file in files]
     dataset = align_names(open_dataset(job.data, "train"), names)
-    from dataclasses import replace
-
     chosen = replace(dataset, samples=tuple(_spread(dataset.samples, job.calibration_images)))
     return [normalise(batch.images, size) for batch in eval_batches(chosen, size, batch_size=1)]
 
@@ -229,13 +227,15 @@ def _ap_meter(data: str, names: tuple[str, ...]) -> Any:
     from detector.evaluate import evaluate
     from detector.predict import Detector
     from detector.runtime_onnx import onnx_runtime
-    from detector.validate import detect_dataset
+    from detector.validate import CONF, IOU, detect_dataset
 
     dataset = align_names(open_dataset(data, "val"), names)
 
     def measure(model: Any) -> float:
         detector = Detector.of(onnx_runtime(model.SerializeToString(), "cpu", where="the quantised model"))
-        found = detect_dataset(detector, dataset, World(0, 1, torch.device("cpu")))
+        nms = detector.nms
+        conf, iou = (CONF, IOU) if nms is None else (max(CONF, nms.conf), nms.iou)
+        found = detect_dataset(detector, dataset, World(0, 1, torch.device("cpu")), conf=conf, iou=iou)
         return evaluate(dataset, found).summary["AP"] or 0.0
 
     return measure

@@ -45,8 +45,8 @@ def report_command(
     """Write one HTML page: Pareto front, where the time goes, optimality, drawing; losses and AP of trained weights."""
     from maenas.files import ensure_folder, write_atomic
     from maenas.report.html import render_page
+    from maenas.report.networks import Devices as ReportDevices
     from maenas.report.report import report_sections
-    from maenas.report.sections import Devices as ReportDevices
     from maenas.units import format_bytes, parse_latency_s
 
     chosen = _read(networks)

@@ -203,7 +203,7 @@ class DetectorSpec:
 
 @dataclass(frozen=True)
 class SpecFile:
-    """A spec as stored: `provenance` says where it comes from (search settings, prediction); nothing reads it back."""
+    """A spec as stored: `provenance` says where it comes from (search settings, prediction); only reports read it."""
 
     __pydantic_config__: ClassVar = STRICT
     schema: str

@@ -89,6 +89,7 @@ def quantize_all(model: onnx.ModelProto, images: Sequence[Tensor], method: Metho
 
 def quantize_within(
     model: onnx.ModelProto,
+    target: onnx.ModelProto,
     images: Sequence[Tensor],
     method: Method,
     *,
@@ -96,24 +97,24 @@ def quantize_within(
     measure_ap: MeasureAp,
     on_layer: Callable[[], object] = lambda: None,
 ) -> Quantization:
-    """The convolutions of the fp32 `model` that can be quantised while AP drops by at most `max_drop`.
+    """The convolutions that can be quantised while AP drops by at most `max_drop`.
 
-    The most sensitive ones are kept: none, 1, 2, 4, ... until the AP holds, then as few as halving the last step finds.
+    Ranges and sensitivities are those of the fp32 `model` without suppression; AP falls from that of `model` to that of
+    `target`, what is to be deployed, quantised. The most sensitive ones are kept: none, 1, 2, 4, ... until the AP holds, then as few as halving the last step finds.
     `on_layer` is called as each layer's sensitivity is known. Raises `MaenasError` as `calibrate` does.
     """
     whole = quantize_all(model, images, method)
     sensitivities = layer_sensitivities(model, images, whole.largest, on_layer)
     order = [row.layer for row in sensitivities]
     before = measure_ap(model)
-    trades: dict[int, float] = {len(order): before}  # with every convolution kept, it is the model itself
+    trades: dict[int, float] = {}
 
     def holds(kept: int) -> bool:
-        if kept not in trades:
-            trades[kept] = measure_ap(replace(whole, keep=tuple(order[:kept])).apply(model))
+        trades[kept] = measure_ap(replace(whole, keep=tuple(order[:kept])).apply(target))
         return before - trades[kept] <= max_drop
 
     fails, kept = -1, 0
-    while not holds(kept):
+    while kept < len(order) and not holds(kept):
         fails, kept = kept, min(max(1, 2 * kept), len(order))
     while kept - fails > 1:
         middle = (fails + kept) // 2

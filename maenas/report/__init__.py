@@ -1,1 +1,1 @@
-"""Results for people: text now, HTML pages later."""
+"""Results for people: text, plots, pages."""

@@ -65,7 +65,7 @@ def depths_of(layers: Sequence[Layer]) -> list[int]:
     return depths
 
 
-def _places(layers: Sequence[Layer], height: int) -> list[tuple[float, float]]:
+def places_of(layers: Sequence[Layer], height: int) -> list[tuple[float, float]]:
     """Depth and log2 of the output's stride of each kernel; those that would coincide are moved apart.
 
     A kernel that joins all levels stands between them.
@@ -89,7 +89,7 @@ def _places(layers: Sequence[Layer], height: int) -> list[tuple[float, float]]:
 
 def _draw_graph(axes: Axes, parts: Sequence[Part], height: int) -> None:
     layers = [layer for part in parts for layer in part.layers]
-    places = _places(layers, height)
+    places = places_of(layers, height)
     for layer, place in zip(layers, places, strict=True):
         for index in layer.kernel.inputs:
             if index >= 0:

@@ -29,6 +29,14 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Devices:
+    """The devices of a report as they were asked for, and their predictors."""
+
+    names: tuple[str, ...]
+    predictors: tuple[AnyPredictor, ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """A network in numbers: costs at batch 1, MAE score with the published weights, one prediction a device."""
 

@@ -12,7 +12,7 @@ from maenas.presets import NECK_PRESETS, make_head, make_neck
 from maenas.provenance import space_id
 from maenas.score import ScoreName
 from maenas.search import Request, Setup, prepare
-from maenas.space import SearchSpace, load_space
+from maenas.space import SearchSpace, load_space, space_names
 from maenas.spec import DetectorSpec, SpecFile
 from maenas.stage_tables import Scope
 from maenas.strict import STRICT, parse_json
@@ -129,14 +129,11 @@ def neck_of(spec: DetectorSpec) -> str | None:
 
 def space_of(origin: Origin, given: str | None) -> SearchSpace:
     """The space that was searched; raises `MaenasError` where it is not shipped, or `given` is another one."""
-    try:
-        space = load_space(given or origin.space)
-    except MaenasError:
-        if given is not None:
-            raise
+    if given is None and origin.space not in space_names():  # nor may a file name a path to be read
         raise MaenasError(
             f"the space {origin.space} is not a shipped one: give its YAML file with --space to see its front"
-        ) from None
+        )
+    space = load_space(given or origin.space)
     if space_id(space) != origin.space_id:
         raise MaenasError(
             f"the space {space.name} (id {space_id(space)}) is not the one that was searched "
@@ -151,14 +148,13 @@ def setup_of(origin: Origin, spec: DetectorSpec, given: str | None) -> Setup:
     limits = origin.budgets
     first, *_ = origin.latency
     timed = [row for row in origin.latency if f"latency on {row.device}" in limits]
-    activations = limits.get("activation memory")
     request = Request(
         space=given or origin.space,
         devices=tuple(row.device for row in timed or [first]),
         latency_s=tuple(limits[f"latency on {row.device}"] for row in timed),
         max_params=_whole(limits.get("params")),
         max_flops=_whole(limits.get("flops")),
-        max_activation_bytes=_whole(activations),
+        max_activation_bytes=_whole(limits.get("activation memory")),
         max_effectiveness=origin.depth_bound.max_effectiveness,
         scope=origin.scope,
         solver=origin.solver,

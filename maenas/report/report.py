@@ -8,15 +8,13 @@ from pathlib import Path
 from maenas.errors import MaenasError
 from maenas.report.blocks import Note, Section
 from maenas.report.landscape import progress_of, survey
-from maenas.report.networks import Network, summarise
+from maenas.report.networks import Devices, Network, summarise
+from maenas.report.search import progress_section, search_blocks
 from maenas.report.sections import (
-    Devices,
     conditions_section,
     front_section,
     network_section,
     overview,
-    progress_section,
-    search_blocks,
 )
 from maenas.report.training import detections_section, training_sections
 from maenas.units import format_latency

@@ -7,9 +7,8 @@ import pytest
 from maenas.latency.predictor import load_predictor
 from maenas.provenance import provenance
 from maenas.report.blocks import Section
-from maenas.report.networks import Network, from_spec
+from maenas.report.networks import Devices, Network, from_spec
 from maenas.report.report import report_sections
-from maenas.report.sections import Devices
 from maenas.search import Request, prepare, run
 from maenas.spec import load_spec, read_spec, write_spec
 

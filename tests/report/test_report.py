@@ -17,10 +17,9 @@ from maenas.lowering import lower
 from maenas.provenance import provenance
 from maenas.report.blocks import Plot, Section, Table
 from maenas.report.landscape import excess_over_front, progress_of, survey
-from maenas.report.networks import Network, distinct_names, from_spec
+from maenas.report.networks import Devices, Network, distinct_names, from_spec
 from maenas.report.origin import Origin, read_origin, setup_of
 from maenas.report.report import report_sections
-from maenas.report.sections import Devices
 from maenas.score import mae_score, score_terms
 from maenas.search import Request, prepare, run
 from maenas.spec import SpecFile, load_spec, read_spec, write_spec

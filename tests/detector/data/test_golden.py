@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from detector.data.box_augment import (
+    Colour,
+    Geometry,
     change_colour,
     change_geometry,
     class_weights,
@@ -187,7 +189,7 @@ def as_image(planes: np.ndarray) -> np.ndarray:
     ("operation", "name"),
     [("color", "Color"), ("brightness", "Brightness"), ("sharpness", "Sharpness"), ("solarize_add", "SolarizeAdd")],
 )
-def test_colours_equal_the_published_ones(operation: str, name: str, level: int, arrays: dict) -> None:
+def test_colours_equal_the_published_ones(operation: Colour, name: str, level: int, arrays: dict) -> None:
     result = recolour(as_image(arrays["color_input"]), operation, level)
     expected = grey_levels(arrays[f"color_{name}_level{level}"])
     difference = np.abs(result - expected)
@@ -213,7 +215,7 @@ def test_colour_around_boxes_equals_the_published_one(arrays: dict, facts: dict)
         ("translate_y", "translateY8", 8),
     ],
 )
-def test_geometry_equals_the_published_one(operation: str, name: str, level: int, sign: str, arrays: dict) -> None:
+def test_geometry_equals_the_published_one(operation: Geometry, name: str, level: int, sign: str, arrays: dict) -> None:
     image = as_image(arrays["box_input"])
     boxes = arrays["box_boxes"].astype(np.float64)
     copies, sources = change_geometry(image, boxes, operation, level if sign == "pos" else -level, Scratch())

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.data.box_augment import POLICY, augment_boxes, change_geometry
+from detector.data.box_augment import POLICY, Geometry, augment_boxes, change_geometry
 from detector.data.geometry import (
     Affine,
     affine_matrix,
@@ -168,7 +168,7 @@ def test_labels_never_leave_their_boxes(seed: int) -> None:
 
 @given(seeds, st.sampled_from([policy.geometry for policy in POLICY]), st.sampled_from([-8, -4, -2, 2, 4, 8]))
 @settings(max_examples=150, deadline=None)
-def test_copied_objects_lie_in_their_boxes(seed: int, operation: str, level: int) -> None:
+def test_copied_objects_lie_in_their_boxes(seed: int, operation: Geometry, level: int) -> None:
     """What a geometric operation changes lies within the boxes, those of the copies included."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (120, 150, 3), dtype=np.uint8)

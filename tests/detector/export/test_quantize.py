@@ -175,7 +175,7 @@ def test_as_few_layers_are_kept_as_the_ap_needs(model: onnx.ModelProto, images: 
         quantised = sum(name.endswith(".weight.dequantized") for name in reads)
         return 0.5 if total - quantised >= needed else 0.4
 
-    found = quantize_within(model, images[:1], "minmax", max_drop=0.01, measure_ap=measure)
+    found = quantize_within(model, model, images[:1], "minmax", max_drop=0.01, measure_ap=measure)
     assert len(found.keep) == needed
     assert found.keep == tuple(row.layer for row in found.sensitivities[:needed])
     assert found.ap_before == 0.5
