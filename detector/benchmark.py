@@ -16,10 +16,13 @@ import numpy as np
 import torch
 
 from detector.images import normalise, prepare, stack
+from detector.model.net import DetectorNet
 from detector.postprocess import postprocess
 from detector.predict import CONF, IOU, MAX_DET, Detector
 from detector.runtime import Runtime
 from maenas.profiler.clock import Settings, TimeOnce, Timing, measure, warm_up
+from maenas.profiler.gpu_state import gpu_limits
+from maenas.spec import DetectorSpec
 
 STAGES = ("preprocessing", "network", "postprocessing", "total")
 
@@ -84,6 +87,23 @@ def benchmark(
         Row(subject, dict(zip(STAGES, part, strict=True)), count)
         for subject, part, count in zip(subjects, parts, found, strict=True)
     ]
+
+
+def random_net(spec: DetectorSpec) -> tuple[DetectorNet, tuple[str, ...]]:
+    """A network with random weights, always the same, and made-up class names: what a spec alone can be timed with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = DetectorNet(spec).eval()
+    return net, tuple(f"class {number}" for number in range(spec.head.num_classes))
+
+
+def library_conditions(subjects: Sequence[Subject]) -> dict[str, str]:
+    """Version of PyTorch, and the GPU where one is used."""
+    found = {"torch": torch.__version__}
+    for device in {subject.runtime.device for subject in subjects if subject.runtime.device.type == "cuda"}:
+        properties = torch.cuda.get_device_properties(device)
+        found |= {"gpu": properties.name, "cuda": str(torch.version.cuda), **gpu_limits(str(properties.uuid))}
+    return found
 
 
 def _stages(subject: Subject, images: list[np.ndarray], *, conf: float, iou: float) -> list[Callable[[], object]]:

@@ -56,14 +56,14 @@ def benchmark_command(
     batches = _numbers("--batch", batch, MAX_BATCH)
     counts = [os.cpu_count() or 1] if threads is None else _numbers("--threads", threads, 1024)
     require_packages("torch", "torchvision", "cv2", "PIL", "safetensors")
-    from detector.benchmark import benchmark
+    from detector.benchmark import benchmark, library_conditions
 
     pictures, pictured = _pictures(images)
     started = _conditions(pictured, rounds)
     subjects = _subjects(files, batches, counts, device, runtime)
     with tqdm(total=len(subjects), desc="warm up", disable=as_json or not sys.stderr.isatty(), leave=False) as bar:
         rows = benchmark(subjects, pictures, settings=Settings(rounds=rounds), conf=conf, iou=iou, on_warm=bar.update)
-    conditions = {**started, **_hardware(subjects), "conf": conf, "iou": iou}
+    conditions = {**started, **library_conditions(subjects), "conf": conf, "iou": iou}
     predictions = [None if table is None else _prediction(row, table) for row in rows]
     if table is not None and not any(predictions):
         _refuse_table(rows[0], table)
@@ -119,8 +119,10 @@ def _subjects(files: list[str], batches: list[int], counts: list[int], device: s
 
 def _load(file: str, device: str, threads: int, runtime: str) -> Any:
     """The runtime of a file; a spec gets random weights."""
+    from detector.benchmark import random_net
     from detector.model.weights import load_net
     from detector.runtime import choose_device, load_runtime, torch_runtime
+    from maenas.spec import load_spec
 
     suffix = Path(file).suffix.lower()
     if suffix in (".onnx", ".engine") or (suffix == ".safetensors" and runtime == "torch"):
@@ -129,7 +131,7 @@ def _load(file: str, device: str, threads: int, runtime: str) -> Any:
         net, weights = load_net(file)
         names = weights.names
     else:
-        net, names = _random_net(file)
+        net, names = random_net(load_spec(file).detector)
     if runtime == "torch":
         return torch_runtime(net, names, choose_device(device))
     require_packages("onnx", "onnxruntime")
@@ -141,49 +143,23 @@ def _load(file: str, device: str, threads: int, runtime: str) -> Any:
     return onnx_runtime(model.SerializeToString(), device, threads=threads, where=file)
 
 
-def _random_net(name: str) -> tuple[Any, tuple[str, ...]]:
-    import torch
-
-    from detector.model.net import DetectorNet
-    from maenas.spec import load_spec
-
-    spec = load_spec(name).detector
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = DetectorNet(spec).eval()
-    return net, tuple(f"class {number}" for number in range(spec.head.num_classes))
-
-
 def _conditions(pictured: str, rounds: int) -> dict[str, Any]:
     import os
     from datetime import UTC, datetime
 
     from maenas import __version__
+    from maenas.latency.find import cpu_name
 
     return {
         "maenas": __version__,
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "images": pictured,
         "rounds": rounds,
         "clock": "wall; median and interquartile range",
     }
-
-
-def _hardware(subjects: list[Any]) -> dict[str, Any]:
-    import os
-
-    import torch
-
-    from maenas.latency.find import cpu_name
-    from maenas.profiler.gpu_state import gpu_limits
-
-    gpus = {subject.runtime.device for subject in subjects if subject.runtime.device.type == "cuda"}
-    found: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "torch": torch.__version__}
-    for gpu in gpus:
-        properties = torch.cuda.get_device_properties(gpu)
-        found |= {"gpu": properties.name, "cuda": torch.version.cuda, **gpu_limits(str(properties.uuid))}
-    return found
 
 
 def _prediction(row: Any, table: str) -> dict[str, Any] | None:

@@ -220,8 +220,6 @@ def _spread(items: Any, count: int) -> list[Any]:
 
 def _ap_meter(data: str, names: tuple[str, ...]) -> Any:
     """A function from an exported model to its AP on the validation images, in ONNX Runtime on the CPU."""
-    import torch
-
     from detector.data.dataset import align_names, open_dataset
     from detector.distributed import World
     from detector.evaluate import evaluate
@@ -235,7 +233,7 @@ def _ap_meter(data: str, names: tuple[str, ...]) -> Any:
         detector = Detector.of(onnx_runtime(model.SerializeToString(), "cpu", where="the quantised model"))
         nms = detector.nms
         conf, iou = (CONF, IOU) if nms is None else (max(CONF, nms.conf), nms.iou)
-        found = detect_dataset(detector, dataset, World(0, 1, torch.device("cpu")), conf=conf, iou=iou)
+        found = detect_dataset(detector, dataset, World(0, 1, detector.device), conf=conf, iou=iou)
         return evaluate(dataset, found).summary["AP"] or 0.0
 
     return measure

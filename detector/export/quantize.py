@@ -100,7 +100,8 @@ def quantize_within(
     """The convolutions that can be quantised while AP drops by at most `max_drop`.
 
     Ranges and sensitivities are those of the fp32 `model` without suppression; AP falls from that of `model` to that of
-    `target`, what is to be deployed, quantised. The most sensitive ones are kept: none, 1, 2, 4, ... until the AP holds, then as few as halving the last step finds.
+    `target`, what is to be deployed, quantised. The most sensitive ones are kept: none, 1, 2, 4, ... until the AP
+    holds, then as few as halving the last step finds.
     `on_layer` is called as each layer's sensitivity is known. Raises `MaenasError` as `calibrate` does.
     """
     whole = quantize_all(model, images, method)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from maenas.report.figures import LEGEND, Figure
 from maenas.report.network import Layer, Part, op_name, shape_text
-from maenas.report.network_plot import COLOURS
-from maenas.report.network_plot import places_of
+from maenas.report.network_plot import COLOURS, places_of
 
 LARGEST, SMALLEST = 26.0, 5.0  # diameters of discs in pixels
 CURVE = 12  # points of an arc
