@@ -52,16 +52,17 @@ class OnnxSession:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         settings = {"device_id": str(device.index or 0)} if target == "cuda" else {}
         try:
-            self._session: Any = ort.InferenceSession(model, options, providers=[(provider, settings)])
+            session: Any = ort.InferenceSession(model, options, providers=[(provider, settings)], enable_fallback=0)
+            self.properties: dict[str, str] = session.get_modelmeta().custom_metadata_map
+            self.inputs = {value.name: value for value in session.get_inputs()}
+            self.outputs = {value.name: value for value in session.get_outputs()}
         except session_errors(ort) as error:
             raise MaenasError(f"{where}: ONNX Runtime cannot load it: {str(error).splitlines()[0]:.300}") from None
-        if self._session.get_providers()[0] != provider:
+        self._session = session
+        if session.get_providers()[0] != provider:
             raise MaenasError(f"{where}: ONNX Runtime fell back to the CPU: check driver, CUDA and cuDNN")
         self._device, self._failures = device, session_errors(ort)
         self.library = f"onnxruntime-{target} {ort.__version__}"
-        self.properties: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self.inputs = {value.name: value for value in self._session.get_inputs()}
-        self.outputs = {value.name: value for value in self._session.get_outputs()}
         for value in (*self.inputs.values(), *self.outputs.values()):
             if value.type not in TYPES or not all(isinstance(side, int) for side in value.shape[1:]):
                 raise MaenasError(f"{where}: {value.name} is {value.type} {value.shape}; `maenas export` writes others")

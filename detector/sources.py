@@ -6,6 +6,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 
 
 class Video:
-    """A video file being read; iterating gives uint8 RGB frames `[H, W, 3]`.
+    """A video file being read; iterating gives uint8 RGB frames `[H, W, 3]`, each decoded while the last one is used.
 
     `frames` is what the file claims, 0 where it does not say. Raises `MaenasError` for a file that has no frame.
     """
@@ -86,10 +87,12 @@ class Video:
         self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        frame = self._first
-        while frame is not None:
-            yield frame
-            frame = self._read()
+        with ThreadPoolExecutor(1) as reader:  # the next frame is decoded while this one is used
+            frame = self._first
+            while frame is not None:
+                following = reader.submit(self._read)
+                yield frame
+                frame = following.result()
         self._capture.release()
 
     def _read(self) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from maenas.errors import MaenasError
 tables_app = typer.Typer(help="Measured latency tables: list, show, compare, join.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line, and nothing else.")]
-TableFile = Annotated[Path, typer.Argument(help="A measured table (.json).")]
+TableName = Annotated[str, typer.Argument(help="A measured table: a file (.json), a name, or cpu.")]
 
 REFERENCE_RATE = {"cpu": 5e10, "cuda": 5e12}  # FLOP/s to estimate with before the reference kernel has been timed
 
@@ -199,29 +199,29 @@ def tables_list(
 
 
 @tables_app.command("show")
-def tables_show(file: TableFile, as_json: Json = False) -> None:
+def tables_show(table: TableName, as_json: Json = False) -> None:
     """Conditions, method and spread of a table."""
     import statistics
 
-    from maenas.latency.measured import read_measured
+    from maenas.latency.find import load_measured
 
-    table = read_measured(file)
+    measured = load_measured(table)
     if as_json:
-        print(json.dumps({"command": "tables show", **_document(table)}))
+        print(json.dumps({"command": "tables show", **_document(measured)}))
         return
-    for name, value in _document(table).items():
+    for name, value in _document(measured).items():
         if isinstance(value, dict):
             print(f"{name}:")
             print("\n".join(f"  {key}: {text}" for key, text in value.items()))
         else:
             print(f"{name}: {value}")
-    spreads = [row.iqr_s / row.median_s for row in table.rows if row.iqr_s is not None]
+    spreads = [row.iqr_s / row.median_s for row in measured.rows if row.iqr_s is not None]
     if spreads:
         wide = sum(spread > 0.05 for spread in spreads)
-        print(f"spread: median {statistics.median(spreads):.1%}, {wide} of {len(table.rows)} kernels above 5 %")
-    for text in _whole_texts(table):
+        print(f"spread: median {statistics.median(spreads):.1%}, {wide} of {len(measured.rows)} kernels above 5 %")
+    for text in _whole_texts(measured):
         print(text)
-    for failure in table.failed:
+    for failure in measured.failed:
         print(f"failed: {failure.what}: {failure.reason}")
 
 
@@ -245,14 +245,14 @@ def _whole_texts(table: Any) -> list[str]:
 
 
 @tables_app.command("diff")
-def tables_diff(first: TableFile, second: TableFile, as_json: Json = False) -> None:
+def tables_diff(first: TableName, second: TableName, as_json: Json = False) -> None:
     """Times of the second table over those of the first one, kernel by kernel."""
     import math
     import statistics
 
-    from maenas.latency.measured import read_measured
+    from maenas.latency.find import load_measured
 
-    one, two = read_measured(first), read_measured(second)
+    one, two = load_measured(first), load_measured(second)
     times = {row.key: row.median_s for row in one.rows}
     ratios = {row.key: row.median_s / times[row.key] for row in two.rows if row.key in times}
     if not ratios:

@@ -147,7 +147,6 @@ def test_an_engine_comes_with_its_description(maenas: Maenas, files: Path, monke
 
 def test_export_refuses(maenas: Maenas, files: Path) -> None:
     for options, reason in (
-        (("--format", "plan"), "choose onnx, engine"),
         (("--precision", "int4"), "choose fp32, fp16, int8"),
         (("--precision", "int8"), "give --data or --images"),
         (("--precision", "int8", "--images", "data", "--max-drop", "0.1"), "give --data"),

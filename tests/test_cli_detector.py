@@ -167,24 +167,26 @@ def test_classes_by_name_and_number() -> None:
             parse_classes(wrong, ("cat", "dog"))
 
 
-@pytest.mark.parametrize("options", [(), ("--half", "--batch", "2"), ("--nms", "in-graph", "--batch", "dynamic")])
+@pytest.mark.parametrize(
+    "options", [(), ("--precision", "fp16", "--batch", "2"), ("--nms", "in-graph", "--batch", "dynamic")]
+)
 def test_export_writes_a_checked_file(maenas: Maenas, weights: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     outcome = maenas("export", weights, *options, "--out", "out/net.onnx")
     assert outcome.code == 0, outcome.err
-    assert "checked against torch on 4 images: boxes within " in outcome.out
+    assert "checked against torch on 4 images (fp" in outcome.out
     model = onnx.load(tmp_path / "out" / "net.onnx")
     assert f"{len(model.graph.node)} nodes" in outcome.out
-    batch = {(): "1", ("--half", "--batch", "2"): "2"}.get(options, "batch")
-    assert f"image float{'16' if '--half' in options else ''} {batch}x3x64x64 -> " in outcome.out
-    assert {entry.key for entry in model.metadata_props} >= {"names", "spec", "spec_id", "resize", "value_range"}
+    batch = "1" if not options else "2" if "fp16" in options else "batch"
+    assert f"image float{'16' if 'fp16' in options else ''} {batch}x3x64x64 -> " in outcome.out
+    assert {entry.key for entry in model.metadata_props} >= {"maenas", "names", "spec_id", "resize", "value_range"}
 
 
 def test_export_refuses_and_leaves_no_file(maenas: Maenas, weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     for options, reason in (
-        (("--format", "engine"), "choose onnx"),
+        (("--format", "plan"), "choose onnx, engine"),
         (("--nms", "fast"), "choose none, in-graph"),
         (("--batch", "0"), "--batch is '0'"),
         (("--size", "100"), "multiple of 32"),

@@ -85,11 +85,11 @@ def test_a_module_imports_only_from_earlier_ones(path: Path) -> None:
     assert used <= allowed, f"{own} comes before {sorted(used - allowed)}"
 
 
-def test_only_the_profiler_and_the_benchmark_command_import_torch() -> None:
+def test_only_the_profiler_imports_torch() -> None:
     users = {
         layer(path) for path in FILES if any(name.split(".")[0] in ("torch", "torchvision") for name in imports(path))
     }
-    assert users <= {"profiler", "cli_deploy"}
+    assert users <= {"profiler"}
 
 
 def test_only_the_command_line_imports_the_detector() -> None:

@@ -62,6 +62,15 @@ def find_measured(device: str, *, precision: str | None, batch: int) -> Path | N
     return max(fits, key=preference)[0]
 
 
+def load_measured(name: str) -> MeasuredTable:
+    """The measured table in the file `name` (.json), or called so; raises `MaenasError`."""
+    path = Path(name) if name.lower().endswith(".json") else find_measured(name, precision=None, batch=1)
+    if path is None:
+        known = ", ".join(path.stem for path in table_files()) or "none"
+        raise MaenasError(f"there is no measured table {name!r}; there are: {known}. Or name a .json file")
+    return read_measured(path)
+
+
 def cpu_name() -> str:
     """Model name of the processor."""
     try:

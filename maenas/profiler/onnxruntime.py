@@ -161,4 +161,5 @@ def session_errors(ort: Any) -> tuple[type[Exception], ...]:
         "RuntimeException",
         "EPFail",
     )
-    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+    # UnicodeDecodeError: of a damaged name in the model, or in the message about one.
+    return (UnicodeDecodeError, *(getattr(state, name) for name in names if hasattr(state, name)))

@@ -9,7 +9,7 @@ import pytest
 from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.latency import find
-from maenas.latency.find import find_measured, table_files
+from maenas.latency.find import find_measured, load_measured, table_files
 from maenas.latency.measured import MeasuredTable, make_table, read_measured, write_measured
 from maenas.latency.predictor import load_predictor
 
@@ -36,6 +36,9 @@ def test_a_table_is_found_by_the_name_of_its_file(here: Path) -> None:
     assert find_measured("mine", precision=None, batch=1) == Path("latency_tables/mine.json")
     assert load_predictor("mine").precision == "fp32"
     assert find_measured("yours", precision=None, batch=1) is None
+    assert load_measured("mine") == load_measured("latency_tables/mine.json")
+    with pytest.raises(MaenasError, match=r"no measured table 'yours'; there are: mine, "):
+        load_measured("yours")
 
 
 def test_cpu_is_the_table_of_this_processor_with_the_most_threads_it_has(here: Path) -> None:
