@@ -1,13 +1,16 @@
 """What several test files share: golden numbers, and what `st.from_type(DetectorSpec)` and the like draw."""
 
 import json
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 
+from maenas import cli
 from maenas.spec import BLOCKS, BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
 
 TESTS = Path(__file__).resolve().parent
@@ -29,6 +32,36 @@ def shared_golden() -> Golden:
     if not SHARED_GOLDEN.is_dir():
         pytest.skip(f"the whole set of golden numbers is not here ({SHARED_GOLDEN})")
     return lambda name: json.loads((SHARED_GOLDEN / name).read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Maenas = Callable[..., Outcome]
+
+
+@pytest.fixture
+def maenas(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maenas:
+    """Run the entry point in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["maenas", *map(str, arguments)])
+        try:
+            cli.main()
+            code: Any = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
 
 
 def widths(most: int = 64, step: int = 8) -> st.SearchStrategy[int]:

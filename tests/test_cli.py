@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,38 +22,11 @@ from maenas.lowering import lower
 from maenas.search import Request, prepare
 from maenas.space import space_names
 from maenas.spec import read_spec
+from tests.conftest import Maenas
 
 TINY = ["search", "--space", "k1kx-tiny", "--population", "64", "--generations", "10"]
 LONG = ["search", "--space", "k1kx-tiny", "--budget", "2.2ms", "--generations", "300", "--population", "4096"]
 SHIPPED = sorted(path.stem for path in data_dir("searched_models").glob("*.json"))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Maenas = Callable[..., Outcome]
-
-
-@pytest.fixture
-def maenas(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maenas:
-    """Run the entry point in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["maenas", *map(str, arguments)])
-        try:
-            cli.main()
-            code: Any = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return call
 
 
 def process(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

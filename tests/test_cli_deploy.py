@@ -2,16 +2,13 @@
 
 import importlib.util
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from maenas import cli
 from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec, write_spec
+from tests.conftest import Maenas
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -31,32 +28,11 @@ SPEC = DetectorSpec(
 STAGES_TIMED = {"preprocessing", "network", "postprocessing", "total"}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Maenas = Callable[..., Outcome]
-
-
 @pytest.fixture
-def maenas(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, files: Path) -> Maenas:
+def maenas(maenas: Maenas, files: Path, monkeypatch: pytest.MonkeyPatch) -> Maenas:
     """Run the entry point in this process, in the folder of the files."""
     monkeypatch.chdir(files)
-
-    def call(*arguments: str | Path) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["maenas", *map(str, arguments)])
-        try:
-            cli.main()
-            code: Any = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return call
+    return maenas
 
 
 @pytest.fixture(scope="module")

@@ -1,50 +1,18 @@
 """`maenas detect`, `export`, `show` and `weights convert` from the outside."""
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from maenas import cli
 from maenas.cli_detector import parse_classes
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.lowering import lower
 from maenas.profiler.plan import published_specs
+from tests.conftest import Maenas
 
 NAMES = tuple(f"class {number}" for number in range(80))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Maenas = Callable[..., Outcome]
-
-
-@pytest.fixture
-def maenas(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maenas:
-    """Run the entry point in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["maenas", *map(str, arguments)])
-        try:
-            cli.main()
-            code: Any = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture(scope="module")
