@@ -17,6 +17,17 @@ TESTS = Path(__file__).resolve().parent
 # Too large for the repository; tests/golden holds a part of it.
 SHARED_GOLDEN = TESTS.parents[1] / "shared" / "golden"
 
+# Published models as the golden numbers call them, and the names of their spec files.
+FILES = {
+    "T": "damo-yolo-t",
+    "S": "damo-yolo-s",
+    "M": "damo-yolo-m",
+    "L": "damo-yolo-l",
+    "Ns": "damo-yolo-nano-s",
+    "Nm": "damo-yolo-nano-m",
+    "Nl": "damo-yolo-nano-l",
+}
+
 Golden = Callable[[str], Any]
 
 

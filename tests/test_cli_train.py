@@ -1,18 +1,12 @@
 """`maenas train` and `maenas eval` through the command line."""
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from maenas.cli_train import eval_command, train_command
-from maenas.errors import MaenasError
 from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec, write_spec
+from tests.conftest import Maenas
 
 pytest.importorskip("torch")
 
@@ -29,40 +23,6 @@ SHORT = ["--epochs", "1", "--batch", "4", "--device", "cpu"]
 SHORT += ["--set", "plain_epochs=1", "--set", "warmup_epochs=0", "--set", "workers=0"]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """A command in this process, in an empty folder, with errors as the entry point shows them."""
-    monkeypatch.chdir(tmp_path)
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command("train")(train_command)
-    app.command("eval")(eval_command)
-
-    def call(*arguments: str | Path) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["maenas", *map(str, arguments)])
-        code: Any = 0
-        message = ""
-        try:
-            app()
-        except MaenasError as error:
-            code, message = 2, str(error)
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err + message)
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shapes in a folder whose name has a space and a letter outside ASCII."""
@@ -71,41 +31,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_train_then_eval_then_finetune(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_train_then_eval_then_finetune(maenas: Maenas, folder: Path, tmp_path: Path) -> None:
     write_spec(tmp_path / "tiny.json", SPEC, "tiny")
-    trained = run("train", "tiny.json", "--data", folder, *SHORT)
+    trained = maenas("train", "tiny.json", "--data", folder, *SHORT)
     assert trained.code == 0, trained.err
     assert "tiny, 64x64, 4 classes (circle, square, triangle, cross)" in trained.out
     assert "wrote runs/tiny/weights.safetensors" in trained.out
     weights = tmp_path / "runs" / "tiny" / "weights.safetensors"
 
-    evaluated = run("eval", weights, "--data", folder, "--device", "cpu", "--json", "--plots", "plots")
+    evaluated = maenas("eval", weights, "--data", folder, "--device", "cpu", "--json", "--plots", "plots")
     assert evaluated.code == 0, evaluated.err
     document = json.loads(evaluated.out)
     assert (document["command"], document["images"]) == ("eval", 4)
     assert {"AP", "AP50", "AP75"} <= document["summary"].keys()
     assert {path.name for path in Path("plots").iterdir()} >= {"metrics.json", "confusion.png"}
-    table = run("eval", weights, "--data", folder, "--device", "cpu", "--split", "train").out
+    table = maenas("eval", weights, "--data", folder, "--device", "cpu", "--split", "train").out
     assert "16 images" in table
     assert "triangle" in table
 
-    refused = run("eval", weights, "--data", folder, "--device", "cpu", "--conf", "2")
+    refused = maenas("eval", weights, "--data", folder, "--device", "cpu", "--conf", "2")
     assert (refused.code, "conf is 2" in refused.err) == (2, True)
 
-    repeated = run("train", "tiny.json", "--data", folder, *SHORT)
+    repeated = maenas("train", "tiny.json", "--data", folder, *SHORT)
     assert (repeated.code, "add --resume" in repeated.err) == (2, True)
-    resumed = run("train", "tiny.json", "--data", folder, *SHORT, "--resume")
+    resumed = maenas("train", "tiny.json", "--data", folder, *SHORT, "--resume")
     assert resumed.code == 0, resumed.err
-    tuned = run(
+    tuned = maenas(
         "train", "tiny.json", "--data", folder, *SHORT, "--finetune", weights, "--out", "tuned", "--teacher", weights
     )
     assert tuned.code == 0, tuned.err
     assert "all tensors fit" in tuned.out
 
 
-def test_a_plan_is_printed_and_nothing_written(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_a_plan_is_printed_and_nothing_written(maenas: Maenas, folder: Path, tmp_path: Path) -> None:
     write_spec(tmp_path / "tiny.json", SPEC, "tiny")
-    planned = run("train", "tiny.json", "--data", folder, *SHORT, "--plan", "--input", "96")
+    planned = maenas("train", "tiny.json", "--data", folder, *SHORT, "--plan", "--input", "96")
     assert planned.code == 0, planned.err
     assert "steps      4 in 1 epochs" in planned.out
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
@@ -125,11 +85,11 @@ def test_a_plan_is_printed_and_nothing_written(run: Run, folder: Path, tmp_path:
     ],
 )
 def test_a_mistake_ends_with_one_message(
-    run: Run, folder: Path, tmp_path: Path, arguments: list[str], message: str
+    maenas: Maenas, folder: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     write_spec(tmp_path / "tiny.json", SPEC, "tiny")
     data = [] if "--data" in arguments else ["--data", str(folder)]
-    failed = run("train", *arguments, *data)
+    failed = maenas("train", *arguments, *data)
     assert failed.code == 2
     assert message in failed.err
 
@@ -142,7 +102,7 @@ def test_a_mistake_ends_with_one_message(
         (["no.safetensors", "--data", "shapes", "--batch", "0"], "--batch is 0"),
     ],
 )
-def test_eval_refuses_what_it_cannot_do(run: Run, arguments: list[str], message: str) -> None:
-    failed = run("eval", *arguments)
+def test_eval_refuses_what_it_cannot_do(maenas: Maenas, arguments: list[str], message: str) -> None:
+    failed = maenas("eval", *arguments)
     assert failed.code == 2
     assert message in failed.err

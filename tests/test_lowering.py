@@ -26,16 +26,7 @@ from maenas.stage_tables import (
     build_tables,
     latency_quantity,
 )
-
-FILES = {
-    "T": "damo-yolo-t",
-    "S": "damo-yolo-s",
-    "M": "damo-yolo-m",
-    "L": "damo-yolo-l",
-    "Ns": "damo-yolo-nano-s",
-    "Nm": "damo-yolo-nano-m",
-    "Nl": "damo-yolo-nano-l",
-}
+from tests.conftest import FILES
 
 
 def shipped(model: str) -> DetectorSpec:

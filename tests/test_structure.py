@@ -13,16 +13,8 @@ from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.spec import BackboneSpec, StageSpec, StemSpec, read_spec
 from maenas.structure import MAX_TEXT, MOBILE_KERNEL, Family, format_structure, mobile_hidden, parse_structure
+from tests.conftest import FILES
 
-FILES = {
-    "T": "damo-yolo-t",
-    "S": "damo-yolo-s",
-    "M": "damo-yolo-m",
-    "L": "damo-yolo-l",
-    "Ns": "damo-yolo-nano-s",
-    "Nm": "damo-yolo-nano-m",
-    "Nl": "damo-yolo-nano-l",
-}
 T_TEXT = """[
  {'class': 'ConvKXBNRELU', 'in': 3, 'out': 24, 'k': 3, 's': 1},
  {'class': 'SuperResConvK1KX', 'in': 24, 'out': 64, 'k': 3, 's': 2, 'L': 2, 'btn': 24},

@@ -16,16 +16,8 @@ from detector.model.net import DetectorNet, RawPredictions
 from detector.model.published import BINS, published_names
 from maenas.profiler.plan import published_specs
 from maenas.spec import DetectorSpec
+from tests.conftest import FILES
 
-FILES = {
-    "T": "damo-yolo-t",
-    "S": "damo-yolo-s",
-    "M": "damo-yolo-m",
-    "L": "damo-yolo-l",
-    "Ns": "damo-yolo-nano-s",
-    "Nm": "damo-yolo-nano-m",
-    "Nl": "damo-yolo-nano-l",
-}
 SPECS = {model: published_specs()[file] for model, file in FILES.items()}
 FORWARD = ("T", "M", "Ns")  # the models with golden outputs
 GoldenTensor = Callable[[str, tuple[int, ...], float], Tensor]  # released name, shape, gain
