@@ -39,8 +39,8 @@ def expected_bin(bins: Tensor) -> Tensor:
 def box_frame(priors: Tensor) -> tuple[Tensor, Tensor]:
     """(origins, steps), each `[A, 4]`: a box is origin + step * distances (left, top, right, bottom) in strides."""
     origins = priors[:, :2].repeat(1, 2)
-    steps = priors[:, 2:] * priors.new_tensor([-1.0, -1.0, 1.0, 1.0])
-    return origins, steps
+    stride = priors[:, 2:]
+    return origins, torch.cat([-stride, -stride, stride, stride], dim=1)
 
 
 def decode_boxes(bins: Tensor, priors: Tensor, reg_max: int) -> Tensor:

@@ -29,6 +29,7 @@ class _Job:
     calibration: str
     calibration_images: int
     max_drop: float | None
+    sensitivity: str
 
 
 def export_command(
@@ -61,6 +62,13 @@ def export_command(
         float | None,
         typer.Option("--max-drop", help="int8: leave sensitive convolutions out until AP drops by at most this."),
     ] = None,
+    sensitivity: Annotated[
+        str,
+        typer.Option(
+            "--sensitivity",
+            help="With --max-drop, of layers: output (its error), or ap, too (on the calibration images; slow).",
+        ),
+    ] = "output",
     rest: Annotated[
         str, typer.Option("--rest", help="Precision of what int8 leaves: fp16, or fp32 for runtimes on CPUs.")
     ] = "fp16",
@@ -79,12 +87,15 @@ def export_command(
         ("--precision", precision, ("fp32", "fp16", "int8")),
         ("--nms", nms, ("none", "in-graph")),
         ("--calibration", calibration, ("entropy", "percentile", "minmax")),
+        ("--sensitivity", sensitivity, ("output", "ap")),
         ("--rest", rest, ("fp16", "fp32") if format_ == "onnx" else ("fp16",)),
     ):
         if value not in known:
             raise MaenasError(f"{option} is {value!r}; choose {', '.join(known)}")
     _require_batch(batch, format_)
     _require_calibration(precision, images, data, calibration_images, max_drop)
+    if sensitivity == "ap" and max_drop is None:
+        raise MaenasError("--sensitivity chooses layers for --max-drop: give that, too")
     require_packages("torch", "torchvision", "cv2", "PIL", "safetensors", "onnx", "onnxruntime")
     from detector.export.metadata import NmsSettings
     from detector.export.onnx import ExportSettings
@@ -100,7 +111,7 @@ def export_command(
         precision=rest if precision == "int8" else precision,  # type: ignore[arg-type]
         nms=NmsSettings(conf, iou, max_det, candidates) if nms == "in-graph" else None,
     )
-    job = _Job(precision, rest, images, data, calibration, calibration_images, max_drop)
+    job = _Job(precision, rest, images, data, calibration, calibration_images, max_drop, sensitivity)
     target = out or weights.with_suffix(f".{format_}")
     model = _checked_model(weights, settings, job, target)
     if builder is None:
@@ -166,6 +177,7 @@ def _quantized(model: Any, deployed: Any, names: tuple[str, ...], settings: Any,
     """The model in int8. Ranges and layers are found on the fp32 model without suppression, one image at a time."""
     from tqdm import tqdm
 
+    from detector.data.dataset import align_names, open_dataset
     from detector.export.onnx import ExportSettings, resized, to_onnx
     from detector.export.quantize import conv_names, quantize_all, quantize_within
     from maenas.files import write_atomic
@@ -173,13 +185,23 @@ def _quantized(model: Any, deployed: Any, names: tuple[str, ...], settings: Any,
     plain = to_onnx(deployed, names, ExportSettings(size=settings.size))
     size = resized(deployed.spec, settings.size).input
     images = _calibration_images(job, names, size)
-    measure = None if job.data is None else _ap_meter(job.data, names)
+    measure = layer_ap = None
+    if job.data is not None:
+        measure = _ap_meter(align_names(open_dataset(job.data, "val"), names))
+        layer_ap = None if job.sensitivity == "output" else _ap_meter(_calibration_set(job, names))
     method: Any = job.calibration
     if measure is not None and job.max_drop is not None:
         quiet = not sys.stderr.isatty()
         with tqdm(total=len(conv_names(plain)), unit=" layers", desc="sensitivity", disable=quiet, leave=False) as bar:
             found = quantize_within(
-                plain, model, images, method, max_drop=job.max_drop, measure_ap=measure, on_layer=bar.update
+                plain,
+                model,
+                images,
+                method,
+                max_drop=job.max_drop,
+                measure_ap=measure,
+                layer_ap=layer_ap,
+                on_layer=bar.update,
             )
     else:
         found = quantize_all(plain, images, method)
@@ -198,7 +220,6 @@ def _quantized(model: Any, deployed: Any, names: tuple[str, ...], settings: Any,
 
 def _calibration_images(job: _Job, names: tuple[str, ...], size: Any) -> list[Any]:
     """Batches of one image, evenly spread over the source."""
-    from detector.data.dataset import align_names, open_dataset
     from detector.data.loader import eval_batches
     from detector.images import normalise, prepare, read_image, stack
     from detector.sources import find_images
@@ -207,9 +228,16 @@ def _calibration_images(job: _Job, names: tuple[str, ...], size: Any) -> list[An
         assert job.images is not None
         files = _spread(find_images(job.images), job.calibration_images)
         return [normalise(stack([prepare(read_image(file), size)[0]]), size) for file in files]
+    return [normalise(batch.images, size) for batch in eval_batches(_calibration_set(job, names), size, batch_size=1)]
+
+
+def _calibration_set(job: _Job, names: tuple[str, ...]) -> Any:
+    """Training images to calibrate on."""
+    from detector.data.dataset import align_names, open_dataset
+
+    assert job.data is not None
     dataset = align_names(open_dataset(job.data, "train"), names)
-    chosen = replace(dataset, samples=tuple(_spread(dataset.samples, job.calibration_images)))
-    return [normalise(batch.images, size) for batch in eval_batches(chosen, size, batch_size=1)]
+    return replace(dataset, samples=tuple(_spread(dataset.samples, job.calibration_images)))
 
 
 def _spread(items: Any, count: int) -> list[Any]:
@@ -218,16 +246,13 @@ def _spread(items: Any, count: int) -> list[Any]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def _ap_meter(data: str, names: tuple[str, ...]) -> Any:
-    """A function from an exported model to its AP on the validation images, in ONNX Runtime on the CPU."""
-    from detector.data.dataset import align_names, open_dataset
+def _ap_meter(dataset: Any) -> Any:
+    """A function from an exported model to its AP on a data set, in ONNX Runtime on the CPU."""
     from detector.distributed import World
     from detector.evaluate import evaluate
     from detector.predict import Detector
     from detector.runtime_onnx import onnx_runtime
     from detector.validate import CONF, IOU, detect_dataset
-
-    dataset = align_names(open_dataset(data, "val"), names)
 
     def measure(model: Any) -> float:
         detector = Detector.of(onnx_runtime(model.SerializeToString(), "cpu", where="the quantised model"))
@@ -251,7 +276,9 @@ def _quantization_text(found: Any, layers: int, before: float | None, after: flo
 
         rows = [["layers kept", "AP"], *([str(trade.kept), f"{trade.ap:.4f}"] for trade in found.trades)]
         lines += [columns(rows, left=0)]
-        rows = [["most sensitive", "change"], *([row.layer, f"{row.error:.3g}"] for row in found.sensitivities[:8])]
+        rows = [["most sensitive", "change", "AP alone"]]
+        for row in found.sensitivities[:8]:
+            rows.append([row.layer, f"{row.error:.3g}", "-" if row.ap is None else f"{row.ap:.4f}"])
         lines += [columns(rows)]
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ tables_app = typer.Typer(help="Measured latency tables: list, show, compare, joi
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line, and nothing else.")]
 TableName = Annotated[str, typer.Argument(help="A measured table: a file (.json), a name, or cpu.")]
 
+GPU_WARM_UP_S = 0.002  # a captured graph has chosen its algorithms; what is left are caches
 REFERENCE_RATE = {"cpu": 5e10, "cuda": 5e12}  # FLOP/s to estimate with before the reference kernel has been timed
 
 
@@ -65,6 +66,7 @@ def profile_command(
         print(_plan_text(_items(space or [], spec or [], input_size), device, batch))
         return
     from maenas.latency.find import FOLDER, cpu_name
+    from maenas.profiler.clock import Settings
     from maenas.profiler.profile import METHODS, Setup
 
     if method not in METHODS:
@@ -75,7 +77,8 @@ def profile_command(
     if batch < 1:
         raise MaenasError(f"--batch is {batch}; it must be at least 1")
     backend = _backend(device, runtime, threads=threads, clock=clock, opt_level=opt_level, timing_cache=timing_cache)
-    setup = Setup(backend, precision, batch, method=method)  # type: ignore[arg-type]
+    settings = Settings() if device == "cpu" else Settings(warm_up_s=GPU_WARM_UP_S)
+    setup = Setup(backend, precision, batch, settings, method)  # type: ignore[arg-type]
     name = device_id or _slug(f"cpu {cpu_name()}" if device == "cpu" else setup.backend.device_name)
     suffix = f"t{threads}-" if device == "cpu" else ""
     path = out or FOLDER / f"{name}-{runtime}-{suffix}{precision}-b{batch}.json"

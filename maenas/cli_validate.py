@@ -25,6 +25,7 @@ def validate_command(
     input_size: Annotated[
         int | None, typer.Option("--input", help="Side of the square input. [default: the space's or spec's]")
     ] = None,
+    scope: Annotated[str, typer.Option("--scope", help="What is measured: detector or backbone.")] = "detector",
     seed: Annotated[int, typer.Option("--seed", help="Of the random detectors.")] = 0,
     plot: Annotated[Path | None, typer.Option("--plot", help="Scatter plot to write (.png, .svg, .pdf).")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File for the results as JSON.")] = None,
@@ -36,15 +37,18 @@ def validate_command(
     from maenas.profiler.validate import agreement, validate
     from maenas.profiler.verify import clock_of_table
 
+    if scope not in ("detector", "backbone"):
+        raise MaenasError(f"--scope is {scope!r}; choose detector, backbone")
     specs = _specs(spec or [], space or [], random, input_size, seed)
     predictor = load_predictor(device)
     setup = clock_of_table(predictor)
     if not as_json:
         print(predictor.description, end="\n\n")
         print(f"{'network':<20}{'id':<14}{'measured':>12}{'predicted':>12}{'error':>9}  90 % interval")
-    rows = validate(specs, predictor, setup, (lambda row: None) if as_json else _print_row)  # type: ignore[arg-type]
+    on_measured = (lambda row: None) if as_json else _print_row
+    rows = validate(specs, predictor, setup, scope, on_measured)  # type: ignore[arg-type]
     summary = agreement(rows)
-    document = _document(rows, summary, predictor)
+    document = _document(rows, summary, predictor, scope)
     if out is not None:
         write_atomic(out, json.dumps(document, indent=1) + "\n")
     if plot is not None:
@@ -56,7 +60,8 @@ def validate_command(
         return
     print(
         f"\n{summary.count} networks: mean error {summary.mean_error:.1%}, worst {summary.worst_error:.1%}, "
-        f"Kendall tau {summary.kendall_tau:.3f}; {summary.inside:.0%} inside their 90 % interval"
+        f"Kendall tau {summary.kendall_tau:.3f} (by FLOPs {summary.flops_tau:.3f}); "
+        f"{summary.inside:.0%} inside their 90 % interval"
     )
     for path in (out, plot):
         if path is not None:
@@ -87,21 +92,22 @@ def _specs(names: list[str], spaces: list[str], count: int, input_size: int | No
 
 def _print_row(row: Any) -> None:
     seconds, low, high = (
-        f"{s * 1e3:.2f} ms" for s in (row.prediction.seconds, row.prediction.low, row.prediction.high)
+        f"{s * 1e3:.3f} ms" for s in (row.prediction.seconds, row.prediction.low, row.prediction.high)
     )
     inside = "" if row.is_inside else "  outside"
     print(
-        f"{row.name:<20}{row.spec.id:<14}{row.timing.median_s * 1e3:>9.2f} ms{seconds:>12}{row.ratio - 1:>+9.1%}"
+        f"{row.name:<20}{row.spec.id:<14}{row.timing.median_s * 1e3:>9.3f} ms{seconds:>12}{row.ratio - 1:>+9.1%}"
         f"  {low} to {high}{inside}",
         flush=True,
     )
 
 
-def _document(rows: Any, summary: Any, predictor: Any) -> dict[str, Any]:
+def _document(rows: Any, summary: Any, predictor: Any, scope: str) -> dict[str, Any]:
     networks = [
         {
             "name": row.name,
             "id": row.spec.id,
+            "gflops": row.flops / 1e9,
             "measured_ms": row.timing.median_s * 1e3,
             "iqr_ms": row.timing.iqr_s * 1e3,
             "predicted_ms": row.prediction.seconds * 1e3,
@@ -112,6 +118,7 @@ def _document(rows: Any, summary: Any, predictor: Any) -> dict[str, Any]:
     ]
     return {
         "command": "validate",
+        "scope": scope,
         "conditions": predictor.conditions,
         "summary": dataclasses.asdict(summary),
         "networks": networks,

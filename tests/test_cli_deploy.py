@@ -127,6 +127,7 @@ def test_export_refuses(maenas: Maenas, files: Path) -> None:
         (("--precision", "int8"), "give --data or --images"),
         (("--precision", "int8", "--images", "data", "--max-drop", "0.1"), "give --data"),
         (("--max-drop", "0.1"), "--max-drop is for --precision int8"),
+        (("--precision", "int8", "--data", "data", "--sensitivity", "ap"), "--sensitivity chooses layers for"),
         (("--precision", "int8", "--data", "data", "--calibration", "max"), "choose entropy, percentile, minmax"),
         (("--precision", "int8", "--data", "data", "--calibration-images", "0"), "at least 1"),
         (("--format", "engine", "--batch", "dynamic"), "for an engine"),

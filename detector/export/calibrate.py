@@ -21,6 +21,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 BINS = 2048
 PERCENTILE = 99.99
 LEVELS = 128  # magnitudes of int8, zero among them
+MOST_CLIPPED = 0.01  # of the values, by the entropy range
 STEP = 8  # bins between the ranges that the entropy is computed for
 EMPTY = 1e-4  # what a level without values counts, so that clipping into it costs much, but not everything
 
@@ -53,8 +54,7 @@ def calibrate(model: onnx.ModelProto, images: Sequence[Tensor], method: Method) 
 
 def percentile_range(counts: np.ndarray, largest: float) -> float:
     """The magnitude that 99.99 % of the values do not exceed; `counts` are of equal bins of magnitudes to `largest`."""
-    shares = np.cumsum(counts) / counts.sum()
-    return float((np.searchsorted(shares, PERCENTILE / 100) + 1) / len(counts) * largest)
+    return _bins_holding(counts, PERCENTILE / 100) / len(counts) * largest
 
 
 def entropy_range(counts: np.ndarray, largest: float) -> float:
@@ -62,12 +62,21 @@ def entropy_range(counts: np.ndarray, largest: float) -> float:
 
     Least Kullback-Leibler divergence of the quantised from the clipped distribution (S. Migacz, "8-bit inference with
     TensorRT", GTC 2017). Zeros cost nothing in any range: their bin counts as its neighbour does.
+
+    At most 1 % of the values is clipped: the divergence does not see values that lie far from zero (bright pixels)
+    all fall into the last level.
     """
+    fewest = max(LEVELS, _bins_holding(counts, 1 - MOST_CLIPPED))
     counts = counts.copy()
     counts[0] = counts[1]
-    ends = range(LEVELS, len(counts) + 1, STEP)
+    ends = [*range(fewest, len(counts), STEP), len(counts)]
     divergences = [_divergence(counts, end) for end in ends]
     return ends[int(np.argmin(divergences))] / len(counts) * largest
+
+
+def _bins_holding(counts: np.ndarray, share: float) -> int:
+    """How many of the first bins hold this share of the values, at least."""
+    return int(np.searchsorted(np.cumsum(counts), share * counts.sum())) + 1
 
 
 def _divergence(counts: np.ndarray, end: int) -> float:

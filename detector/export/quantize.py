@@ -22,16 +22,17 @@ from detector.runtime import scores_and_boxes
 from detector.runtime_onnx import OnnxSession
 from maenas.profiler.quantize import quantize
 
-SENSITIVITY_IMAGES = 8  # at most; every layer is run on each of them
+SENSITIVITY_IMAGES = 8  # at most, for output errors; every layer is run on each of them
 
 MeasureAp = Callable[[onnx.ModelProto], float]
 
 
 class Sensitivity(NamedTuple):
-    """What quantising one convolution alone changes, see `output_error`."""
+    """What quantising one convolution alone changes: `error`, see `output_error`, and AP, where it was measured."""
 
     layer: str
     error: float
+    ap: float | None = None
 
 
 class Trade(NamedTuple):
@@ -83,7 +84,7 @@ class Quantization:
 def quantize_all(model: onnx.ModelProto, images: Sequence[Tensor], method: Method) -> Quantization:
     """Every convolution of the fp32 `model`, calibrated on batches `[B, 3, H, W]`. Raises `MaenasError`."""
     largest = calibrate(model, images, method)
-    error = _errors(model, images, largest, [()])[0]
+    error = _error(model, images, largest, ())
     return Quantization(method, sum(map(len, images)), largest, (), error)
 
 
@@ -95,17 +96,19 @@ def quantize_within(
     *,
     max_drop: float,
     measure_ap: MeasureAp,
+    layer_ap: MeasureAp | None = None,
     on_layer: Callable[[], object] = lambda: None,
 ) -> Quantization:
     """The convolutions that can be quantised while AP drops by at most `max_drop`.
 
     Ranges and sensitivities are those of the fp32 `model` without suppression; AP falls from that of `model` to that of
     `target`, what is to be deployed, quantised. The most sensitive ones are kept: none, 1, 2, 4, ... until the AP
-    holds, then as few as halving the last step finds.
+    holds, then as few as halving the last step finds. Sensitive is what changes the outputs most or, where `layer_ap`
+    is given, what costs most AP by it: measure that on images that `measure_ap` does not see.
     `on_layer` is called as each layer's sensitivity is known. Raises `MaenasError` as `calibrate` does.
     """
     whole = quantize_all(model, images, method)
-    sensitivities = layer_sensitivities(model, images, whole.largest, on_layer)
+    sensitivities = layer_sensitivities(model, images, whole.largest, layer_ap, on_layer)
     order = [row.layer for row in sensitivities]
     before = measure_ap(model)
     trades: dict[int, float] = {}
@@ -124,7 +127,7 @@ def quantize_within(
     return replace(
         whole,
         keep=keep,
-        error=_errors(model, images, whole.largest, [keep])[0],
+        error=_error(model, images, whole.largest, keep),
         sensitivities=sensitivities,
         trades=tuple(Trade(*item) for item in sorted(trades.items())),
         ap_before=before,
@@ -132,14 +135,23 @@ def quantize_within(
 
 
 def layer_sensitivities(
-    model: onnx.ModelProto, images: Sequence[Tensor], largest: Mapping[str, float], on_layer: Callable[[], object]
+    model: onnx.ModelProto,
+    images: Sequence[Tensor],
+    largest: Mapping[str, float],
+    layer_ap: MeasureAp | None = None,
+    on_layer: Callable[[], object] = lambda: None,
 ) -> tuple[Sensitivity, ...]:
-    """Output error of each convolution quantised alone, most sensitive first."""
+    """Output error, and AP by `layer_ap`, of each convolution quantised alone; most sensitive first."""
     layers = conv_names(model)
-    keeps = [tuple(name for name in layers if name != layer) for layer in layers]
-    errors = _errors(model, images, largest, keeps, on_layer)
-    rows = [Sensitivity(layer, error) for layer, error in zip(layers, errors, strict=True)]
-    return tuple(sorted(rows, key=lambda row: -row.error))
+    batch = torch.cat(list(images))[:SENSITIVITY_IMAGES]
+    wanted = _outputs(model, batch)
+    rows = []
+    for layer in layers:
+        alone = quantize(model, largest=largest, keep=tuple(name for name in layers if name != layer))
+        ap = None if layer_ap is None else layer_ap(alone)
+        rows.append(Sensitivity(layer, output_error(wanted, _outputs(alone, batch)), ap))
+        on_layer()
+    return tuple(sorted(rows, key=lambda row: (1.0 if row.ap is None else row.ap, -row.error)))
 
 
 def conv_names(model: onnx.ModelProto) -> list[str]:
@@ -169,21 +181,12 @@ def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(union > 0, shared / union, torch.ones_like(union))
 
 
-def _errors(
-    model: onnx.ModelProto,
-    images: Sequence[Tensor],
-    largest: Mapping[str, float],
-    keeps: Sequence[tuple[str, ...]],
-    on_done: Callable[[], object] = lambda: None,
-) -> list[float]:
-    """Output error with each choice of convolutions kept, over the first images."""
+def _error(
+    model: onnx.ModelProto, images: Sequence[Tensor], largest: Mapping[str, float], keep: tuple[str, ...]
+) -> float:
+    """Output error with all convolutions but `keep` quantised, over the first images."""
     batch = torch.cat(list(images))[:SENSITIVITY_IMAGES]
-    wanted = _outputs(model, batch)
-    errors = []
-    for keep in keeps:
-        errors.append(output_error(wanted, _outputs(quantize(model, largest=largest, keep=keep), batch)))
-        on_done()
-    return errors
+    return output_error(_outputs(model, batch), _outputs(quantize(model, largest=largest, keep=keep), batch))
 
 
 def _outputs(model: onnx.ModelProto, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -103,10 +103,10 @@ class TorchProgram:
     def __init__(self, program: Program, *, dtype: str, batch: int, device: str) -> None:
         torch = self._torch = _import_torch()
         self._program = program
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(device).manual_seed(0)
 
         def random(*shape: int) -> Any:
-            tensor = torch.randn(*shape, generator=generator).to(device, getattr(torch, dtype))
+            tensor = torch.randn(*shape, generator=generator, device=device, dtype=getattr(torch, dtype))
             return tensor.to(memory_format=torch.channels_last)
 
         self._images = [random(batch, *shape) for shape in program.images]

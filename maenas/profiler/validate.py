@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maenas.cost import total_cost
+from maenas.depth_bound import in_scope
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import Prediction, predict
 from maenas.lowering import lower
 from maenas.profiler.clock import Timing
 from maenas.profiler.profile import Setup, time_networks
 from maenas.spec import DetectorSpec
+from maenas.stage_tables import Scope
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Checked:
     spec: DetectorSpec
     prediction: Prediction
     timing: Timing
+    flops: float
 
     @property
     def ratio(self) -> float:
@@ -39,12 +43,16 @@ class Checked:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over several detectors: mean and worst absolute relative error, Kendall's tau, share inside the interval."""
+    """Over several detectors: mean and worst absolute relative error, Kendall's tau, share inside the interval.
+
+    `flops_tau` is what ranking by operations gives instead.
+    """
 
     count: int
     mean_error: float
     worst_error: float
     kendall_tau: float
+    flops_tau: float
     inside: float
 
 
@@ -52,13 +60,16 @@ def validate(
     specs: Mapping[str, DetectorSpec],
     predictor: MeasuredPredictor,
     setup: Setup,
+    scope: Scope = "detector",
     on_measured: Callable[[Checked], None] = lambda checked: None,
 ) -> tuple[Checked, ...]:
-    """Measure every spec whole and compare; `setup` must be the one of the predictor's table."""
+    """Measure every spec, all of it or its backbone, and compare; `setup` must be the one of the predictor's table."""
     rows = []
-    kernels = {name: lower(spec) for name, spec in specs.items()}
+    kernels = {name: [kernel for kernel in lower(spec) if in_scope(kernel, scope)] for name, spec in specs.items()}
     for name, timing in time_networks(kernels, setup):
-        rows.append(Checked(name, specs[name], predict(kernels[name], predictor), timing))
+        rows.append(
+            Checked(name, specs[name], predict(kernels[name], predictor), timing, total_cost(kernels[name]).flops)
+        )
         on_measured(rows[-1])
     return tuple(rows)
 
@@ -68,9 +79,11 @@ def agreement(rows: Sequence[Checked]) -> Agreement:
     if not rows:
         raise ValueError("nothing to compare")
     errors = [abs(row.ratio - 1) for row in rows]
-    tau = kendall_tau([r.prediction.seconds for r in rows], [r.timing.median_s for r in rows])
+    measured = [row.timing.median_s for row in rows]
+    tau = kendall_tau([row.prediction.seconds for row in rows], measured)
+    flops_tau = kendall_tau([row.flops for row in rows], measured)
     inside = statistics.fmean(row.is_inside for row in rows)
-    return Agreement(len(rows), statistics.fmean(errors), max(errors), tau, inside)
+    return Agreement(len(rows), statistics.fmean(errors), max(errors), tau, flops_tau, inside)
 
 
 def kendall_tau(left: Sequence[float], right: Sequence[float]) -> float:

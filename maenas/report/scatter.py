@@ -21,6 +21,7 @@ def scatter(path: Path, rows: Sequence[Checked], title: str) -> None:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import ScalarFormatter
     except ModuleNotFoundError:
         raise MaenasError("plots need matplotlib: pip install matplotlib") from None
     figure = Figure(figsize=(6, 6), layout="constrained")
@@ -34,6 +35,9 @@ def scatter(path: Path, rows: Sequence[Checked], title: str) -> None:
     axes.errorbar(measured, predicted, yerr=(below, above), fmt="o", markersize=4, elinewidth=1, label="90 % interval")
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured, ms", ylabel="predicted, ms")
     axes.set(title=title, aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(ScalarFormatter())
     axes.legend()
     buffer = BytesIO()
     try:

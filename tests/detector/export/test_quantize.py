@@ -109,6 +109,17 @@ def slow_divergence(counts: np.ndarray, end: int) -> float:
     return sum(a * np.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
 
 
+@given(seed=st.integers(0, 2**32 - 1), first=st.integers(0, BINS - 2))
+def test_the_entropy_range_clips_few_values(seed: int, first: int) -> None:
+    """Also where none lies near zero, as with photographs on a white ground."""
+    rng = np.random.default_rng(seed)
+    counts = np.zeros(BINS)
+    counts[first:] = rng.poisson(rng.exponential(20, BINS - first))
+    counts[-1] += 1
+    end = round(entropy_range(counts, 1.0) * BINS)
+    assert counts[end:].sum() <= 0.01 * counts.sum()
+
+
 def test_the_entropy_range_is_that_of_the_plain_definition() -> None:
     rng = np.random.default_rng(1)
     values = np.abs(np.concatenate([rng.standard_normal(20_000), rng.standard_normal(20) * 20]))
@@ -158,7 +169,7 @@ def test_nothing_quantised_changes_nothing_and_every_layer_something(
 ) -> None:
     largest = calibrate(model, images, "minmax")
     names = conv_names(model)
-    rows = layer_sensitivities(model, images[:1], largest, lambda: None)
+    rows = layer_sensitivities(model, images[:1], largest)
     assert sorted(row.layer for row in rows) == sorted(names)
     assert all(one.error >= two.error > 0 for one, two in pairwise(rows))
     kept = Quantization("minmax", 4, largest, tuple(names), 0.0).apply(model)
@@ -183,6 +194,29 @@ def test_as_few_layers_are_kept_as_the_ap_needs(model: onnx.ModelProto, images: 
     document = found.document()
     assert document["kept_in_higher_precision"] == list(found.keep)
     assert len(document["sensitivities"]) == total
+
+
+def test_layers_whose_quantisation_costs_ap_are_kept_first(model: onnx.ModelProto, images: list[Tensor]) -> None:
+    """The fake evaluation of a layer alone knows one that matters; by output error it is the last."""
+    largest = calibrate(model, images, "minmax")
+    calm = layer_sensitivities(model, images[:1], largest)[-1].layer
+
+    def layer_ap(candidate: onnx.ModelProto) -> float:
+        (quantised,) = [
+            node.name
+            for node in candidate.graph.node
+            if node.op_type == "Conv" and node.input[1].endswith(".weight.dequantized")
+        ]
+        return 0.3 if quantised == calm else 0.5
+
+    aps = iter([0.5, 0.4, 0.5])  # of the model, with nothing kept, and with one layer kept
+    found = quantize_within(
+        model, model, images[:1], "minmax", max_drop=0.01, measure_ap=lambda _: next(aps), layer_ap=layer_ap
+    )
+    assert found.keep == (calm,)
+    assert found.sensitivities[0].ap == 0.3
+    errors = [row.error for row in found.sensitivities[1:]]
+    assert errors == sorted(errors, reverse=True)
 
 
 def test_without_images_there_is_no_calibration(model: onnx.ModelProto) -> None:
