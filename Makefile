@@ -4,15 +4,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off
 
 .DEFAULT_GOAL := help
-.PHONY: help search demo test test-full check bench clean
+.PHONY: help search demo pipeline test test-full check bench clean
 
 help:
 	@echo "make search      a detector for 3 ms on a T4"
 	@echo "make demo        search a small detector, train it on generated shapes, evaluate it (CPU, minutes)"
+	@echo "make pipeline    from this CPU to a detector on it, every step: docs/tutorial.md (a quarter of an hour)"
 	@echo "make test        the tests (installs torch)"
 	@echo "make test-full   also those that take minutes"
 	@echo "make check       ruff and pyright"
-	@echo "make bench       everything in benchmarks/"
+	@echo "make bench       the benchmarks that need no GPU; DATA=... adds that of the data pipeline"
 	@echo "make clean       remove the virtual environment, caches and builds"
 
 search: $(VENV)/.runtime
@@ -21,6 +22,9 @@ search: $(VENV)/.runtime
 demo: $(VENV)/.detector
 	$(BIN)/maenas search --space scripts/demo_space.yaml --max-flops 350M --classes 4 --name demo --out runs
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/train_detector.sh runs/demo.json --data shapes --out runs/demo --resume
+
+pipeline: $(VENV)/.detector
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/pipeline.sh
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
@@ -34,7 +38,9 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 
 bench: $(VENV)/.dev
-	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python "$$file"; done
+	@set -e; for name in assign inference kernel_prediction profile_networks search; do \
+	  echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done
+	@test -z "$(DATA)" || $(BIN)/python benchmarks/data.py --data "$(DATA)"
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
@@ -56,5 +62,5 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.detector $(VENV)/.runtime
 
 $(VENV)/.detector: pyproject.toml | $(BIN)/python
-	@$(PIP) --editable '.[detector,export]'
+	@$(PIP) --editable '.[detector,export,report]'
 	@touch $@ $(VENV)/.runtime

@@ -14,13 +14,16 @@ from detector.step import Schedule, assemble, train_step
 from maenas.errors import MaenasError
 
 CPU_BATCH = 16
+EPOCH_STEPS = 16  # that an epoch of a small data set keeps, as long as a batch stays at least CPU_BATCH
 GPU_BATCHES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 MEMORY_SHARE = 0.9  # of a GPU that a step may take: later images may hold more boxes
 TRIAL_STEPS = 2  # momentum and the like exist from the second on
 
 
-def choose_batch(net: DetectorNet, teacher: DetectorNet | None, *, recipe: Recipe, boxes: int, world: World) -> int:
-    """Images of all processes together: the recipe's number, or for `auto` what fits.
+def choose_batch(
+    net: DetectorNet, teacher: DetectorNet | None, *, recipe: Recipe, images: int, boxes: int, world: World
+) -> int:
+    """Images of all processes together: the recipe's number, or for `auto` what fits and suits a set of `images`.
 
     On a GPU, steps on random images with `boxes` boxes each are tried from the largest batch down. Raises MaenasError
     for a number that the processes cannot share, for `auto` among several GPUs, and if not even one image fits.
@@ -33,7 +36,9 @@ def choose_batch(net: DetectorNet, teacher: DetectorNet | None, *, recipe: Recip
         return CPU_BATCH * world.size
     if world.size > 1:
         raise MaenasError("batch is auto, which works with one GPU; say how many images with --batch")
-    batch = next((batch for batch in GPU_BATCHES if _fits(net, teacher, recipe, batch, boxes, world)), None)
+    most = max(CPU_BATCH, images // EPOCH_STEPS)
+    sizes = [batch for batch in GPU_BATCHES if batch <= most]
+    batch = next((batch for batch in sizes if _fits(net, teacher, recipe, batch, boxes, world)), None)
     if batch is None:
         raise MaenasError("not even one image fits into the memory of the GPU; choose a smaller --input")
     return batch

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
 
+from detector.model.unpickle import unpickle
 from detector.recipe import Recipe
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
@@ -22,6 +22,20 @@ SCHEMA: Final = "maenas/training@1"
 
 # What may change between a run and its continuation: none of it touches the course of the weights.
 FREE: Final = frozenset({"workers", "cache", "checkpoint_minutes"})
+
+# What the file holds under each name; the rest are states.
+_KINDS: Final = MappingProxyType(
+    {
+        "spec": str,
+        "names": list,
+        "recipe": str,
+        "batch": int,
+        "data": str,
+        "step": int,
+        "closed": int,
+        "best_ap": float | int,
+    }
+)
 
 State = dict[str, Any]  # a state dict: tensors, numbers and texts in plain containers
 
@@ -68,12 +82,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises MaenasError for a missing, damaged or foreign file. No code in the file is run.
     """
+    if not path.exists():
+        raise MaenasError(f"checkpoint {path}: there is no such file; nothing to resume")
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise MaenasError(f"checkpoint {path}: there is no such file; nothing to resume") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise MaenasError(f"checkpoint {path}: cannot be read; is it the last.pt of a training run?") from error
+        document = unpickle(path)
+    except MaenasError as error:
+        raise MaenasError(f"{error}; it cannot be read as the last.pt of a training run") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise MaenasError(f"checkpoint {path}: not a training checkpoint of this version ({SCHEMA})")
     known = {field.name for field in dataclasses.fields(Checkpoint)}
@@ -82,6 +96,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise MaenasError(
             f"checkpoint {path}: damaged; missing or unknown {', '.join(sorted(document.keys() ^ known))}"
         )
+    wrong = [name for name, value in document.items() if not isinstance(value, _KINDS.get(name, dict))]
+    if wrong or not all(isinstance(name, str) for name in document["names"]):
+        raise MaenasError(f"checkpoint {path}: damaged; of the wrong kind: {', '.join(wrong) or 'names'}")
     document["spec"] = parse_json(document["spec"], DetectorSpec, where=f"{path}: spec")
     document["recipe"] = parse_json(document["recipe"], Recipe, where=f"{path}: recipe")
     document["names"] = tuple(document["names"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import chain
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -25,14 +26,14 @@ def make_average(net: nn.Module) -> nn.Module:
     return copy.deepcopy(net).eval().requires_grad_(False)
 
 
-def update_average(average: nn.Module, net: nn.Module, momentum: float) -> None:
-    """average = m average + (1 - m) net, for every floating tensor of the state, statistics of BatchNorm included.
+def update_average(average: list[Tensor], net: list[Tensor], momentum: float) -> None:
+    """average = m average + (1 - m) net, for `floating_tensors` of two networks of the same structure (unwrap DDP).
 
-    Integers, such as the number of batches seen, stay as they are. Both have the same structure (unwrap DDP).
+    Statistics of BatchNorm are among them; integers, such as the number of batches seen, stay as they are.
     """
-    get_ema_multi_avg_fn(momentum)(floating_tensors(average), floating_tensors(net), None)
+    get_ema_multi_avg_fn(momentum)(average, net, None)
 
 
 def floating_tensors(net: nn.Module) -> list[Tensor]:
-    """Floating parameters and buffers of the state dict, in its order."""
-    return [tensor for tensor in net.state_dict().values() if tensor.is_floating_point()]
+    """Floating parameters, then floating buffers. Collecting them takes milliseconds: do it once."""
+    return [tensor for tensor in chain(net.parameters(), net.buffers()) if tensor.is_floating_point()]

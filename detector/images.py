@@ -23,6 +23,8 @@ from torch import Tensor
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
 
+# Pillow would try every format it knows on any file; some of them (EPS) start another program.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # What Pillow's decoders raise for broken data, besides OSError; found by damaging files of every format.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
@@ -45,7 +47,7 @@ def read_image(path: str | Path) -> np.ndarray:
     if path.stat().st_size == 0:
         raise MaenasError(f"image {path}: the file is empty")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return _pixels(ImageOps.exif_transpose(image), path)
     except MaenasError:
         raise

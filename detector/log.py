@@ -23,6 +23,7 @@ from tqdm import tqdm
 from detector.data.loader import Batch
 from detector.draw import class_colour
 from detector.step import LOSSES
+from maenas.errors import MaenasError
 from maenas.files import write_atomic
 
 STEPS_FILE = "steps.csv"  # one row for every step
@@ -119,11 +120,15 @@ def _epoch_text(row: Mapping[str, Any]) -> str:
 def _keep_until(out: Path, step: int) -> None:
     """Drops what the files say about later steps: the run goes on from `step` and will say it again."""
     steps, epochs = out / STEPS_FILE, out / EPOCHS_FILE
-    rows = _whole_lines(steps)[1:] if step else []
-    kept = [row for row in rows if int(row.partition(",")[0]) <= step]
-    write_atomic(steps, "".join([",".join(COLUMNS) + "\n", *kept]))
-    rows = _whole_lines(epochs) if step else []
-    write_atomic(epochs, "".join(row for row in rows if json.loads(row)["step"] <= step))
+    try:
+        rows = _whole_lines(steps)[1:] if step else []
+        done = [row for row in rows if int(row.partition(",")[0]) <= step]
+        rows = _whole_lines(epochs) if step else []
+        ended = [row for row in rows if json.loads(row)["step"] <= step]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MaenasError(f"{steps} or {epochs.name} is damaged ({error}); remove both to go on without") from error
+    write_atomic(steps, "".join([",".join(COLUMNS) + "\n", *done]))
+    write_atomic(epochs, "".join(ended))
 
 
 def _whole_lines(path: Path) -> list[str]:

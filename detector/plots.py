@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+_LONGEST_NAME = 40
 _MOST_CURVES = 20
 _MOST_NUMBERS = 25
 
@@ -19,7 +21,7 @@ def precision_plot(precision: np.ndarray, recalls: Sequence[float], names: Seque
     rated = [(row, name) for row, name in zip(precision, names, strict=True) if not np.isnan(row).any()]
     if len(rated) <= _MOST_CURVES:
         for row, name in rated:
-            axes.plot(recalls, row, linewidth=1, label=f"{name} {row.mean():.3f}")
+            axes.plot(recalls, row, linewidth=1, label=f"{_shown(name)} {row.mean():.3f}")
     if rated:
         mean = np.mean([row for row, _ in rated], axis=0)
         axes.plot(recalls, mean, color="black", linewidth=2, label=f"all classes {mean.mean():.3f}")
@@ -30,7 +32,7 @@ def precision_plot(precision: np.ndarray, recalls: Sequence[float], names: Seque
 
 def confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     """The confusion matrix `[C + 1, C + 1]`, coloured by its share of the row's boxes."""
-    labels = [*names, "background"]
+    labels = [*map(_shown, names), "background"]
     side = min(4 + 0.35 * len(labels), 20)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
@@ -48,7 +50,15 @@ def confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     return _png(figure)
 
 
+def _shown(name: str) -> str:
+    """A class name as a label: a dollar sign would begin a formula."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+    return short.replace("$", r"\$")
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the font lacks a letter, or the names leave no room
+        figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

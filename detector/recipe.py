@@ -58,7 +58,8 @@ class Recipe:
     epochs: int = 300
     warmup_epochs: float = 5.0  # the rate rises with the square of the step
     plain_epochs: int = 16  # last epochs: no mosaic, no mixup, and the rate stays at its lowest
-    # Batch: images of all processes together; auto is the most that fits on a GPU, and 16 on a CPU
+    # Batch: images of all processes together; auto is the most that fits on a GPU (small sets: that
+    # leaves an epoch 16 steps, but at least 16 images), and 16 on a CPU
     batch: int | Literal["auto"] = "auto"
     accumulate: int = 1  # batches whose gradients are averaged before a step
     # Optimizer

@@ -117,4 +117,5 @@ def scores_and_boxes(outputs: dict[str, Tensor], num_classes: int) -> tuple[Tens
     if "num" not in outputs:
         return scores.transpose(1, 2), boxes.transpose(1, 2)
     rows = scores.new_zeros(*scores.shape, num_classes)  # [B, M, C]
-    return rows.scatter_(2, outputs["labels"][:, :, None].long(), scores[:, :, None]), boxes
+    labels = outputs["labels"].long().clamp(0, num_classes - 1)  # of a file that was changed they may be any
+    return rows.scatter_(2, labels[:, :, None], scores[:, :, None]), boxes

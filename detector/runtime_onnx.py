@@ -15,7 +15,9 @@ from torch import Tensor
 from detector.export.metadata import Exported, from_properties
 from detector.runtime import Runtime, choose_device, in_batches, scores_and_boxes
 from maenas.errors import MaenasError
+from maenas.files import refuse_pipe
 from maenas.profiler.onnxruntime import PROVIDERS, import_onnxruntime, session_errors
+from maenas.spec import OUTPUT_STRIDES
 
 TYPES = {
     "tensor(float)": torch.float32,
@@ -23,8 +25,7 @@ TYPES = {
     "tensor(int64)": torch.int64,
     "tensor(int32)": torch.int32,
 }
-RAW_OUTPUTS = {"scores", "boxes"}
-NMS_OUTPUTS = RAW_OUTPUTS | {"num", "labels"}
+MAX_BATCH = 1024
 MAX_BYTES = 2 << 30  # of a protocol buffer
 
 
@@ -45,7 +46,7 @@ class OnnxSession:
                 "or choose --device cpu"
             )
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it raises is told in our words
         options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
         options.inter_op_num_threads = 1
         # Several sessions may live at once: their idle threads must not burn the cores of the one that runs.
@@ -89,7 +90,7 @@ class OnnxSession:
             if self._device.type == "cuda":
                 torch.cuda.current_stream(self._device).synchronize()  # ONNX Runtime has a stream of its own
             self._session.run_with_iobinding(binding)
-        except self._failures as error:
+        except (*self._failures, RuntimeError) as error:
             raise MaenasError(f"ONNX Runtime cannot run the model: {str(error).splitlines()[0]:.300}") from None
         return tensors
 
@@ -130,6 +131,7 @@ def onnx_runtime(model: bytes, device: str, *, threads: int | None = None, where
 
 def read_model(path: str | Path, where: str) -> bytes:
     """The bytes of a file; raises `MaenasError`."""
+    refuse_pipe(path, what="ONNX file")
     try:
         size = os.path.getsize(path)
         if not 0 < size < MAX_BYTES:
@@ -140,12 +142,25 @@ def read_model(path: str | Path, where: str) -> bytes:
 
 
 def _require_ends(session: OnnxSession, export: Exported, where: str) -> None:
-    """Raise `MaenasError` unless inputs and outputs are those that the metadata promise."""
-    size = export.detector.input
-    shape = session.inputs["image"].shape[1:]
-    wanted = NMS_OUTPUTS if export.nms is not None else RAW_OUTPUTS
-    if shape != [3, size.height, size.width] or set(session.outputs) != wanted:
+    """Raise `MaenasError` unless inputs and outputs are those that the metadata promise.
+
+    Memory is set aside by these shapes, so that a file may not name any.
+    """
+    found = {name: value.shape[1:] for name, value in (session.inputs | session.outputs).items()}
+    promised = _promised(export)
+    if found != promised or (session.batch or 1) > MAX_BATCH:
         raise MaenasError(
-            f"{where}: takes {shape} and gives {', '.join(session.outputs)}, but its metadata promise "
-            f"{[3, size.height, size.width]} and {', '.join(sorted(wanted))}: the file was changed; export it again"
+            f"{where}: inputs and outputs are {found}, batch {session.batch}, but its metadata promise {promised} and "
+            f"maenas exports at most {MAX_BATCH} images at once: the file was changed; export it again"
         )
+
+
+def _promised(export: Exported) -> dict[str, list[int]]:
+    """Shapes, without the batch, of the input and the outputs."""
+    size, classes, nms = export.detector.input, export.detector.head.num_classes, export.nms
+    image = {"image": [3, size.height, size.width]}
+    anchors = sum((size.height // stride) * (size.width // stride) for stride in OUTPUT_STRIDES)
+    if nms is None:
+        return {**image, "scores": [classes, anchors], "boxes": [4, anchors]}
+    most = min(nms.max_det, classes * anchors)
+    return {**image, "num": [], "boxes": [most, 4], "scores": [most], "labels": [most]}

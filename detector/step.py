@@ -19,7 +19,7 @@ from detector.boxes import make_priors
 from detector.data.loader import Batch
 from detector.distill import Distiller, distill_weight
 from detector.distributed import World, mean_over_processes, sync_batch_norm
-from detector.ema import ema_momentum, make_average, update_average
+from detector.ema import ema_momentum, floating_tensors, make_average, update_average
 from detector.images import normalise
 from detector.losses import detection_losses
 from detector.model.net import DetectorNet, RawPredictions
@@ -91,6 +91,7 @@ class Parts:
     distiller: Distiller | None
     teacher: DetectorNet | None
     average: DetectorNet
+    averaging: tuple[list[Tensor], list[Tensor]]  # the tensors of `average` that follow those of `net`
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     recipe: Recipe
@@ -125,7 +126,21 @@ def assemble(
     if world.size > 1:
         student = DistributedDataParallel(student)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
-    return Parts(net, student, distiller, teacher, average, optimizer, scaler, recipe, schedule, world, layout, lr)
+    return Parts(
+        net=net,
+        student=student,
+        distiller=distiller,
+        teacher=teacher,
+        average=average,
+        averaging=(floating_tensors(average), floating_tensors(net)),
+        optimizer=optimizer,
+        scaler=scaler,
+        recipe=recipe,
+        schedule=schedule,
+        world=world,
+        layout=layout,
+        lr=lr,
+    )
 
 
 def memory_format(net: nn.Module, device: torch.device) -> torch.memory_format:
@@ -174,7 +189,7 @@ def train_step(parts: Parts, batches: Sequence[Batch], step: int) -> Tensor:
         sums += losses.detach()
     _update(parts)
     momentum = ema_momentum(step, momentum=recipe.ema_decay, ramp_steps=recipe.ema_ramp_steps)
-    update_average(parts.average, parts.net, momentum)
+    update_average(*parts.averaging, momentum)
     return mean_over_processes(sums / len(batches))
 
 

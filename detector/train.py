@@ -7,7 +7,6 @@ killed and resumed ends as if it had not been.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import signal
@@ -38,10 +37,11 @@ from detector.recipe import Recipe
 from detector.step import Parts, Schedule, assemble, step_lr, train_step
 from detector.validate import detect_dataset
 from maenas.errors import MaenasError
-from maenas.files import ensure_folder, write_atomic
+from maenas.files import ensure_folder, reason, write_atomic
 from maenas.spec import DetectorSpec
 from maenas.strict import dump_json
 
+SAVING_SHARE = 0.05  # of a run's time that checkpoints at the ends of short epochs may take
 LAST, BEST, WEIGHTS, RECIPE = "last.pt", "best.pt", "weights.safetensors", "recipe.json"
 
 
@@ -89,9 +89,7 @@ def train(job: Job, world: World, out: Path, *, resume: bool = False) -> Outcome
     except KeyboardInterrupt:
         raise MaenasError(f"interrupted; {_how_to_go_on(last)}") from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise MaenasError(f"the disk of {out} is full; free some space. {_how_to_go_on(last)}") from error
+        raise MaenasError(f"the run in {out} stopped: {reason(error)}. {_how_to_go_on(last)}") from error
 
 
 def prepare(job: Job, world: World, stored: Checkpoint | None) -> tuple[Parts, Loader, int]:
@@ -104,7 +102,9 @@ def prepare(job: Job, world: World, stored: Checkpoint | None) -> tuple[Parts, L
     boxes = max(len(sample.boxes) for sample in job.train.samples)
     # A mosaic has the boxes of four images.
     batch = (
-        choose_batch(net, job.teacher, recipe=recipe, boxes=4 * boxes, world=world) if stored is None else stored.batch
+        choose_batch(net, job.teacher, recipe=recipe, images=len(job.train), boxes=4 * boxes, world=world)
+        if stored is None
+        else stored.batch
     )
     cache = free_memory() // (2 * world.size) if recipe.cache == "ram" else 0
     settings = LoaderSettings(
@@ -123,13 +123,20 @@ def prepare(job: Job, world: World, stored: Checkpoint | None) -> tuple[Parts, L
     schedule = Schedule.of(recipe, loader.steps_per_epoch)
     parts = assemble(net, job.teacher, recipe=recipe, batch=batch, schedule=schedule, world=world)
     if stored is not None:
+        _restore(parts, stored)
+    return parts, loader, batch
+
+
+def _restore(parts: Parts, stored: Checkpoint) -> None:
+    try:
         parts.net.load_state_dict(stored.net)
         parts.average.load_state_dict(stored.average)
         parts.optimizer.load_state_dict(stored.optimizer)
         parts.scaler.load_state_dict(stored.scaler)
         if parts.distiller is not None:
             parts.distiller.load_state_dict(stored.distiller)
-    return parts, loader, batch
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise MaenasError(f"the checkpoint does not hold the states of this run: {error!s:.300}") from error
 
 
 class _Run:
@@ -147,7 +154,7 @@ class _Run:
         self.parts, self.loader, self.batch = prepare(job, world, stored)
         self.reader = LossReader(out)
         self.metrics: Metrics | None = None
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saving_s = time.monotonic(), 0.0
 
     def go(self) -> Outcome:
         """All epochs that are left."""
@@ -224,7 +231,8 @@ class _Run:
     def _store(self, metrics: Metrics | None, log: TrainingLog | None) -> None:
         """Keep the run, and the averaged weights where they are the best so far or nothing tells.
 
-        The last checkpoint comes last: a run that dies before it does all of this again.
+        The last checkpoint comes last: a run that dies before it does all of this again. It may be left to a later
+        epoch where epochs are so short that saving would take much of the time.
         """
         if log is None:
             return
@@ -233,7 +241,9 @@ class _Run:
             self.best_ap, self.metrics = ap, metrics
             self._write_weights()
             self._save(BEST, log)
-        self._save(LAST, log)
+        ended = self.closed == self.job.recipe.epochs
+        if ended or time.monotonic() - self.saved_at >= self.saving_s / SAVING_SHARE:
+            self._save(LAST, log)
 
     def _write_weights(self) -> None:
         about = {"trained_as": self.job.name, "steps": str(self.step), "data": self.job.train.source}
@@ -243,9 +253,9 @@ class _Run:
         write_weights(self.out / WEIGHTS, self.parts.average, self.job.spec, names, metadata=about)
 
     def _save(self, name: str, log: TrainingLog | None) -> None:
-        self.saved_at = time.monotonic()
         if log is None:
             return
+        began = time.monotonic()
         log.keep()
         parts = self.parts
         checkpoint = Checkpoint(
@@ -264,6 +274,9 @@ class _Run:
             distiller={} if parts.distiller is None else parts.distiller.state_dict(),
         )
         write_checkpoint(self.out / name, checkpoint)
+        if name == LAST:
+            self.saved_at = time.monotonic()
+            self.saving_s = self.saved_at - began
 
 
 def _workers(recipe: Recipe) -> int:
@@ -301,7 +314,12 @@ def _algorithms(recipe: Recipe) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(recipe.deterministic)
     try:
-        with torch.backends.cudnn.flags(benchmark=not recipe.deterministic, deterministic=recipe.deterministic):
+        flags = torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled,  # left out, this would turn cuDNN off
+            benchmark=not recipe.deterministic,
+            deterministic=recipe.deterministic,
+        )
+        with flags:
             yield
     finally:
         torch.use_deterministic_algorithms(before)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -20,6 +23,7 @@ from maenas.cli_report import compare_command, report_command
 from maenas.cli_train import eval_command, train_command
 from maenas.cli_validate import validate_command
 from maenas.errors import MaenasError
+from maenas.files import reason
 
 app = typer.Typer(
     name="maenas",
@@ -82,11 +86,34 @@ Json = Annotated[bool, typer.Option("--json", help="Print nothing but one JSON d
 
 def main() -> None:
     """Entry point: errors that a user can act on end with one message and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except MaenasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _fail(str(error))
+    except MemoryError:
+        _fail("the memory of this machine is not enough")
+    except BrokenPipeError:  # whoever read the output has enough
+        _discard_output()
+        raise SystemExit(1) from None
+    except OSError as error:  # a disk that fails, or the output goes to one that is full
+        _discard_output()
+        _fail(f"{error.filename or 'the output'}: {reason(error)}")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def _discard_output() -> None:
+    """Python would try once more to print what could not be printed, and fail again."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(value: bool) -> None:
@@ -361,6 +388,7 @@ def pareto(
     as_json: Json = False,
 ) -> None:
     """The whole latency-score Pareto front, exactly: the best architecture for every budget."""
+    from maenas.files import ensure_folder, write_atomic
     from maenas.pareto import front_document, pareto_front
     from maenas.report.text import format_front
     from maenas.search import prepare
@@ -383,11 +411,11 @@ def pareto(
         num_classes=classes,
         neck=neck,
     )
+    if out is not None:
+        ensure_folder(out.resolve().parent)
     front = pareto_front(prepare(request), 0.0 if low is None else parse_latency_s(low))
     document = front_document(front)
     if out is not None:
-        from maenas.files import write_atomic
-
         write_atomic(out, json.dumps(document, indent=1) + "\n")
     print(json.dumps(document) if as_json else format_front(front, points))
     if out is not None and not as_json:

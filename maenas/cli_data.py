@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, printable
 
 data_app = typer.Typer(help="Data sets: check one, write the built-in shapes.", no_args_is_help=True)
 
@@ -76,5 +76,5 @@ def _problem_lines(problems: dict[str, Any]) -> list[str]:
     lines = []
     for kind, entry in problems.items():
         lines.append(f"       {entry['count']} x {kind}")
-        lines += [f"           {example}" for example in entry["examples"]]
+        lines += [f"           {printable(example)}" for example in entry["examples"]]
     return lines

@@ -79,9 +79,9 @@ def _specs(names: list[str], spaces: list[str], count: int, input_size: int | No
     if names:
         specs = {}
         for name in names:
-            detector = load_spec(name).detector
-            size = detector.input if input_size is None else InputSpec(input_size, input_size)
-            specs[name] = dataclasses.replace(detector, input=size)
+            stored = load_spec(name)
+            size = stored.detector.input if input_size is None else InputSpec(input_size, input_size)
+            specs[name if stored.name in specs else stored.name] = dataclasses.replace(stored.detector, input=size)
     else:
         specs = published_specs(input_size)
     drawn = random_detectors(

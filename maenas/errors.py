@@ -1,9 +1,17 @@
 """The one exception for everything that a user can cause and mend."""
 
 
+def printable(text: str) -> str:
+    """`text` with escapes for the characters that a terminal would obey; it may come from any file."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
 class MaenasError(ValueError):
     """An error the user can act on.
 
     The message says what is wrong, where, and what to do. The command line prints it without a traceback and
     exits with code 2. Anything else that escapes is a bug of maenas.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))

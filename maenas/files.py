@@ -43,13 +43,12 @@ def read_text(path: str | os.PathLike[str], *, what: str, max_bytes: int = MAX_T
             raise MaenasError(f"{what} {path}: there is no such file{_nearest_names(path)}")
         if path.is_dir():
             raise MaenasError(f"{what} {path}: this is a folder; name a file in it")
-        if not path.is_file():
-            # Opening a pipe or a device could wait for ever.
-            raise MaenasError(f"{what} {path}: this is not a regular file")
+        refuse_pipe(path, what=what)
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            # Memory is set aside for as many bytes as are asked for.
+            data = file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
     except OSError as error:
-        raise MaenasError(f"{what} {path}: cannot be read: {_reason(error)}") from error
+        raise MaenasError(f"{what} {path}: cannot be read: {reason(error)}") from error
     if len(data) > max_bytes:
         raise MaenasError(f"{what} {path}: larger than the limit of {max_bytes} bytes; is it the right file?")
     try:
@@ -59,6 +58,12 @@ def read_text(path: str | os.PathLike[str], *, what: str, max_bytes: int = MAX_T
         raise MaenasError(f"{what} {path}:{line}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
+def refuse_pipe(path: str | os.PathLike[str], *, what: str) -> None:
+    """Raises MaenasError for a pipe or a device, which could keep a reader waiting for ever, or reading."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise MaenasError(f"{what} {path}: this is not a regular file")
+
+
 def ensure_folder(path: Path) -> None:
     """Make `path` and its parents, and see that a file can be written there; raises `MaenasError`."""
     try:
@@ -66,7 +71,7 @@ def ensure_folder(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise MaenasError(f"cannot write into {path}: {_reason(error)}") from error
+        raise MaenasError(f"cannot write into {path}: {reason(error)}") from error
 
 
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
@@ -88,7 +93,7 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
             raise MaenasError(f"cannot write {path}: this is a folder; name a file in it")
         _replace(target, content)
     except OSError as error:
-        raise MaenasError(f"cannot write {path}: {_reason(error)}") from error
+        raise MaenasError(f"cannot write {path}: {reason(error)}") from error
 
 
 def _replace(target: Path, content: bytes) -> None:
@@ -129,7 +134,8 @@ _ADVICE = {
 }
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """What the system says, and what to do about it."""
     text = (error.strerror or str(error)).lower()
     advice = _ADVICE.get(error.errno or 0)
     return f"{text}; {advice}" if advice else text

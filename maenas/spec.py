@@ -213,6 +213,10 @@ class SpecFile:
     provenance: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        _require(
+            self.name.isprintable() and not {*self.name} & {*"/\\"} and self.name not in ("", ".", ".."),
+            f"name is {self.name!r:.80}; files are named after it: it must be a plain file name",
+        )
         _require(self.schema == SCHEMA, f"schema is {self.schema!r}; this version reads {SCHEMA!r}")
         _require(
             self.id == self.detector.id,

@@ -32,6 +32,8 @@ Path = tuple[str | int, ...]
 
 STRICT: Final["ConfigDict"] = {"extra": "forbid", "strict": True}
 
+MAX_YAML_BYTES: Final = 1 << 20  # which take some ten seconds to read
+
 _MAX_PROBLEMS = 5
 _MAX_DIGITS = 18  # every integer of at most 18 digits fits into 64 bits
 
@@ -74,9 +76,11 @@ def parse_yaml(text: str, type_: type[T], *, where: str) -> T:
 
     Raises MaenasError for these and for whatever `parse_json` refuses.
     """
+    if len(text) > MAX_YAML_BYTES:
+        raise MaenasError(f"{where}: larger than the limit of {MAX_YAML_BYTES} bytes; is it the right file?")
     lines: dict[Path, int] = {}
     try:
-        node = _PlainLoader(text).get_single_node()
+        node = PlainLoader(text).get_single_node()
         if node is None:
             raise MaenasError(f"{where}:1: is empty; a mapping is expected")
         data = _plain(node, (), lines, where)
@@ -224,7 +228,7 @@ def _first_repeated(text: str) -> tuple[Path, int]:
 # YAML ---------------------------------------------------------------------------------------------------------------
 
 
-class _PlainLoader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
     """Composes nodes, refusing what has no counterpart in JSON."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:

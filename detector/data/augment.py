@@ -15,7 +15,6 @@ from detector.data.mosaic import (
     Labels,
     draw_mixup,
     draw_mosaic,
-    large_enough,
     mixup_labels,
     mosaic_labels,
     paint_mixup,
@@ -67,7 +66,6 @@ def mosaic_sample(
         labels = mixup_labels(labels, picture, second, side)
         paint_mixup(canvas, picture, second, side, to_out, scratch)
     cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB, dst=out)
-    labels = large_enough(labels)
     boxes = labels.boxes * np.array([width / side, height / side] * 2)
     return Labels(flip_boxes(boxes, width) if flip else boxes, labels.labels)
 

@@ -97,31 +97,6 @@ def class_weights(
 # Gaussian maps ------------------------------------------------------------------------------------------------------
 
 
-class _Bell(NamedTuple):
-    """A separable Gaussian over rows y1..y2 and columns x1..x2 of the image."""
-
-    y1: int
-    x1: int
-    rows: np.ndarray  # float32 [y2 - y1]
-    columns: np.ndarray  # float32 [x2 - x1]
-
-
-def _bell(box: np.ndarray, height: int, width: int, spread: float) -> _Bell:
-    """The Gaussian about the middle of a box, whose integral over the plane is `spread` times the box's area."""
-    x1, y1, x2, y2 = box.tolist()
-    ratio = math.sqrt(spread * height * width / (2 * math.pi))
-    first_row, rows = _profile(y1 + (y2 - y1) // 2, ratio * (y2 - y1) / height, height)
-    first_column, columns = _profile(x1 + (x2 - x1) // 2, ratio * (x2 - x1) / width, width)
-    return _Bell(first_row, first_column, rows, columns)
-
-
-def _profile(middle: float, sigma: float, length: int) -> tuple[int, np.ndarray]:
-    low = min(max(math.floor(middle - _REACH * sigma), 0), length)
-    high = max(min(math.ceil(middle + _REACH * sigma) + 1, length), low)
-    places = np.arange(low, high, dtype=np.float32) - middle
-    return low, np.exp(-(places**2) / (2 * sigma**2)).astype(np.float32)
-
-
 def colour_spread(area: float, splits: tuple[float, float, float]) -> float:
     """How far the colour change of a box reaches, in areas of it: the smaller its box in its class, the farther."""
     small, middle, large = COLOUR_SPREAD
@@ -133,16 +108,26 @@ def colour_spread(area: float, splits: tuple[float, float, float]) -> float:
 
 
 def gaussian_map(boxes: np.ndarray, height: int, width: int, spreads: list[float]) -> tuple[np.ndarray, slice, slice]:
-    """The sum of the boxes' Gaussians, at most 1, float32, and the rows and columns of the image that it covers."""
-    bells = [_bell(box, height, width, spread) for box, spread in zip(boxes, spreads, strict=True)]
-    top, left = min(bell.y1 for bell in bells), min(bell.x1 for bell in bells)
-    bottom = max(bell.y1 + len(bell.rows) for bell in bells)
-    right = max(bell.x1 + len(bell.columns) for bell in bells)
-    total = np.zeros((bottom - top, right - left), np.float32)
-    for bell in bells:
-        y, x = bell.y1 - top, bell.x1 - left
-        total[y : y + len(bell.rows), x : x + len(bell.columns)] += np.outer(bell.rows, bell.columns)
+    """The sum of the boxes' Gaussians, at most 1, float32, and the rows and columns of the image that it covers.
+
+    The integral of each over the plane is its entry of `spreads` times the area of the box.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]  # [K, 2]
+    middles = boxes[:, :2] + sides // 2
+    sigmas = sides * np.sqrt(np.array(spreads) / (2 * math.pi) * height * width)[:, None] / (width, height)
+    reach = _REACH * sigmas
+    left, top = np.floor((middles - reach).min(axis=0)).clip(0, (width, height)).astype(int).tolist()
+    right, bottom = np.ceil((middles + reach).max(axis=0) + 1).clip((left, top), (width, height)).astype(int).tolist()
+    columns = _profile(left, right, middles[:, :1], sigmas[:, :1])
+    rows = _profile(top, bottom, middles[:, 1:], sigmas[:, 1:])
+    total = np.einsum("ky,kx->yx", rows, columns)
     return np.minimum(total, 1, out=total), slice(top, bottom), slice(left, right)
+
+
+def _profile(low: int, high: int, middle: float | np.ndarray, sigma: float | np.ndarray) -> np.ndarray:
+    """A Gaussian at low..high - 1, float32 `[high - low]`; middles and deviations `[K, 1]` give `[K, high - low]`."""
+    distance = (np.arange(low, high) - middle) / sigma
+    return np.exp(-(distance**2) / 2).astype(np.float32)
 
 
 def _blend(image: np.ndarray, changed: np.ndarray, weights: np.ndarray) -> None:
@@ -264,6 +249,5 @@ def _paste(image: np.ndarray, part: np.ndarray, x: int, y: int) -> None:
     if part.size == 0:
         return
     sigma = math.sqrt(height * width / (2 * math.pi))
-    rows = np.exp(-((np.arange(height, dtype=np.float32) - height // 2) ** 2) / (2 * sigma**2))
-    columns = np.exp(-((np.arange(width, dtype=np.float32) - width // 2) ** 2) / (2 * sigma**2))
+    rows, columns = _profile(0, height, height // 2, sigma), _profile(0, width, width // 2, sigma)
     _blend(image[y : y + height, x : x + width], part, np.outer(rows, columns))

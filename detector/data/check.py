@@ -64,9 +64,11 @@ def check(path: str | Path, *, on_image: Callable[[], None] = lambda: None) -> R
     if Path(path).suffix.lower() != ".json":
         for name in SPLITS[1:]:
             try:
-                splits[name] = read_dataset(path, name)
+                dataset = read_dataset(path, name)
             except MaenasError:  # a split that is not there; its faults would have shown in the first one
                 continue
+            if dataset.source not in [known.source for known in splits.values()]:  # shapes have no test split
+                splits[name] = dataset
     problems: dict[str, tuple[Problem, ...]] = {}
     digests: dict[str, dict[str, Path]] = {}
     for name, dataset in splits.items():

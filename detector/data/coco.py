@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from detector.data.sample import (
     Dataset,
     Problem,
     Sample,
+    check_names,
     image_size,
     make_sample,
     path_inside,
@@ -32,6 +33,8 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
+_MAX_SIDE = 2**20  # pixels
+_LARGEST = 1e15  # of coordinates and areas; their sums and products stay finite
 _MAX_BYTES = 8 * 2**30  # the training annotations of COCO have 0.5 GB
 
 
@@ -88,9 +91,10 @@ def read_coco(path: Path) -> Dataset:
         seen.add(id)
         root = root or _root_of(name, roots, where)
         file = path_inside(root or roots[0], name, where=where)
-        size = _size(image, file, where) if file.is_file() else None
+        there = os.path.isfile(file)  # false, too, for a name that no file can have
+        size = _size(image, file, where) if there else None
         if size is None:
-            problems.append(Problem(BROKEN_IMAGE if file.is_file() else MISSING_IMAGE, str(file)))
+            problems.append(Problem(BROKEN_IMAGE if there else MISSING_IMAGE, str(file)))
             continue
         samples.append(make_sample(file, id, *size, boxes.get(id, []), problems))
     problems += [
@@ -107,6 +111,8 @@ def _document(path: Path) -> dict[str, list[Any]]:
         raise MaenasError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
     except RecursionError as error:
         raise MaenasError(f"{path}: nested too deeply") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise MaenasError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise MaenasError(f"{path}: not COCO annotations: an object is expected, this is a {type(document).__name__}")
     for key in ("images", "annotations", "categories"):
@@ -127,6 +133,7 @@ def _categories(document: Mapping[str, list[Any]], where: str) -> tuple[tuple[st
         names[id] = name
     if not names:
         raise MaenasError(f"{where}: categories is empty; list the classes")
+    check_names(tuple(names.values()), where)
     order = sorted(names)
     return tuple(names[id] for id in order), {id: index for index, id in enumerate(order)}
 
@@ -163,14 +170,21 @@ def _boxes(
 
 def _field(entry: Any, key: str, type_: type, where: str) -> Any:
     value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, type_) or isinstance(value, bool):
-        kind = {int: "an integer", str: "a string"}[type_]
+    if not isinstance(value, type_) or isinstance(value, bool) or not _is_storable(value):
+        kind = {int: "an integer of 64 bits", str: "a string of Unicode"}[type_]
         raise MaenasError(f'{where}: "{key}" must be {kind}, not {str(value)[:60]!r}')
     return value
 
 
+def _is_storable(value: Any) -> bool:
+    """JSON has larger integers than arrays have, and halves of characters."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
 def _size(image: Mapping[str, Any], file: Path, where: str) -> tuple[int, int] | None:
@@ -178,8 +192,10 @@ def _size(image: Mapping[str, Any], file: Path, where: str) -> tuple[int, int] |
     if "width" not in image and "height" not in image:
         return image_size(file)
     size = _field(image, "width", int, where), _field(image, "height", int, where)
-    if min(size) < 1:
-        raise MaenasError(f"{where}: width and height are {size[0]} and {size[1]}; they must be at least 1")
+    if min(size) < 1 or max(size) > _MAX_SIDE:
+        raise MaenasError(
+            f"{where}: width and height are {size[0]} and {size[1]}; each must be at least 1, at most {_MAX_SIDE}"
+        )
     return size
 
 
@@ -199,4 +215,4 @@ def _image_roots(path: Path) -> list[Path]:
 
 def _root_of(name: str, roots: list[Path], where: str) -> Path | None:
     """The first folder that has this image; None if none has."""
-    return next((root for root in roots if path_inside(root, name, where=where).is_file()), None)
+    return next((root for root in roots if os.path.isfile(path_inside(root, name, where=where))), None)

@@ -10,6 +10,7 @@ Legend: B batch of this process, H/W training size, M most boxes of an image in 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -235,3 +236,5 @@ def _as_it_is(batch: Any) -> Any:
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends its workers
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # and so is what schedulers send to the whole group

@@ -109,8 +109,8 @@ def mosaic_labels(pictures: Sequence[Picture], tiles: Sequence[Tile], draw: Mosa
         picture.boxes * np.array([tile.scale_x, tile.scale_y] * 2) + [tile.x, tile.y, tile.x, tile.y]
         for picture, tile in zip(pictures, tiles, strict=True)
     ]
-    before = clip_boxes(np.concatenate(placed), 2 * side, 2 * side)
-    after = clip_boxes(transform_boxes(before, affine_matrix(draw.affine, 2 * side, side)), side, side)
+    before = np.concatenate(placed).clip(0, 2 * side)
+    after = transform_boxes(before, affine_matrix(draw.affine, 2 * side, side)).clip(0, side)
     kept = still_objects(before * draw.affine.scale, after)
     return Labels(after[kept], np.concatenate([picture.labels for picture in pictures])[kept])
 
@@ -134,14 +134,15 @@ def paint_mosaic(
 
 
 def mixup_labels(first: Labels, picture: Picture, draw: Mixup, side: int) -> Labels:
-    """`first` and the boxes of the second image, in `[0, S]`; boxes of at most 4 square pixels are left out."""
+    """`first` and the boxes of the second image, in `[0, S]`, without those of at most 4 square pixels."""
     height, width = picture.image.shape[:2]
     zoomed = int(side * draw.zoom)
     boxes = clip_boxes(picture.boxes * (min(side / height, side / width) * draw.zoom), zoomed, zoomed)
     if draw.flip:
         boxes = flip_boxes(boxes, zoomed)
     boxes = clip_boxes(boxes - np.array([draw.offset_x, draw.offset_y] * 2), side, side)
-    return Labels(np.concatenate([first.boxes, boxes]), np.concatenate([first.labels, picture.labels]))
+    kept = box_areas(boxes) > 4  # those of `first` are larger: see `still_objects`
+    return Labels(np.concatenate([first.boxes, boxes[kept]]), np.concatenate([first.labels, picture.labels[kept]]))
 
 
 def paint_mixup(
@@ -163,20 +164,20 @@ def paint_mixup(
     cv2.addWeighted(out, 0.5, second, 0.5, -0.25, dst=out)  # -0.25 turns rounding into truncation, as published
 
 
-def large_enough(labels: Labels) -> Labels:
-    """Those of more than 4 square pixels."""
-    kept = box_areas(labels.boxes) > 4
-    return Labels(labels.boxes[kept], labels.labels[kept])
-
-
 def draw_mosaic(
     rng: np.random.Generator, side: int, *, degrees: float, scale: tuple[float, float], shear: float, translate: float
 ) -> Mosaic:
     """Draws a mosaic: the centre within the middle half of the canvas, the affine within the given limits."""
-    x, y = rng.uniform(0.5 * side, 1.5 * side, 2)
-    angle, shear_x, shear_y = rng.uniform(-1, 1, 3) * [degrees, shear, shear]
-    place_x, place_y = rng.uniform(0.5 - translate, 0.5 + translate, 2)
-    return Mosaic(int(x), int(y), Affine(angle, rng.uniform(*scale), shear_x, shear_y, place_x, place_y))
+    x, y, angle, shear_x, shear_y, place_x, place_y, zoom = rng.random(8).tolist()
+    affine = Affine(
+        angle=degrees * (2 * angle - 1),
+        scale=scale[0] + (scale[1] - scale[0]) * zoom,
+        shear_x=shear * (2 * shear_x - 1),
+        shear_y=shear * (2 * shear_y - 1),
+        translate_x=0.5 + translate * (2 * place_x - 1),
+        translate_y=0.5 + translate * (2 * place_y - 1),
+    )
+    return Mosaic(int(side * (0.5 + x)), int(side * (0.5 + y)), affine)
 
 
 def draw_mixup(rng: np.random.Generator, side: int, *, scale: tuple[float, float]) -> Mixup:

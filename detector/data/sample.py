@@ -6,6 +6,7 @@ Boxes are xyxy in pixels of the image, float32. Legend: N boxes.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image
 
+from detector.images import BOMB, BROKEN, FORMATS
 from maenas.errors import MaenasError
 
 SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -21,7 +23,6 @@ SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Kinds of problems that leave no doubt about the rest of the data: a sample or an annotation is put aside.
 MISSING_IMAGE: Final = "missing image"
 BROKEN_IMAGE: Final = "unreadable image"
-WRONG_SIZE: Final = "image of another size than annotated"
 OUTSIDE_BOX: Final = "box outside its image"
 CLIPPED_BOX: Final = "box partly outside its image (clipped)"
 DEGENERATE_BOX: Final = "box without area"
@@ -91,7 +92,7 @@ def make_sample(path: Path, id: int, width: int, height: int, boxes: Sequence[Bo
     """
     corners = np.array([box.xyxy for box in boxes], np.float64).reshape(-1, 4)
     clipped = np.clip(corners, 0, [width, height, width, height])
-    with np.errstate(invalid="ignore"):  # not-a-number fails every comparison
+    with np.errstate(invalid="ignore", over="ignore"):  # not-a-number fails every comparison
         proper = (corners[:, 2:] - corners[:, :2]).min(axis=1) > 0
         kept = proper & ((clipped[:, 2:] - clipped[:, :2]).min(axis=1) >= 1e-3)
         # A pixel beyond the edge is how rounding and inclusive coordinates show, not a mistake.
@@ -113,17 +114,24 @@ def path_inside(root: Path, name: str, *, where: str) -> Path:
     top = os.path.abspath(root)
     path = os.path.normpath(os.path.join(top, name.replace("\\", "/")))
     if path != top and not path.startswith(top.rstrip(os.sep) + os.sep):
-        raise MaenasError(f"{where}: {name!r} leads out of the data folder {top}; name files inside it")
+        raise MaenasError(f"{where}: {name!r:.200} leads out of the data folder {top}; name files inside it")
     return Path(path)
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raises MaenasError for a class name that cannot be printed on a line of its own."""
+    for name in names:
+        if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
+            raise MaenasError(f"{where}: the class name {name!a:.80} has a control character; correct it")
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height of an image as it is shown (EXIF orientation applied), from its header; None if unreadable."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) >= 5
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (*BROKEN, *BOMB):
         return None
     return (height, width) if turned else (width, height)
 
@@ -136,5 +144,5 @@ def summarise(problems: Sequence[Problem], *, examples: int = 3) -> list[str]:
     lines = []
     for kind, wheres in sorted(places.items(), key=lambda item: -len(item[1])):
         more = f", and {len(wheres) - examples} more" if len(wheres) > examples else ""
-        lines.append(f"{len(wheres)} x {kind}: {'; '.join(wheres[:examples])}{more}")
+        lines.append(f"{len(wheres)} x {kind}: {'; '.join(f'{where:.300}' for where in wheres[:examples])}{more}")
     return lines

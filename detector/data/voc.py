@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from detector.data.sample import (
     Dataset,
     Problem,
     Sample,
+    check_names,
     image_size,
     make_sample,
     path_inside,
@@ -49,12 +51,14 @@ def read_voc(root: Path, split: str) -> Dataset:
     files = sorted((root / "Annotations").glob("*.xml"))
     objects = {file.stem: list(_objects(file, problems if file.stem in stems else [])) for file in files}
     names = tuple(sorted({entry.name for entries in objects.values() for entry in entries}))
+    check_names(names, str(root))
     samples: list[Sample] = []
     for stem in stems:
         image = _image(root, stem)
-        size = image_size(image) if image.is_file() else None
+        there = os.path.isfile(image)  # false, too, for a name that no file can have
+        size = image_size(image) if there else None
         if size is None:
-            problems.append(Problem(BROKEN_IMAGE if image.is_file() else MISSING_IMAGE, str(image)))
+            problems.append(Problem(BROKEN_IMAGE if there else MISSING_IMAGE, str(image)))
             continue
         boxes = [Box(entry.xyxy, names.index(entry.name), entry.where) for entry in objects.get(stem, [])]
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
@@ -76,7 +80,7 @@ def _stems(root: Path, split: str) -> dict[str, None]:
 def _image(root: Path, stem: str) -> Path:
     folder = root / "JPEGImages"
     candidates = [path_inside(folder, f"{stem}{suffix}", where=str(root)) for suffix in (".jpg", *SUFFIXES)]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
 
 def _objects(path: Path, problems: list[Problem]) -> Iterator[_Object]:

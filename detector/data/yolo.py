@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from detector.data.sample import (
     Dataset,
     Problem,
     Sample,
+    check_names,
     image_size,
     make_sample,
     path_inside,
 )
 from maenas.errors import MaenasError
 from maenas.files import read_text
+from maenas.strict import MAX_YAML_BYTES, PlainLoader
 
 _MAX_LABEL_BYTES = 64 * 2**20
 
@@ -49,9 +52,10 @@ def read_yolo(path: Path, split: str) -> Dataset:
     problems: list[Problem] = []
     samples: list[Sample] = []
     for image in _images(document, root, split, path):
-        size = image_size(image) if image.is_file() else None
+        there = os.path.isfile(image)  # false, too, for a name that no file can have
+        size = image_size(image) if there else None
         if size is None:
-            problems.append(Problem(BROKEN_IMAGE if image.is_file() else MISSING_IMAGE, str(image)))
+            problems.append(Problem(BROKEN_IMAGE if there else MISSING_IMAGE, str(image)))
             continue
         boxes = _boxes(_label_file(image), size, len(names), problems)
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
@@ -59,11 +63,14 @@ def read_yolo(path: Path, split: str) -> Dataset:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    text = read_text(path, what="data set description")
+    text = read_text(path, what="data set description", max_bytes=MAX_YAML_BYTES)
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise MaenasError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        document = yaml.load(text, Loader=PlainLoader)
+        repr(document)  # hexadecimal integers of any length can be read, but not shown
+    except RecursionError as error:
+        raise MaenasError(f"{path}: nested too deeply") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date that is none, an endless integer
+        raise MaenasError(f"{path}: not valid YAML: {' '.join(str(error).split()):.400}") from error
     if not isinstance(document, dict) or "names" not in document:
         raise MaenasError(f'{path}: a mapping with "names", "train" and "val" is expected')
     return document
@@ -79,13 +86,14 @@ def _names(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
         raise MaenasError(f"{where}: names must be a list of class names")
     for index, name in enumerate(names):
         if isinstance(name, bool) or not isinstance(name, str | int):
-            raise MaenasError(f"{where}: names[{index}] is read as {name!r}; put it in quotes")
+            raise MaenasError(f"{where}: names[{index}] is read as {name!r:.60}; put it in quotes")
     texts = tuple(str(name) for name in names)
+    check_names(texts, where)
     if len(set(texts)) < len(texts):
         twice = next(name for name in texts if texts.count(name) > 1)
-        raise MaenasError(f"{where}: the class {twice!r} is there twice")
+        raise MaenasError(f"{where}: the class {twice!r:.80} is there twice")
     if "nc" in document and document["nc"] != len(texts):
-        raise MaenasError(f"{where}: nc is {document['nc']}, but names has {len(texts)}; drop nc or correct it")
+        raise MaenasError(f"{where}: nc is {document['nc']!s:.80}, but names has {len(texts)}; drop nc or correct it")
     return texts
 
 
@@ -94,9 +102,9 @@ def _root(document: Mapping[str, Any], path: Path) -> Path:
     if root is None or root == "":
         return path.parent
     folder = path.parent / str(root)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise MaenasError(
-            f"{path}: path leads to {folder}, which is no folder; correct it, or drop it to use {path.parent}"
+            f"{path}: path leads to {folder!s:.300}, which is no folder; correct it, or drop it to use {path.parent}"
         )
     return folder
 
@@ -110,20 +118,22 @@ def _images(document: Mapping[str, Any], root: Path, split: str, path: Path) -> 
     images: list[Path] = []
     for entry in entries:
         source = _entry(root, str(entry), f"{path}: {key}")
-        if source.is_dir():
+        if os.path.isdir(source):
             images += [file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES]
-        elif source.is_file() and source.suffix == ".txt":
+        elif os.path.isfile(source) and source.suffix == ".txt":
             lines = read_text(source, what="list of images", max_bytes=2**30).splitlines()
             images += [path_inside(root, line.strip(), where=str(source)) for line in lines if line.strip()]
         else:
-            raise MaenasError(f"{path}: {key} leads to {source}, which is neither a folder nor a .txt list of images")
+            raise MaenasError(
+                f"{path}: {key} leads to {source!s:.300}, which is neither a folder nor a .txt list of images"
+            )
     return sorted(set(images))
 
 
 def _entry(root: Path, entry: str, where: str) -> Path:
     # Widely used exports write ../train/images for a folder that lies beside the YAML file.
     beside = root / entry.removeprefix("../")
-    if entry.startswith("../") and beside.exists():
+    if entry.startswith("../") and os.path.exists(beside):
         entry = entry.removeprefix("../")
     return path_inside(root, entry, where=where)
 
@@ -140,7 +150,7 @@ def _label_file(image: Path) -> Path:
 
 def _boxes(path: Path, size: tuple[int, int], num_classes: int, problems: list[Problem]) -> list[Box]:
     """Boxes of a label file; an image without one has none."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return []
     boxes: list[Box] = []
     text = read_text(path, what="labels", max_bytes=_MAX_LABEL_BYTES)

@@ -18,7 +18,7 @@ import torch
 
 from detector.export.metadata import Exported, from_properties
 from maenas.errors import MaenasError
-from maenas.files import read_text, write_atomic
+from maenas.files import read_text, refuse_pipe, write_atomic
 from maenas.profiler.engine_types import check_precision
 from maenas.profiler.gpu_state import gpu_limits
 from maenas.profiler.tensorrt import EngineBuilder
@@ -86,6 +86,7 @@ def write_engine(path: str | Path, plan: bytes, card: EngineCard) -> None:
 def read_engine(path: str | Path) -> tuple[bytes, EngineCard]:
     """Inverse of `write_engine`; raises `MaenasError` where either file is missing or they are not a pair."""
     where = f"engine {path}"
+    refuse_pipe(path, what="engine")
     try:
         plan = Path(path).read_bytes()
     except OSError as error:

@@ -1,9 +1,12 @@
-"""Tensors out of a pickled checkpoint (`.pth`), without running any code in it."""
+"""Tensors out of a pickled checkpoint (`.pth`, `.pt`), without running any code in it."""
 
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,14 @@ import torch
 from torch import Tensor
 
 from maenas.errors import MaenasError
+from maenas.files import refuse_pipe
 
 STATE_ENTRIES = ("model", "state_dict")
 PARALLEL_PREFIX = "module."  # put before every name by torch's parallel wrappers
+
+# What torch's readers of the zip and of the old format raise on damaged files, besides UnpicklingError.
+BROKEN = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError)
+BROKEN += (struct.error, zipfile.BadZipFile, zlib.error, MemoryError)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -23,7 +31,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     They are the entry "model" or "state_dict" of the file, or all of it. Raises `MaenasError` for a file that is
     missing, cut off, holds objects other than tensors and plain data, or has no tensors in these places.
     """
-    checkpoint = _unpickle(path)
+    checkpoint = unpickle(path)
     for entry in STATE_ENTRIES:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(entry), Mapping):
             checkpoint = checkpoint[entry]
@@ -37,14 +45,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 f"checkpoint {path}: entry {name!r:.80} is a {type(value).__name__}, not a tensor; "
                 f"the tensors must be the entry {entries}, or the whole file"
             )
+        if not _is_plain(value):
+            raise MaenasError(f"checkpoint {path}: the tensor {name!r:.80} is not dense, or larger than its data")
     return {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in checkpoint.items()}
 
 
-def _unpickle(path: Path) -> Any:
+def unpickle(path: Path) -> Any:
+    """Tensors (on the CPU) and plain data; raises `MaenasError` for any other file, and for one whose checksums are
+    wrong."""
+    refuse_pipe(path, what="checkpoint")
     try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles that it is about to refuse
             return torch.load(path, map_location="cpu", weights_only=True)
+    except MaenasError:
+        raise
     except OSError as error:
         raise MaenasError(f"checkpoint {path}: cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
@@ -54,6 +71,24 @@ def _unpickle(path: Path) -> Any:
                 "save its state dict alone with a program that you trust"
             ) from error
         raise MaenasError(f"checkpoint {path}: not a whole checkpoint: it is cut off or of another format") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        # What torch's readers of the zip and of the old format raise on damaged files.
+    except BROKEN as error:
         raise MaenasError(f"checkpoint {path}: not a whole checkpoint: it is cut off or of another format") from error
+
+
+def _check_archive(path: Path) -> None:
+    """torch neither compresses nor shares the entries of its archives, and does not look at their checksums."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise MaenasError(f"checkpoint {path}: refused, because it would unpack to more than the file has")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise MaenasError(f"checkpoint {path}: not a whole checkpoint: the checksum of {damaged!r:.80} is wrong")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the values lie in memory one by one: a file of bytes can claim a tensor of any size by a stride of 0."""
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

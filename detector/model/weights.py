@@ -22,13 +22,14 @@ from detector.model.net import DetectorNet
 from detector.model.published import BINS, published_names
 from detector.model.unpickle import read_tensors
 from maenas.errors import MaenasError
-from maenas.files import write_atomic
+from maenas.files import refuse_pipe, write_atomic
 from maenas.spec import DetectorSpec, HeadSpec
 from maenas.strict import STRICT, dump_json, parse_json
 
 SCHEMA = "maenas/weights@1"
 DOCUMENT = "maenas"  # the one key of the file's metadata
 CLASS_CONVOLUTIONS = "head.cls"
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 MOST_SHOWN = 4
 
 State = Mapping[str, Tensor]
@@ -96,6 +97,7 @@ def read_weights(path: str | Path) -> Weights:
     the spec inside it.
     """
     where = f"weights {path}"
+    refuse_pipe(path, what="weights")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(DOCUMENT)
@@ -135,7 +137,7 @@ def read_published(path: str | Path, spec: DetectorSpec, names: tuple[str, ...] 
     if names is None:
         names = COCO_NAMES if classes == len(COCO_NAMES) else tuple(f"class {number}" for number in range(classes))
     _check_names(names, spec, where)
-    _check_tensors(state, _shapes(spec), where)
+    _check_tensors(state, _empty_state(spec), where)
     return Weights(spec, names, state, {})
 
 
@@ -181,20 +183,20 @@ def _with_classes(spec: DetectorSpec, num_classes: int) -> DetectorSpec:
     return dataclasses.replace(spec, head=head)
 
 
-def _shapes(spec: DetectorSpec) -> dict[str, torch.Size]:
-    """Shape of every tensor of the training form."""
+def _empty_state(spec: DetectorSpec) -> State:
+    """Every tensor of the training form, without values."""
     with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in DetectorNet(spec).state_dict().items()}
+        return DetectorNet(spec).state_dict()
 
 
 def _check_complete(state: State, spec: DetectorSpec, names: tuple[str, ...], where: str) -> None:
-    shapes = _shapes(spec)
-    missing, unexpected = (sorted(set(a) - set(b)) for a, b in ((shapes, state), (state, shapes)))
+    own = _empty_state(spec)
+    missing, unexpected = (sorted(set(a) - set(b)) for a, b in ((own, state), (state, own)))
     problems = [f"missing {_shown(missing)}"] * bool(missing) + [f"unexpected {_shown(unexpected)}"] * bool(unexpected)
     if problems:
         raise MaenasError(f"{where}: not the state of its detector ({spec.id}): {'; '.join(problems)}")
     _check_names(names, spec, where)
-    _check_tensors(state, shapes, where)
+    _check_tensors(state, own, where)
 
 
 def _check_names(names: tuple[str, ...], spec: DetectorSpec, where: str) -> None:
@@ -202,15 +204,16 @@ def _check_names(names: tuple[str, ...], spec: DetectorSpec, where: str) -> None
         raise MaenasError(f"{where}: {len(names)} class names for a detector of {spec.head.num_classes} classes")
 
 
-def _check_tensors(state: State, shapes: Mapping[str, torch.Size], where: str) -> None:
-    """Tensors that the network knows must have its shapes, and be finite."""
-    wrong = [
-        f"{name} is {list(tensor.shape)}, not {list(shapes[name])}"
-        for name, tensor in state.items()
-        if name in shapes and tensor.shape != shapes[name]
-    ]
+def _check_tensors(state: State, own: State, where: str) -> None:
+    """Tensors must be of common types and finite, and those in `own` of its shapes and kinds of numbers."""
+    known = [(name, tensor, own[name]) for name, tensor in state.items() if name in own]
+    wrong = [f"{name} is {list(a.shape)}, not {list(b.shape)}" for name, a, b in known if a.shape != b.shape]
     if wrong:
         raise MaenasError(f"{where}: the tensors are of another network: {_shown(wrong)}")
+    odd = [f"{name} is {tensor.dtype}" for name, tensor in state.items() if tensor.dtype not in DTYPES]
+    odd += [f"{name} is {a.dtype}" for name, a, b in known if a.is_floating_point() != b.is_floating_point()]
+    if odd:
+        raise MaenasError(f"{where}: not the numbers of a detector: {_shown(odd)}")
     broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if broken:
         raise MaenasError(f"{where}: not finite (NaN or infinity): {_shown(broken)}; the training had diverged")

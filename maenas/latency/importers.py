@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import io
 import math
 import re
 import statistics
@@ -199,7 +200,7 @@ def _merged(key: KernelKey, times: list[float]) -> Row:
 def _kernel_lines(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Place and the fields in the order of `COLUMNS` of every row; blank lines are skipped."""
     is_columns = path.name.lower().endswith((".csv", ".csv.gz"))
-    lines = _kernel_text(path).splitlines()
+    lines = io.StringIO(_kernel_text(path), newline=None)
     for number, line in enumerate(lines, start=1):
         place = f"{path}:{number}"
         if not line.strip():

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -175,11 +177,14 @@ class MeasuredTable:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise MaenasError(f"batch is {self.batch}; it must be at least 1")
+        for name in ("threads", "opt_level"):  # the conditions that a clock is set up by again
+            if not re.fullmatch(r"[0-9]{1,4}", self.conditions.get(name, "1")):
+                raise MaenasError(f"conditions: {name} is {self.conditions[name]!r:.40}; it must be a whole number")
         if not self.rows:
             raise MaenasError("the table has no rows")
         keys = [row.key for row in self.rows]
         if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
+            ((twice, _),) = Counter(keys).most_common(1)
             raise MaenasError(f"two rows for the kernel {tuple(twice)}")
         for kind, rows in (("row", self.rows), ("block", self.blocks), ("network", self.networks)):
             for number, row in enumerate(rows):

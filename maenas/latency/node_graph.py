@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from maenas.errors import MaenasError
+from maenas.files import refuse_pipe
 
 Shape = tuple[int, ...]
 TensorId = int | str
 Tensor = tuple[TensorId, Shape | None]  # the shape is None where it depends on data, or on an unknown operator
 
 OLDEST_OPSET = 7  # before it, arithmetic broadcast by rules of its own
+MAX_NODES = 200_000
 SHAPE_BYTES = 1024  # constants up to this size may be shapes; weights are larger and are not needed
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -75,6 +78,7 @@ def read_onnx(path: str | Path, *, input_size: int | None = None) -> NodeGraph:
     and no `input_size`, or whose operators contradict their shapes.
     """
     path = Path(path)
+    refuse_pipe(path, what="ONNX file")
     onnx = _import_onnx(path)
     model = _load(onnx, path)
     for entry in model.opset_import:
@@ -116,11 +120,35 @@ def _load(onnx: Any, path: Path) -> Any:
 
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
-        return onnx.inliner.inline_local_functions(model) if model.functions else model
+        if not model.functions:
+            return model
+        if _unfolded(model) > MAX_NODES:
+            raise MaenasError(f"{path}: its functions call each other until there are more than {MAX_NODES} nodes")
+        return onnx.inliner.inline_local_functions(model)
+    except MaenasError:
+        raise
     except OSError as error:
         raise MaenasError(f"cannot read {path}: {error.strerror or error}") from None
-    except (DecodeError, ValueError, RuntimeError) as error:
+    except RecursionError:
+        raise MaenasError(f"{path}: its functions call each other in a circle, or too deeply") from None
+    except (DecodeError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         raise _invalid(path, error) from None
+
+
+def _unfolded(model: Any) -> int:
+    """Nodes of the graph once its functions are inlined."""
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+
+    @functools.cache
+    def body_size(key: tuple[str, str]) -> int:
+        return sum(map(size, bodies[key]))
+
+    def size(node: Any) -> int:
+        key = (node.domain, node.op_type)
+        inner = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+        return (body_size(key) if key in bodies else 1) + sum(size(node) for graph in inner for node in graph.node)
+
+    return sum(map(size, model.graph.node))
 
 
 def _invalid(path: Path, error: Exception) -> MaenasError:

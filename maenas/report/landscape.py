@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +43,8 @@ class Place:
 class Landscape:
     """`networks` and `published` detectors beside the `front`, under one model.
 
-    The published ones have the front's input size and classes; one that is among `networks` is left out.
+    The published ones have the front's input size and classes. One that is among `networks` is left out, and one with
+    kernels that the model cannot predict.
     """
 
     front: Front
@@ -85,10 +87,12 @@ def survey(
     setup = prepare_bounded(replace(request, latency_s=(high, *request.latency_s[1:])), request.max_layers)
     front = pareto_front(setup, low_s or BELOW * min(p.seconds for p in places))
     shown = {network.spec for network in networks}
-    published = tuple(
-        place(name, spec) for name, spec in _published(setup.input_size, request.num_classes) if spec not in shown
-    )
-    return Landscape(front, places, published)
+    published = []
+    for name, spec in _published(setup.input_size, request.num_classes):
+        if spec not in shown:
+            with suppress(MaenasError):  # a table measured for one space lacks the kernels of others
+                published.append(place(name, spec))
+    return Landscape(front, places, tuple(published))
 
 
 def _request(network: Network, predictor: AnyPredictor, device: str, space: str | None) -> Request:

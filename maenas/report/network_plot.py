@@ -49,7 +49,7 @@ def plot_network(name: str, spec: DetectorSpec, predictor: AnyPredictor, path: P
     graph, bars = figure.subplots(2, 1, height_ratios=(3, 1))
     _draw_graph(graph, parts, spec.input.height)
     _draw_parts(bars, parts)
-    figure.suptitle(network_title(name, spec, parts, predictor))
+    figure.suptitle(network_title(name, spec, parts, predictor), parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=150)
     write_atomic(path, buffer.getvalue())

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from maenas.cost import Cost, total_cost
 from maenas.errors import MaenasError
+from maenas.files import refuse_pipe
 from maenas.latency.predictor import AnyPredictor, Prediction, predict
 from maenas.lowering import lower
 from maenas.report.origin import PART, Origin, read_origin
@@ -66,6 +67,7 @@ def from_weights(path: Path) -> Network:
         import safetensors
     except ModuleNotFoundError:
         raise MaenasError(f"{path}: weights need safetensors: pip install safetensors") from None
+    refuse_pipe(path, what="weights")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get("maenas")

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from detector import train as module
-from detector.checkpoint import read_checkpoint
+from detector.checkpoint import read_checkpoint, write_checkpoint
 from detector.data.dataset import open_dataset
 from detector.data.loader import Batch
 from detector.data.shapes import write_shapes
@@ -216,9 +216,18 @@ def test_a_full_disk_leaves_the_last_checkpoint(job: Job, tmp_path: Path, monkey
         monkeypatch.setattr("os.fsync", full)
 
     stop_after(monkeypatch, 5, fill)
-    with pytest.raises(MaenasError, match=r"is full; free some space\. .* --resume"):
+    with pytest.raises(MaenasError, match=r"no space left on device; free some space .* --resume"):
         train(replace(job, recipe=EVERY_STEP), ALONE, tmp_path)
     assert read_checkpoint(tmp_path / LAST).step == 5
+
+
+@pytest.mark.parametrize("part", ["net", "average", "optimizer"])
+def test_a_checkpoint_with_states_of_something_else_is_refused(part: str, job: Job, tmp_path: Path) -> None:
+    train(replace(job, recipe=replace(EVERY_STEP, epochs=1, plain_epochs=1)), ALONE, tmp_path)
+    stored = read_checkpoint(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, replace(stored, **{part: {"a": torch.zeros(1)}}))
+    with pytest.raises(MaenasError, match="does not hold the states of this run"):
+        train(replace(job, recipe=stored.recipe), ALONE, tmp_path, resume=True)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -227,7 +236,7 @@ def test_a_full_disk_under_the_log_is_one_message(job: Job, tmp_path: Path) -> N
     (tmp_path / "epochs.jsonl").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("detector.log._keep_until", lambda out, step: None)
-        with pytest.raises(MaenasError, match=r"the disk of .* is full; free some space"):
+        with pytest.raises(MaenasError, match=r"the run in .* stopped: no space left on device; free some space"):
             train(job, ALONE, tmp_path)
 
 
@@ -332,24 +341,37 @@ typer.run(train_command)
 """
 
 
+def training_command(place: Path, data: Path, recipe: Recipe, out: Path) -> list[str]:
+    """`maenas train` of the tiny network, its files in `place`."""
+    write_spec(place / "tiny.json", SPEC, "tiny")
+    (place / "recipe.json").write_text(dump_json(recipe), encoding="utf-8")
+    options = ["--data", str(data), "--recipe", str(place / "recipe.json"), "--out", str(out)]
+    return [sys.executable, "-c", SCRIPT, str(place / "tiny.json"), *options, "--resume", "--device", "cpu"]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_ends_the_whole_group_leaves_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    recipe = replace(EVERY_STEP, workers=1, epochs=500)
+    command = training_command(tmp_path, folder, recipe, out)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not (out / LAST).exists():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert "interrupted after step" in err
+    assert "killed by signal" not in err
+    assert read_checkpoint(out / LAST).step > 0
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
     job: Job, folder: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    write_spec(tmp_path / "tiny.json", SPEC, "tiny")
-    out, recipe = tmp_path / "run", tmp_path / "recipe.json"
-    recipe.write_text(dump_json(EVERY_STEP), encoding="utf-8")
-    command = [
-        sys.executable,
-        "-c",
-        SCRIPT,
-        str(tmp_path / "tiny.json"),
-        "--data",
-        str(folder),
-        "--recipe",
-        str(recipe),
-    ]
-    command += ["--out", str(out), "--resume", "--device", "cpu"]
+    out = tmp_path / "run"
+    command = training_command(tmp_path, folder, EVERY_STEP, out)
     rng = random.Random(7)
     for _ in range(6):
         before = read_checkpoint(out / LAST).step if (out / LAST).exists() else 0
@@ -362,3 +384,13 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
     assert read_checkpoint(out / LAST).step >= 6
     subprocess.run(command, check=True, capture_output=True)
     assert_same_run(uninterrupted, out)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_training_keeps_cudnn_on(deterministic: bool) -> None:
+    before = torch.backends.cudnn.enabled
+    with module._algorithms(replace(RECIPE, deterministic=deterministic)):
+        assert torch.backends.cudnn.enabled == before
+        assert torch.backends.cudnn.benchmark != deterministic
+        assert torch.backends.cudnn.deterministic == deterministic
+    assert torch.backends.cudnn.enabled == before

@@ -13,7 +13,7 @@ from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.exact import solve
 from maenas.latency.predictor import load_predictor, predict
-from maenas.lowering import lower
+from maenas.lowering import Kernel, is_depthwise, lower
 from maenas.provenance import provenance
 from maenas.report.blocks import Plot, Section, Table
 from maenas.report.landscape import excess_over_front, progress_of, survey
@@ -192,6 +192,25 @@ def test_a_searched_spec_on_another_device_gets_a_front_there(networks: tuple[Ne
     devices = Devices(("h100",), (load_predictor("h100"),))
     front = report_sections(networks[:1], devices, low_s=1.1e-3, high_s=1.13e-3)[1]
     assert "NVIDIA H100" in str(front.blocks[1])
+
+
+def test_a_table_of_one_space_leaves_out_published_detectors_of_others(
+    networks: tuple[Network, ...], devices: Devices
+) -> None:
+    """A predictor that refuses depthwise kernels stands for a table measured without any."""
+    whole = devices.predictors[0]
+
+    class Dense:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(whole, name)
+
+        def kernel_seconds(self, kernel: Kernel) -> Any:
+            if is_depthwise(kernel):
+                raise MaenasError("no depthwise kernels")
+            return whole.kernel_seconds(kernel)
+
+    landscape = survey(networks[:1], Dense(), "t4", low_s=1.7e-3, high_s=1.9e-3)  # type: ignore[arg-type]
+    assert {place.name for place in landscape.published} == {f"damo-yolo-{size}" for size in "tsml"}
 
 
 def test_a_search_without_a_latency_budget_has_its_network_on_the_front(tmp_path: Path, devices: Devices) -> None:

@@ -30,7 +30,6 @@ from detector.data.mosaic import (
     Mixup,
     Mosaic,
     Picture,
-    large_enough,
     mixup_labels,
     mosaic_labels,
     paint_mixup,
@@ -128,7 +127,7 @@ def test_mixup_equals_the_published_one(name: str, arrays: dict, facts: dict) ->
     draw = Mixup(zoom, flip > 0.5, x, y)
     affine_labels = arrays[f"{name}_affine_labels"]
     first = Labels(affine_labels[:, :4], affine_labels[:, 4].astype(np.int64))
-    labels = large_enough(mixup_labels(first, picture(index, arrays), draw, SIDE))
+    labels = mixup_labels(first, picture(index, arrays), draw, SIDE)
     np.testing.assert_allclose(labels.boxes, arrays[f"{name}_mixup_labels"][:, :4], atol=1e-6)
     np.testing.assert_allclose(labels.boxes, arrays[f"{name}_final_boxes"], atol=1e-4)
     np.testing.assert_array_equal(labels.labels, arrays[f"{name}_final_classes"])
