@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import mmap
 import os
@@ -11,10 +12,11 @@ from typing import Final
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from detector.data.mosaic import Picture
 from detector.data.sample import Sample
-from detector.images import read_image
+from detector.images import BOMB, BROKEN, read_image
 from maenas.errors import MaenasError
 
 _log = logging.getLogger(__name__)
@@ -107,8 +109,8 @@ def _decode_jpeg(sample: Sample) -> np.ndarray | None:
         data = sample.path.read_bytes()
     except OSError:
         return None
-    # OpenCV fills what a truncated file lacks with grey.
-    if not data.startswith(_JPEG_START) or _JPEG_END not in data[-1024:]:
+    # OpenCV fills what a truncated file lacks with grey, and takes memory for whatever size the file claims.
+    if not data.startswith(_JPEG_START) or _JPEG_END not in data[-1024:] or not _claims_size(data, sample):
         return None
     buffer = np.frombuffer(data, np.uint8)
     try:
@@ -118,6 +120,15 @@ def _decode_jpeg(sample: Sample) -> np.ndarray | None:
     except cv2.error:
         return None
     return image
+
+
+def _claims_size(data: bytes, sample: Sample) -> bool:
+    """Whether the header of a JPEG has the annotated size, lying or standing."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
+            return sorted(header.size) == sorted((sample.width, sample.height))
+    except (*BROKEN, *BOMB):
+        return False
 
 
 def free_memory() -> int:

@@ -2,6 +2,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -251,3 +252,13 @@ def test_the_cache_keeps_to_its_budget_and_cannot_be_written_to(shapes: Dataset)
     with pytest.raises(ValueError, match="read-only"):
         pictures[0].image[0] = 0
     assert free_memory() > 0
+
+
+def test_a_jpeg_that_claims_to_be_huge_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    start = data.index(b"\xff\xc0")  # marker, length, precision, height, width
+    data[start + 5 : start + 9] = b"\x75\x30\x75\x30"  # 30,000 x 30,000
+    (tmp_path / "huge.jpg").write_bytes(data)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("OpenCV would take 2.7 GB"))
+    with pytest.raises(MaenasError, match=r"huge\.jpg"):
+        load_image(sample_of(tmp_path / "huge.jpg", 16, 16))
