@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 help:
 	@echo "make search      a detector for 3 ms on a T4"
 	@echo "make demo        search a small detector, train it on generated shapes, evaluate it (CPU, minutes)"
-	@echo "make pipeline    from this CPU to a detector on it, every step: docs/tutorial.md (a quarter of an hour)"
+	@echo "make pipeline    from this CPU to a detector on it, every step: docs/tutorial.md (9 minutes)"
 	@echo "make test        the tests (installs torch)"
 	@echo "make test-full   also those that take minutes"
 	@echo "make check       ruff and pyright"

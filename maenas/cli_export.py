@@ -278,8 +278,9 @@ def _quantization_text(found: Any, layers: int, before: float | None, after: flo
         lines += [columns(rows, left=0)]
         rows = [["most sensitive", "change", "AP alone"]]
         for row in found.sensitivities[:8]:
-            rows.append([row.layer, f"{row.error:.3g}", "-" if row.ap is None else f"{row.ap:.4f}"])
-        lines += [columns(rows)]
+            rows.append([row.layer, f"{row.error:.3g}", "" if row.ap is None else f"{row.ap:.4f}"])
+        shown = 2 if found.sensitivities[0].ap is None else 3
+        lines += [columns([row[:shown] for row in rows])]
     return "\n".join(lines)
 
 

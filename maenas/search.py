@@ -217,10 +217,13 @@ def _require_possible(setup: Setup) -> None:
     for constraint, least in zip(setup.problem.constraints, cheapest(setup.problem), strict=True):
         row = [c.name for c in setup.problem.constraints].index(constraint.name)
         if least.cost[row] > constraint.limit:
-            show = _shower(setup, constraint.name)
+            show, cost = _shower(setup, constraint.name), float(least.cost[row])
+            needed = show(cost)
+            if needed == show(constraint.limit):
+                needed += f", {100 * (cost / constraint.limit - 1):.2g} % more"
             raise MaenasError(
                 f"impossible budget: {constraint.name} is limited to {show(constraint.limit)}, but the least that an "
-                f"architecture of the space {setup.space.name} needs is {show(least.cost[row])} "
+                f"architecture of the space {setup.space.name} needs is {needed} "
                 f"({_describe(setup, least.genome)}). Raise the budget, or choose another space, a smaller --input or "
                 "--scope backbone"
             )

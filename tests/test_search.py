@@ -178,6 +178,7 @@ def test_an_impossible_budget_is_answered_with_the_fastest_there_is() -> None:
     assert f"needs is {fastest.cost[0] * 1e-9:.2f} ms (widths 16-24-64-" in text
     prepare(Request(space="k1kx-tiny", latency_s=((fastest.cost[0] + 1) * 1e-12,)))
     assert "impossible" in refusal(space="k1kx-tiny", latency_s=((fastest.cost[0] - 1) * 1e-12,))
+    assert "ms, 0.1 % more (widths" in refusal(space="k1kx-tiny", latency_s=(fastest.cost[0] / 1.001 * 1e-12,))
 
 
 @pytest.mark.parametrize(
