@@ -22,8 +22,12 @@ def train_command(
     spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped one.")],
     data: DataPath = "shapes",
     recipe: Annotated[
-        str, typer.Option("--recipe", help="damo, nano, finetune, small-data, demo, or a YAML file.")
-    ] = "damo",
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="damo, nano, finetune, small-data, demo, or a YAML file. [default: damo; for the shapes demo]",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the recipe, e.g. augment.shear=0.2. Repeatable.")
     ] = None,
@@ -31,7 +35,10 @@ def train_command(
     batch: Annotated[int | None, typer.Option("--batch", help="Short for --set batch=N.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Short for --set seed=N.")] = None,
     input_size: Annotated[
-        int | None, typer.Option("--input", help="Side of the square input. [default: the spec's]")
+        int | None,
+        typer.Option(
+            "--input", help="Side of the square input. [default: the spec's; for the shapes 192, as they are]"
+        ),
     ] = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run. [default: runs/SPEC]")] = None,
@@ -48,6 +55,7 @@ def train_command(
 
     For several GPUs: torchrun --nproc-per-node 8 -m maenas train ...
     """
+    from detector.data.shapes import SHAPES, SIZE
     from detector.distributed import join_world
     from detector.plan import plan_text
     from detector.recipe import load_recipe, override
@@ -55,7 +63,10 @@ def train_command(
 
     shorts = {"epochs": epochs, "batch": batch, "seed": seed}
     texts = [*(settings or []), *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
-    chosen = override(load_recipe(recipe), texts)
+    if data == SHAPES:
+        recipe = recipe or "demo"
+        input_size = SIZE if input_size is None else input_size
+    chosen = override(load_recipe(recipe or "damo"), texts)
     job = _job(spec, data, chosen, input_size=input_size, finetune=finetune, teacher=teacher)
     folder = out or Path("runs") / job.name
     with join_world(device) as world:

@@ -23,10 +23,6 @@ while [[ $# -gt 0 ]]; do
     *) options+=("$1"); shift ;;
   esac
 done
-if [[ $data == shapes ]]; then
-  [[ " ${options[*]-} " == *" --recipe "* ]] || options+=(--recipe demo)
-  [[ " ${options[*]-} " == *" --input "* ]] || options+=(--input 192)
-fi
 maenas=(maenas)
 if [[ ${GPUS:-1} -gt 1 ]]; then
   maenas=(torchrun --nproc-per-node "$GPUS" -m maenas)

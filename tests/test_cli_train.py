@@ -63,6 +63,20 @@ def test_train_then_eval_then_finetune(maenas: Maenas, folder: Path, tmp_path: P
     assert "all tensors fit" in tuned.out
 
 
+def test_without_data_it_trains_on_the_shapes_as_the_demo_does(
+    maenas: Maenas, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detector.data.dataset.cached_shapes", lambda: folder)
+    write_spec(tmp_path / "tiny.json", SPEC, "tiny")
+    trained = maenas("train", "tiny.json", *SHORT)
+    assert trained.code == 0, trained.err
+    assert "tiny, 192x192, 4 classes" in trained.out
+    assert json.loads((tmp_path / "runs" / "tiny" / "recipe.json").read_text())["optimizer"] == "adamw"
+    trained = maenas("train", "tiny.json", *SHORT, "--recipe", "damo", "--input", "96", "--out", "own")
+    assert "tiny, 96x96, 4 classes" in trained.out
+    assert json.loads((tmp_path / "own" / "recipe.json").read_text())["optimizer"] == "sgd"
+
+
 def test_a_plan_is_printed_and_nothing_written(maenas: Maenas, folder: Path, tmp_path: Path) -> None:
     write_spec(tmp_path / "tiny.json", SPEC, "tiny")
     planned = maenas("train", "tiny.json", "--data", folder, *SHORT, "--plan", "--input", "96")

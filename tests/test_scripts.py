@@ -100,7 +100,7 @@ def test_the_training_script_trains_and_evaluates(scripts: Scripts) -> None:
     assert scripts.run("train_detector.sh", "nets/small.json", "--epochs", "3").returncode == 0
     weights = "runs/small/weights.safetensors"
     assert scripts.calls() == [
-        "maenas train nets/small.json --data shapes --out runs/small --epochs 3 --recipe demo --input 192",
+        "maenas train nets/small.json --data shapes --out runs/small --epochs 3",
         f"maenas eval {weights} --data shapes --plots runs/small/plots",
     ]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from detector.data.coco import find_coco, read_coco
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
-from detector.data.shapes import cached_shapes
+from detector.data.shapes import SHAPES, cached_shapes
 from detector.data.voc import is_voc, read_voc
 from detector.data.yolo import find_yolo, read_yolo
 from maenas.errors import MaenasError
@@ -53,7 +53,7 @@ def read_dataset(path: str | Path, split: Split) -> Dataset:
 
     Raises MaenasError where nothing readable is there.
     """
-    if str(path) == "shapes":
+    if str(path) == SHAPES:
         return read_coco(cached_shapes() / "annotations" / f"instances_{'train' if split == 'train' else 'val'}.json")
     path = Path(os.path.abspath(path))
     if path.is_file():

@@ -21,6 +21,7 @@ from maenas.files import ensure_folder, write_atomic
 
 NAMES: Final = ("circle", "square", "triangle", "cross")
 IMAGES: Final = 1500
+SHAPES: Final = "shapes"  # what to give for a path
 SIZE: Final = 192
 _VERSION: Final = 1  # to be raised with every change of what is drawn
 _VAL_SHARE: Final = 0.2
