@@ -56,7 +56,7 @@ def export_command(
     ] = None,
     calibration: Annotated[
         str, typer.Option("--calibration", help="Ranges of int8: entropy, percentile or minmax.")
-    ] = "entropy",
+    ] = "percentile",
     calibration_images: Annotated[int, typer.Option("--calibration-images", help="How many.")] = 32,
     max_drop: Annotated[
         float | None,

@@ -104,7 +104,7 @@ def test_int8_within_an_ap_drop(maenas: Maenas, files: Path) -> None:
 def test_int8_calibrates_on_a_folder_of_images(maenas: Maenas) -> None:
     outcome = maenas("export", "net.safetensors", "--precision", "int8", "--images", "data")
     assert outcome.code == 0, outcome.err
-    assert "ranges by entropy of 20 images" in outcome.out
+    assert "ranges by percentile of 20 images" in outcome.out
 
 
 def test_an_engine_comes_with_its_description(maenas: Maenas, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
