@@ -136,6 +136,15 @@ def image_size(path: Path) -> tuple[int, int] | None:
     return (height, width) if turned else (width, height)
 
 
+def size_of(path: Path, problems: list[Problem]) -> tuple[int, int] | None:
+    """What `image_size` says; None where there is no readable image, which `problems` is then told."""
+    there = os.path.isfile(path)  # false, too, for a name that no file can have
+    size = image_size(path) if there else None
+    if size is None:
+        problems.append(Problem(BROKEN_IMAGE if there else MISSING_IMAGE, str(path)))
+    return size
+
+
 def summarise(problems: Sequence[Problem], *, examples: int = 3) -> list[str]:
     """One line for each kind of problem: how often, and the first few places."""
     places: dict[str, list[str]] = {}

@@ -11,17 +11,15 @@ from xml.etree import ElementTree
 from detector.data.coco import ALIASES
 from detector.data.sample import (
     BAD_LINE,
-    BROKEN_IMAGE,
-    MISSING_IMAGE,
     SUFFIXES,
     Box,
     Dataset,
     Problem,
     Sample,
     check_names,
-    image_size,
     make_sample,
     path_inside,
+    size_of,
 )
 from maenas.errors import MaenasError
 from maenas.files import read_text
@@ -55,10 +53,8 @@ def read_voc(root: Path, split: str) -> Dataset:
     samples: list[Sample] = []
     for stem in stems:
         image = _image(root, stem)
-        there = os.path.isfile(image)  # false, too, for a name that no file can have
-        size = image_size(image) if there else None
+        size = size_of(image, problems)
         if size is None:
-            problems.append(Problem(BROKEN_IMAGE if there else MISSING_IMAGE, str(image)))
             continue
         boxes = [Box(entry.xyxy, names.index(entry.name), entry.where) for entry in objects.get(stem, [])]
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))

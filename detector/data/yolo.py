@@ -12,8 +12,6 @@ import yaml
 from detector.data.coco import ALIASES
 from detector.data.sample import (
     BAD_LINE,
-    BROKEN_IMAGE,
-    MISSING_IMAGE,
     SUFFIXES,
     UNKNOWN_CLASS,
     Box,
@@ -21,9 +19,9 @@ from detector.data.sample import (
     Problem,
     Sample,
     check_names,
-    image_size,
     make_sample,
     path_inside,
+    size_of,
 )
 from maenas.errors import MaenasError
 from maenas.files import read_text
@@ -52,10 +50,8 @@ def read_yolo(path: Path, split: str) -> Dataset:
     problems: list[Problem] = []
     samples: list[Sample] = []
     for image in _images(document, root, split, path):
-        there = os.path.isfile(image)  # false, too, for a name that no file can have
-        size = image_size(image) if there else None
+        size = size_of(image, problems)
         if size is None:
-            problems.append(Problem(BROKEN_IMAGE if there else MISSING_IMAGE, str(image)))
             continue
         boxes = _boxes(_label_file(image), size, len(names), problems)
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
