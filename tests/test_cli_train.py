@@ -1,24 +1,20 @@
 """`maenas train` and `maenas eval` through the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec, write_spec
+from maenas.spec import write_spec
 from tests.conftest import Maenas
 
 pytest.importorskip("torch")
 
 from detector.data.shapes import write_shapes
+from tests.detector.conftest import TINY
 
-STAGES = tuple(StageSpec("k1kx", a, b, 16, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
-SPEC = DetectorSpec(
-    InputSpec(64, 64),
-    BackboneSpec(StemSpec("focus", 8), STAGES, "relu", (2, 3, 4)),
-    NeckSpec((16, 16, 16), 1, 1.0, "basic", "relu"),
-    HeadSpec(80, 7, 3),
-)
+SPEC = replace(TINY, head=replace(TINY.head, num_classes=80))
 SHORT = ["--epochs", "1", "--batch", "4", "--device", "cpu"]
 SHORT += ["--set", "plain_epochs=1", "--set", "warmup_epochs=0", "--set", "workers=0"]
 

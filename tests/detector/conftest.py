@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from detector.model.net import DetectorNet
-from maenas.spec import DetectorSpec
+from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
+
+# A detector that trains in seconds.
+TINY_STAGES = tuple(StageSpec("k1kx", a, b, 16, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
+TINY = DetectorSpec(
+    InputSpec(64, 64),
+    BackboneSpec(StemSpec("focus", 8), TINY_STAGES, "relu", (2, 3, 4)),
+    NeckSpec((16, 16, 16), 1, 1.0, "basic", "relu"),
+    HeadSpec(4, 7, 3),
+)
 
 SHARED_GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 

@@ -22,15 +22,9 @@ from detector.model.weights import Weights, read_weights
 from detector.recipe import Recipe, override
 from detector.train import Job, train
 from maenas.errors import MaenasError
-from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
+from tests.detector.conftest import TINY
 
-STAGES = tuple(StageSpec("k1kx", a, b, 16, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
-SPEC = DetectorSpec(
-    InputSpec(64, 64),
-    BackboneSpec(StemSpec("focus", 8), STAGES, "relu", (2, 3, 4)),
-    NeckSpec((16, 16, 16), 1, 1.0, "basic", "relu"),
-    HeadSpec(4, 7, 3),
-)
+SPEC = TINY
 RECIPE = override(
     Recipe(),
     [

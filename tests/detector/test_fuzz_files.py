@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,13 @@ from maenas.latency.graph_prediction import predict_graph
 from maenas.latency.onnx_graph import lower_onnx
 from maenas.latency.predictor import load_predictor
 from maenas.report.networks import from_weights
-from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
 from maenas.strict import dump_json
+from tests.detector.conftest import TINY
 from tests.detector.data.conftest import write_coco, write_voc, write_yolo
 from tests.mutations import damage, damaged_text, fuzz, mutate
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = tuple(StageSpec("k1kx", a, b, 16, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
-SPEC = DetectorSpec(
-    InputSpec(64, 64),
-    BackboneSpec(StemSpec("focus", 8), STAGES, "relu", (2, 3, 4)),
-    NeckSpec((16, 16, 16), 1, 1.0, "basic", "relu"),
-    HeadSpec(2, 7, 3),
-)
+SPEC = replace(TINY, head=replace(TINY.head, num_classes=2))
 NAMES = ("cat", "dog")
 
 

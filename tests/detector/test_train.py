@@ -33,17 +33,12 @@ from detector.recipe import Recipe, override
 from detector.step import LOSSES, Parts, memory_format
 from detector.train import BEST, LAST, WEIGHTS, Job, train
 from maenas.errors import MaenasError
-from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec, write_spec
+from maenas.spec import NeckSpec, write_spec
 from maenas.strict import dump_json
+from tests.detector.conftest import TINY, TINY_STAGES
 
 ALONE = World(0, 1, torch.device("cpu"))
-STAGES = tuple(StageSpec("k1kx", a, b, 16, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
-SPEC = DetectorSpec(
-    InputSpec(64, 64),
-    BackboneSpec(StemSpec("focus", 8), STAGES, "relu", (2, 3, 4)),
-    NeckSpec((16, 16, 16), 1, 1.0, "basic", "relu"),
-    HeadSpec(4, 7, 3),
-)
+SPEC = TINY
 RECIPE = override(
     Recipe(),
     [
@@ -317,7 +312,7 @@ def test_the_plan_names_steps_memory_and_time_and_writes_nothing(job: Job, tmp_p
 
 
 def test_the_layout_is_safe_for_bottlenecks_of_8_channels() -> None:
-    stages = tuple(replace(stage, bottleneck=8) for stage in STAGES)
+    stages = tuple(replace(stage, bottleneck=8) for stage in TINY_STAGES)
     narrow = DetectorNet(replace(SPEC, backbone=replace(SPEC.backbone, stages=stages)))
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert memory_format(narrow, cpu) == torch.contiguous_format
