@@ -26,8 +26,8 @@ import torch
 from detector.export.onnx import ExportSettings, count_nodes, to_onnx
 from detector.model.deploy import deploy
 from detector.model.net import DetectorNet
+from maenas.deploy.clock import Settings, Timing, measure, warm_up
 from maenas.latency.find import cpu_name
-from maenas.profiler.clock import Settings, Timing, measure, warm_up
 from maenas.profiler.onnxruntime import OnnxRuntime
 from maenas.profiler.plan import published_specs
 

@@ -23,10 +23,10 @@ import torch
 from detector.model.deploy import deploy
 from detector.model.net import DetectorNet
 from maenas.cost import total_cost
+from maenas.deploy.clock import Settings, Timing, measure, warm_up
+from maenas.deploy.gpu_state import gpu_state
 from maenas.files import write_atomic
 from maenas.lowering import lower
-from maenas.profiler.clock import Settings, Timing, measure, warm_up
-from maenas.profiler.gpu_state import gpu_state
 from maenas.profiler.plan import published_specs
 from maenas.profiler.torch_cuda import GraphRunner, TorchCuda
 

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from maenas.files import data_dir, write_atomic
-from maenas.latency.interpolate import TREES, Interpolator, fit_table, row_kernels
+from maenas.latency.interpolation.fit import TREES, fit_table, row_kernels
+from maenas.latency.interpolation.predict import Interpolator
 from maenas.latency.measured import MeasuredTable, Row, make_table, read_measured
 
 SEEDS = (1, 2, 3, 4, 5)

@@ -28,15 +28,15 @@ from typing import Any
 from tqdm import tqdm
 
 from maenas.cost import total_cost
+from maenas.deploy.clock import Settings
 from maenas.latency.measured import MeasuredTable, key_of
 from maenas.lowering import Kernel, lower
-from maenas.profiler.clock import Settings
 from maenas.profiler.onnxruntime import OnnxRuntime
 from maenas.profiler.plan import plan, published_specs
 from maenas.profiler.profile import Setup, conditions_of, profile, time_networks
 from maenas.profiler.validate import kendall_tau
-from maenas.sampling import random_detectors
-from maenas.space import load_space, space_names
+from maenas.search.sampling import random_detectors
+from maenas.search.space import load_space, space_names
 from maenas.spec import DetectorSpec
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,9 +31,9 @@ from maenas.files import write_atomic
 from maenas.latency.predictor import AnyPredictor, load_predictor, predict
 from maenas.lowering import lower
 from maenas.profiler.validate import kendall_tau
-from maenas.sampling import random_detector
 from maenas.score import deepmad_score, mae_score, score_terms
-from maenas.space import load_space
+from maenas.search.sampling import random_detector
+from maenas.search.space import load_space
 from maenas.spec import DetectorSpec, load_spec, write_spec
 from maenas.units import parse_latency_s
 

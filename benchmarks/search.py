@@ -24,13 +24,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from maenas import __version__
-from maenas.evolution import OFFSPRING, Settings, State, evolve
-from maenas.exact import solve
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
-from maenas.problem import scores_of
 from maenas.score import mae_score, score_terms
-from maenas.search import Request, Setup, detector_of, prepare
+from maenas.search.evolution import OFFSPRING, Settings, State, evolve
+from maenas.search.exact import solve
+from maenas.search.problem import scores_of
+from maenas.search.run import Request, Setup, detector_of, prepare
 
 T = TypeVar("T")
 

@@ -32,8 +32,8 @@ from detector.distributed import join_world
 from detector.model.net import DetectorNet
 from detector.recipe import PRESETS
 from detector.step import Schedule, assemble, train_step
+from maenas.deploy.gpu_state import gpu_state
 from maenas.files import write_atomic
-from maenas.profiler.gpu_state import gpu_state
 from maenas.profiler.plan import published_specs
 from maenas.profiler.torch_cuda import TorchCuda
 

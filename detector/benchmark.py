@@ -1,7 +1,7 @@
 """How long detection takes: preprocessing, network, postprocessing, and all of it through the public interface.
 
 Every stage of every detector, batch size and number of threads is timed in turn, round after round in random order, so
-that a drift of the machine hits all of them alike (`maenas.profiler.clock`).
+that a drift of the machine hits all of them alike (`maenas.deploy.clock`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from detector.images import normalise, prepare, stack
 from detector.model.net import DetectorNet
 from detector.postprocess import postprocess
 from detector.predict import CONF, IOU, MAX_DET, Detector
-from detector.runtime import Runtime
-from maenas.profiler.clock import Settings, TimeOnce, Timing, measure, warm_up
-from maenas.profiler.gpu_state import gpu_limits
+from detector.runtime.interface import Runtime
+from maenas.deploy.clock import Settings, TimeOnce, Timing, measure, warm_up
+from maenas.deploy.gpu_state import gpu_limits
 from maenas.spec import DetectorSpec
 
 STAGES = ("preprocessing", "network", "postprocessing", "total")

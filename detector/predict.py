@@ -18,7 +18,8 @@ from torch import Tensor
 from detector.export.metadata import NmsSettings
 from detector.images import Placement, normalise, prepare, read_image, stack
 from detector.postprocess import Detections, postprocess
-from detector.runtime import Network, Runtime, load_runtime
+from detector.runtime.interface import Network, Runtime
+from detector.runtime.load import load_runtime
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
 

@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maenas.checkpoint import read_checkpoint, write_checkpoint
 from maenas.errors import MaenasError
-from maenas.evolution import Settings, start
 from maenas.files import data_dir
 from maenas.latency.device import Device, devices_from_yaml
 from maenas.latency.find import table_files
@@ -29,11 +27,13 @@ from maenas.latency.measured import read_measured as read_measured_table
 from maenas.latency.published import Published, network_kernels
 from maenas.latency.table import LatencyTable, content_id, table_from_json, table_to_json
 from maenas.lowering import lower
-from maenas.provenance import provenance
 from maenas.report.origin import read_origin, setup_of
 from maenas.report.training import training_sections
-from maenas.search import Request, prepare, run
-from maenas.space import SearchSpace, space_from_yaml
+from maenas.search.checkpoint import read_checkpoint, write_checkpoint
+from maenas.search.evolution import Settings, start
+from maenas.search.provenance import provenance
+from maenas.search.run import Request, prepare, run
+from maenas.search.space import SearchSpace, space_from_yaml
 from maenas.spec import BackboneSpec, SpecFile, read_spec, spec_from_json, spec_to_json
 from maenas.strict import parse_json
 from maenas.structure import format_structure, parse_structure

@@ -26,13 +26,13 @@ from tests.conftest import Maenas
 pytest.importorskip("torch")
 
 import torch
+from tests.test_cli_train import SPEC
 
 from detector.checkpoint import read_checkpoint
 from detector.data.shapes import NAMES, write_shapes
 from detector.model.net import DetectorNet
 from detector.model.published import published_names
 from detector.model.weights import write_weights
-from tests.test_cli_train import SPEC
 
 TABLES = [str(path) for path in sorted(data_dir("latency_tables").glob("cpu-*-t1-*.json"))]
 SEARCH = ["search", "--space", "k1kx-tiny", "--budget", "2.2ms", "--population", "64", "--generations", "10"]

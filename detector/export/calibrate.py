@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from detector.runtime_onnx import OnnxSession
+from detector.runtime.onnx import OnnxSession
 from maenas.errors import MaenasError
 
 Method = Literal["entropy", "percentile", "minmax"]

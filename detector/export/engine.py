@@ -17,11 +17,11 @@ import onnx
 import torch
 
 from detector.export.metadata import Exported, from_properties
+from maenas.deploy.engine import EngineBuilder
+from maenas.deploy.engine_types import check_precision
+from maenas.deploy.gpu_state import gpu_limits
 from maenas.errors import MaenasError
 from maenas.files import read_text, refuse_pipe, write_atomic
-from maenas.profiler.engine_types import check_precision
-from maenas.profiler.gpu_state import gpu_limits
-from maenas.profiler.tensorrt import EngineBuilder
 from maenas.strict import STRICT, dump_json, parse_json
 
 SCHEMA = "maenas/engine@1"

@@ -17,9 +17,9 @@ import onnx
 from detector.export.metadata import NmsSettings, exported, to_properties
 from detector.export.nms import add_nms
 from detector.model.deploy import DeployedNet
+from maenas.deploy.onnx_writer import write_onnx
+from maenas.deploy.program import network
 from maenas.lowering import Kernel, lower
-from maenas.profiler.onnx_writer import write_onnx
-from maenas.profiler.program import network
 from maenas.spec import DetectorSpec
 
 OUTPUT_NAMES = {"head.scores": "scores", "head.boxes": "boxes"}

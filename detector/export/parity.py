@@ -18,7 +18,7 @@ from detector.export.metadata import NmsSettings
 from detector.images import normalise, prepare, stack
 from detector.model.deploy import DeployedNet
 from detector.postprocess import Detections
-from detector.runtime_onnx import OnnxSession
+from detector.runtime.onnx import OnnxSession
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
 

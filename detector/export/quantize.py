@@ -18,9 +18,9 @@ from torch import Tensor
 
 from detector.export.calibrate import Method, calibrate
 from detector.export.metadata import from_properties, to_properties
-from detector.runtime import scores_and_boxes
-from detector.runtime_onnx import OnnxSession
-from maenas.profiler.quantize import quantize
+from detector.runtime.interface import scores_and_boxes
+from detector.runtime.onnx import OnnxSession
+from maenas.deploy.quantize import quantize
 
 SENSITIVITY_IMAGES = 8  # at most, for output errors; every layer is run on each of them
 

@@ -33,7 +33,7 @@ from maenas.errors import MaenasError
 from maenas.files import data_dir, read_text
 from maenas.latency.device import Precision
 from maenas.latency.measured import MAX_SIZE, MAX_TABLE_BYTES, KernelKey, MeasuredTable, Row, make_table
-from maenas.latency.onnx_graph import kernels_from_json
+from maenas.latency.onnx.lower import kernels_from_json
 from maenas.latency.published import (
     NeckVariant,
     Published,

@@ -22,7 +22,8 @@ import numpy as np
 
 from maenas.errors import MaenasError
 from maenas.latency.device import Device, Precision
-from maenas.latency.interpolate import Interpolator, KernelPrediction, fit_table
+from maenas.latency.interpolation.fit import fit_table
+from maenas.latency.interpolation.predict import Interpolator, KernelPrediction
 from maenas.latency.intervals import student_t95
 from maenas.latency.measured import MeasuredTable, block_kernels
 from maenas.lowering import Kernel, lower

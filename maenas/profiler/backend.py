@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from maenas.deploy.program import Program
 from maenas.latency.device import Precision
-from maenas.profiler.program import Program
 
 
 class Runner(Protocol):

@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from maenas.deploy.program import Program
+from maenas.deploy.session import PROVIDERS, Target, import_onnxruntime, session_errors
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.latency.find import cpu_name
-from maenas.profiler.program import Program
 
-Target = Literal["cpu", "cuda"]
 Clock = Literal["wall", "cpu"]
-PROVIDERS: dict[Target, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
 CLOCK_NAMES: dict[Clock, str] = {"wall": "wall", "cpu": "CPU time of the thread"}
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1", "use_tf32": "0"}
@@ -64,7 +63,7 @@ class OnnxRuntime:
         return {"threads": str(self.threads), "cores": str(os.cpu_count()), "clock": CLOCK_NAMES[self.clock]}
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> OrtRunner:
-        from maenas.profiler.onnx_writer import write_onnx
+        from maenas.deploy.onnx_writer import write_onnx
 
         model = write_onnx(program, precision=precision, batch=batch)
         return self.build_model(model.SerializeToString())
@@ -134,32 +133,3 @@ class OrtRunner:
     def close(self) -> None:
         self._binding = None
         self._session = None
-
-
-def import_onnxruntime() -> Any:
-    """The module onnxruntime; raises `MaenasError` where it is missing."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MaenasError(
-            f"running ONNX models needs the package {error.name}: pip install onnx onnxruntime "
-            "(or onnxruntime-gpu for CUDA; never both)"
-        ) from None
-    return onnxruntime
-
-
-def session_errors(ort: Any) -> tuple[type[Exception], ...]:
-    """What a session raises for a model it does not take; the classes live in a private module."""
-    state = ort.capi.onnxruntime_pybind11_state
-    names = (
-        "Fail",
-        "InvalidArgument",
-        "InvalidGraph",
-        "InvalidProtobuf",
-        "NotImplemented",
-        "RuntimeException",
-        "EPFail",
-    )
-    # UnicodeDecodeError: of a damaged name in the model, or in the message about one.
-    return (UnicodeDecodeError, *(getattr(state, name) for name in names if hasattr(state, name)))

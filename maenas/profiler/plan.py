@@ -17,15 +17,15 @@ from dataclasses import replace
 import numpy as np
 
 from maenas.cost import kernel_flops, kernel_traffic
+from maenas.deploy.clock import Settings
+from maenas.deploy.program import network
 from maenas.files import data_dir
 from maenas.latency.measured import BlockKey, key_of
 from maenas.lowering import IMAGE, Graph, Tensor, lower, lower_head, lower_neck, lower_stage, lower_stem
 from maenas.presets import get_neck_preset
-from maenas.profiler.clock import Settings
 from maenas.profiler.probe import Item, Sample, distinct, item_kernels, sample_of
-from maenas.profiler.program import network
-from maenas.sampling import random_detectors
-from maenas.space import SearchSpace
+from maenas.search.sampling import random_detectors
+from maenas.search.space import SearchSpace
 from maenas.spec import DetectorSpec, InputSpec, read_spec
 
 RATIOS = (3.0, 2.0, math.sqrt(2))  # between neighbouring widths of the grid, coarse first

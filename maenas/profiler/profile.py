@@ -16,6 +16,9 @@ import numpy as np
 
 from maenas import __version__
 from maenas.cost import kernel_flops
+from maenas.deploy.clock import Reference, Settings, Timing, measure, scaled, summarize, warm_up
+from maenas.deploy.gpu_state import gpu_state
+from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.latency.measured import (
@@ -30,11 +33,8 @@ from maenas.latency.measured import (
 )
 from maenas.lowering import Kernel
 from maenas.profiler.backend import Backend, Runner
-from maenas.profiler.clock import Reference, Settings, Timing, measure, scaled, summarize, warm_up
-from maenas.profiler.gpu_state import gpu_state
 from maenas.profiler.plan import copies_for
 from maenas.profiler.probe import SINKS, Item, ItemKey, Sample, alone, in_graph, item_key, sink_programs
-from maenas.profiler.program import Program, network
 from maenas.spec import DetectorSpec
 
 CHUNK = 12  # items whose sessions live at once, measured in turns

@@ -1,32 +1,17 @@
-"""TensorRT 10.12 and later, and 11: strongly typed engines, timed as one CUDA graph with CUDA events.
-
-Precision lies in the ONNX file (TensorRT 11 knows no other way), and what the engine made of it is asserted from its
-inspector. Engines use no auxiliary streams, so that the times of their parts add up.
-
-The environment variable MAENAS_TRT chooses the module: "tensorrt", or "tensorrt_rtx" (TensorRT for RTX), which builds
-the same files without a GPU but chooses kernels by other rules: its name stands in `runtime`, and its times are not
-TensorRT's.
-"""
+"""TensorRT engines timed as one CUDA graph with CUDA events."""
 
 from __future__ import annotations
 
-import importlib
-import json
-import os
 from pathlib import Path
 from typing import Any
 
+from maenas.deploy.engine import EngineBuilder
+from maenas.deploy.engine_types import check_precision
+from maenas.deploy.gpu_state import gpu_limits
+from maenas.deploy.program import Program
 from maenas.errors import MaenasError
-from maenas.files import write_atomic
 from maenas.latency.device import Precision
-from maenas.profiler.engine_types import check_precision, check_types
-from maenas.profiler.gpu_state import gpu_limits
-from maenas.profiler.program import Program
 from maenas.profiler.torch_cuda import GraphRunner, cuda_torch
-
-MODULES = ("tensorrt", "tensorrt_rtx")
-OLDEST = (10, 12)  # before it, a strongly typed network knew fewer operators
-WORKSPACE_BYTES = 2 << 30
 
 
 class TensorRt:
@@ -57,103 +42,6 @@ class TensorRt:
         return GraphRunner(self._torch, _Execution(self._builder.trt, self._torch, engine))
 
 
-class EngineBuilder:
-    """Programs and ONNX models to engines; needs no GPU with `tensorrt_rtx`.
-
-    `opt_level` is the builder's, 0 to 5; `timing_cache` is a file, made if missing.
-    """
-
-    def __init__(
-        self, *, opt_level: int = 3, timing_cache: Path | None = None, workspace_bytes: int = WORKSPACE_BYTES
-    ) -> None:
-        if not 0 <= opt_level <= 5:
-            raise MaenasError(f"the builder's optimisation level is {opt_level}; it must be 0 to 5")
-        self.trt = _import_tensorrt()
-        self._log = _log(self.trt)
-        self._opt_level, self._timing_cache, self._workspace_bytes = opt_level, timing_cache, workspace_bytes
-
-    @property
-    def runtime(self) -> str:
-        """Module and version."""
-        return f"{self.trt.__name__} {self.trt.__version__}"
-
-    @property
-    def conditions(self) -> dict[str, str]:
-        return {
-            "opt_level": str(self._opt_level),
-            "aux_streams": "0",
-            "workspace": f"{self._workspace_bytes >> 20} MiB",
-            "typing": "strong; int8 by explicit quantisation of convolutions",
-        }
-
-    def build(self, program: Program, *, precision: Precision, batch: int) -> bytes:
-        """A serialised engine. Raises `MaenasError` where TensorRT cannot build it."""
-        return self.build_model(typed_model(program, precision=precision, batch=batch))
-
-    def parse(self, model: bytes) -> tuple[Any, Any]:
-        """A builder, and the strongly typed network of an ONNX model. Raises `MaenasError`."""
-        trt = self.trt
-        builder = trt.Builder(self._log)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, self._log)
-        if not parser.parse(model):
-            raise self._failure("cannot read a model", parser.get_error(0).desc() if parser.num_errors else "")
-        return builder, network
-
-    def build_model(self, model: bytes) -> bytes:
-        """A serialised engine of an ONNX model. Raises `MaenasError`."""
-        trt = self.trt
-        builder, network = self.parse(model)
-        config = builder.create_builder_config()
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._workspace_bytes)
-        config.builder_optimization_level = self._opt_level
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-        config.max_aux_streams = 0
-        cache = self._timing_cache if trt.__name__ == "tensorrt" else None  # the other module has no tactics to time
-        if cache is not None:
-            stored = cache.read_bytes() if cache.exists() else b""
-            config.set_timing_cache(config.create_timing_cache(stored), False)
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise self._failure("cannot build a model", "")
-        if cache is not None:
-            write_atomic(cache, bytes(config.get_timing_cache().serialize()))
-        return bytes(plan)
-
-    def check_model(self, model: bytes, precision: Precision) -> None:
-        """Raise `MaenasError` unless the convolutions of an ONNX model are parsed in `precision`."""
-        trt = self.trt
-        _, network = self.parse(model)
-        layers = [network.get_layer(index) for index in range(network.num_layers)]
-        makers = {layer.get_output(number).name: layer for layer in layers for number in range(layer.num_outputs)}
-        names = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16", trt.DataType.INT8: "int8"}
-        types: dict[str | None, str] = {}
-        for layer in layers:
-            if layer.type == trt.LayerType.CONVOLUTION:
-                source = layer.get_input(0)
-                maker = makers.get(source.name)
-                if maker is not None and maker.type == trt.LayerType.DEQUANTIZE:
-                    source = maker.get_input(0)
-                types.setdefault(names.get(source.dtype, str(source.dtype)), layer.name)
-        check_types(types, precision, runtime=self.runtime)
-
-    def load(self, plan: bytes) -> Any:
-        """The engine of a plan, which needs a GPU. Raises `MaenasError`."""
-        engine = self.trt.Runtime(self._log).deserialize_cuda_engine(plan)
-        if engine is None:
-            raise self._failure("cannot load its own engine", "")
-        return engine
-
-    def describe(self, engine: Any) -> Any:
-        """What the inspector says about an engine, parsed."""
-        inspector = engine.create_engine_inspector()
-        return json.loads(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
-
-    def _failure(self, what: str, reason: str) -> MaenasError:
-        said = reason or (self._log.errors[-1] if self._log.errors else "no reason given")
-        return MaenasError(f"{self.runtime} {what}: {said.strip():.300}")
-
-
 class _Execution:
     """An engine with its tensors; calling it enqueues one run on the current stream."""
 
@@ -172,47 +60,3 @@ class _Execution:
         if not self._context.execute_async_v3(self._torch.cuda.current_stream().cuda_stream):
             raise MaenasError("TensorRT refused to run an engine that it built")
         return self._tensors
-
-
-def typed_model(program: Program, *, precision: Precision, batch: int) -> bytes:
-    """The ONNX model of a program with the precision in it: int8 is fp16 with quantised convolutions."""
-    from maenas.profiler.onnx_writer import write_onnx
-    from maenas.profiler.quantize import quantize
-
-    model = write_onnx(program, precision="fp16" if precision == "int8" else precision, batch=batch)
-    return (quantize(model) if precision == "int8" else model).SerializeToString()
-
-
-def _import_tensorrt() -> Any:
-    name = os.environ.get("MAENAS_TRT", MODULES[0])
-    if name not in MODULES:
-        raise MaenasError(f"MAENAS_TRT is {name!r}; choose {', '.join(MODULES)}")
-    wheels = {"tensorrt": "'tensorrt-cu13>=10.13,<12'", "tensorrt_rtx": "tensorrt-rtx-cu13"}
-    try:
-        import onnx  # noqa: F401
-
-        trt = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        wheel = wheels[name] if error.name == name else error.name
-        raise MaenasError(f"TensorRT needs the package {error.name}: pip install {wheel}") from None
-    except ImportError as error:
-        raise MaenasError(f"{name} is installed, but its libraries do not load: {error}") from None
-    version = tuple(int(part) for part in trt.__version__.split(".")[:2])
-    if name == "tensorrt" and version < OLDEST:
-        raise MaenasError(f"tensorrt {trt.__version__} is too old; install {'.'.join(map(str, OLDEST))} or newer")
-    return trt
-
-
-def _log(trt: Any) -> Any:
-    """A logger that keeps what went wrong and prints nothing."""
-
-    class Log(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(message)
-
-    return Log()

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from maenas.deploy.gpu_state import gpu_limits
+from maenas.deploy.program import Program, is_flatten
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.lowering import Kernel
-from maenas.profiler.gpu_state import gpu_limits
-from maenas.profiler.program import Program, is_flatten
 from maenas.spec import OUTPUT_STRIDES
 
 DTYPES = {"fp32": "float32", "fp16": "float16"}

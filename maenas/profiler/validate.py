@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from maenas.cost import total_cost
-from maenas.depth_bound import in_scope
+from maenas.deploy.clock import Timing
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import Prediction, predict
 from maenas.lowering import lower
-from maenas.profiler.clock import Timing
 from maenas.profiler.profile import Setup, time_networks
+from maenas.search.depth_bound import in_scope
+from maenas.search.stage_tables import Scope
 from maenas.spec import DetectorSpec
-from maenas.stage_tables import Scope
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from maenas.depth_bound import in_scope
+from maenas.deploy.clock import Timing
 from maenas.errors import MaenasError
 from maenas.latency.measured import MeasuredTable
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import AnyPredictor
 from maenas.lowering import lower
 from maenas.profiler.backend import Backend
-from maenas.profiler.clock import Timing
 from maenas.profiler.profile import Setup as Clock
 from maenas.profiler.profile import time_networks
-from maenas.search import Candidate, SearchResult, Setup, reordered
+from maenas.search.depth_bound import in_scope
+from maenas.search.run import Candidate, SearchResult, Setup, reordered
 
 
 @dataclass(frozen=True)

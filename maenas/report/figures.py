@@ -14,7 +14,7 @@ from maenas.latency.predictor import AnyPredictor
 from maenas.report.landscape import Landscape, Place, Progress
 from maenas.report.network import Part, op_name, shape_text
 from maenas.report.networks import Summary
-from maenas.space import SearchSpace
+from maenas.search.space import SearchSpace
 
 Figure = dict[str, Any]
 

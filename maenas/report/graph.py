@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Any
 
 from maenas.cost import total_cost
-from maenas.latency.graph_prediction import GraphPrediction, kernel_kind, predict_graph
-from maenas.latency.onnx_graph import Lowered
+from maenas.latency.onnx.lower import Lowered
+from maenas.latency.onnx.predict import GraphPrediction, kernel_kind, predict_graph
 from maenas.latency.predictor import AnyPredictor, provenance_word
 from maenas.report.text import columns
 from maenas.units import format_count, format_latency

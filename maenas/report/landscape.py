@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from maenas.cost import total_cost
-from maenas.depth_bound import in_scope
 from maenas.errors import MaenasError
-from maenas.evolution import State, evolve
 from maenas.latency.predictor import AnyPredictor, predict
 from maenas.lowering import lower
-from maenas.pareto import Front, pareto_front
 from maenas.profiler.plan import published_specs
 from maenas.report.networks import Network
 from maenas.report.origin import neck_of, prepare_bounded, setup_of
 from maenas.score import ScoreName, deepmad_score, mae_score, score_terms
-from maenas.search import Request, Setup
-from maenas.space import load_space, space_names
+from maenas.search.depth_bound import in_scope
+from maenas.search.evolution import State, evolve
+from maenas.search.pareto import Front, pareto_front
+from maenas.search.run import Request, Setup
+from maenas.search.space import load_space, space_names
 from maenas.spec import DetectorSpec
 
 STEP_S = 1e-9

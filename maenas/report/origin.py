@@ -9,12 +9,12 @@ from typing import ClassVar, Final, Literal
 
 from maenas.errors import MaenasError
 from maenas.presets import NECK_PRESETS, make_head, make_neck
-from maenas.provenance import space_id
 from maenas.score import ScoreName
-from maenas.search import Request, Setup, prepare
-from maenas.space import SearchSpace, load_space, space_names
+from maenas.search.provenance import space_id
+from maenas.search.run import Request, Setup, prepare
+from maenas.search.space import SearchSpace, load_space, space_names
+from maenas.search.stage_tables import Scope
 from maenas.spec import DetectorSpec, SpecFile
-from maenas.stage_tables import Scope
 from maenas.strict import STRICT, parse_json
 
 PART: Final = {**STRICT, "extra": "ignore"}  # a report reads the keys it needs and passes over the others

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from maenas.depth_bound import in_scope
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
 from maenas.report.blocks import Block, Facts, Meters, Note, Plot, Section, Table
@@ -14,6 +13,7 @@ from maenas.report.figures import progress_figure
 from maenas.report.landscape import Progress
 from maenas.report.networks import Devices, Network
 from maenas.report.origin import Origin
+from maenas.search.depth_bound import in_scope
 from maenas.units import format_bytes, format_count, format_latency
 
 PROGRESS_ROWS = 12

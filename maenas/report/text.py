@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from maenas.cost import total_cost
-from maenas.depth_bound import PUBLISHED_LAYERS, in_scope, published_spec
 from maenas.latency.predictor import AnyPredictor, Prediction, predict, provenance_word
 from maenas.latency.table import LatencyTable
 from maenas.lowering import Kernel, is_depthwise, lower
-from maenas.pareto import Front
 from maenas.presets import get_neck_preset
 from maenas.score import deepmad_score, effectiveness, mae_score, score_terms
-from maenas.search import Candidate, SearchResult, Setup
+from maenas.search.depth_bound import PUBLISHED_LAYERS, in_scope, published_spec
+from maenas.search.pareto import Front
+from maenas.search.run import Candidate, SearchResult, Setup
 from maenas.spec import BackboneSpec
 from maenas.units import format_bytes, format_count, format_latency
 

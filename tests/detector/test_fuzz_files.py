@@ -33,10 +33,10 @@ from detector.model.net import DetectorNet
 from detector.model.published import published_names
 from detector.model.weights import load_net, read_published, write_weights
 from detector.recipe import Recipe, load_recipe
-from detector.runtime_onnx import load_onnx
+from detector.runtime.onnx import load_onnx
 from maenas.errors import MaenasError
-from maenas.latency.graph_prediction import predict_graph
-from maenas.latency.onnx_graph import lower_onnx
+from maenas.latency.onnx.lower import lower_onnx
+from maenas.latency.onnx.predict import predict_graph
 from maenas.latency.predictor import load_predictor
 from maenas.report.networks import from_weights
 from maenas.strict import dump_json

@@ -27,14 +27,14 @@ from detector.images import read_image
 from detector.model.unpickle import read_tensors
 from detector.model.weights import read_weights
 from detector.plots import confusion_plot, precision_plot
-from detector.runtime_onnx import read_model
+from detector.runtime.onnx import read_model
 from maenas.errors import MaenasError
 from maenas.files import data_dir, write_atomic
 from maenas.latency.find import load_measured
 from maenas.latency.importers import import_kernels
-from maenas.latency.onnx_graph import lower_onnx
+from maenas.latency.onnx.lower import lower_onnx
 from maenas.latency.predictor import load_predictor
-from maenas.space import load_space
+from maenas.search.space import load_space
 from maenas.spec import load_spec
 from tests.conftest import Maenas
 from tests.detector.data.conftest import coco_document, write_coco, write_voc, write_yolo

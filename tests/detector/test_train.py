@@ -330,7 +330,7 @@ def test_losses_are_told_in_order(tmp_path: Path) -> None:
 
 SCRIPT = """
 import torch, typer
-from maenas.cli_train import train_command
+from maenas.cli.train import train_command
 torch.set_num_threads(1)
 typer.run(train_command)
 """

@@ -9,7 +9,8 @@ import pytest
 from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.latency.forest import grow_forest
-from maenas.latency.interpolate import Interpolator, fit_table, row_kernels
+from maenas.latency.interpolation.fit import fit_table, row_kernels
+from maenas.latency.interpolation.predict import Interpolator
 from maenas.latency.measured import MeasuredTable, Row, make_table, read_measured
 from maenas.lowering import Kernel, lower
 from maenas.spec import read_spec

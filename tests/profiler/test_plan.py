@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 
+from maenas.deploy.clock import Settings
+from maenas.deploy.program import network
 from maenas.latency.measured import BlockKey
 from maenas.lowering import lower
 from maenas.presets import get_neck_preset, make_head, make_neck
-from maenas.profiler.clock import Settings
 from maenas.profiler.plan import (
     NETWORKS,
     RATIOS,
@@ -19,8 +20,7 @@ from maenas.profiler.plan import (
     spec_samples,
 )
 from maenas.profiler.probe import Sample, item_kernels, item_key, sample_of
-from maenas.profiler.program import network
-from maenas.space import load_space, space_names
+from maenas.search.space import load_space, space_names
 from maenas.spec import DetectorSpec, InputSpec
 
 COARSE = RATIOS[0]

@@ -8,17 +8,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from maenas.cli_profile import profile_command, tables_app
+from maenas.cli.profile import profile_command, tables_app
+from maenas.deploy.clock import Settings
+from maenas.deploy.program import Program
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.latency.measured import BlockKey, KernelKey, block_kernels, make_table, read_measured, write_measured
 from maenas.lowering import lower
 from maenas.profiler import profile as profile_module
-from maenas.profiler.clock import Settings
 from maenas.profiler.plan import published_specs, spec_samples
 from maenas.profiler.probe import SINKS, Sample
 from maenas.profiler.profile import Setup, profile, time_networks
-from maenas.profiler.program import Program
 from maenas.spec import DetectorSpec, InputSpec
 
 FAST = Settings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=3, attempts=1)

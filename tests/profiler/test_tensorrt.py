@@ -7,17 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
 from maenas.lowering import Kernel, lower
 from maenas.profiler.plan import published_specs
-from maenas.profiler.program import Program, network
 
 onnx = pytest.importorskip("onnx")
 from onnx import numpy_helper  # noqa: E402
 
-from maenas.profiler.onnx_writer import write_onnx  # noqa: E402
-from maenas.profiler.quantize import quantize  # noqa: E402
-from maenas.profiler.tensorrt import EngineBuilder, TensorRt, typed_model  # noqa: E402
+from maenas.deploy.engine import EngineBuilder, typed_model  # noqa: E402
+from maenas.deploy.onnx_writer import write_onnx  # noqa: E402
+from maenas.deploy.quantize import quantize  # noqa: E402
+from maenas.profiler.tensorrt import TensorRt  # noqa: E402
 
 SPEC = published_specs(64)["damo-yolo-t"]
 PAIR = (

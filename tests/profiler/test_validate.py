@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from maenas.cli import app
+from maenas.cli.main import app
+from maenas.deploy.clock import Settings
 from maenas.errors import MaenasError
 from maenas.latency.measured_predictor import MIN_NETWORKS, measured_predictor
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
-from maenas.profiler.clock import Settings
 from maenas.profiler.plan import spec_samples
 from maenas.profiler.profile import Setup, profile
 from maenas.profiler.validate import agreement, kendall_tau, validate
-from maenas.sampling import random_detectors
-from maenas.space import load_space
+from maenas.search.sampling import random_detectors
+from maenas.search.space import load_space
 from maenas.spec import DetectorSpec
 
 FAST = Settings(warm_up_s=1e-8, max_warm_up_s=1e-3, rounds=3, attempts=1)

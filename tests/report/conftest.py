@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from maenas.latency.predictor import load_predictor
-from maenas.provenance import provenance
 from maenas.report.blocks import Section
 from maenas.report.networks import Devices, Network, from_spec
 from maenas.report.report import report_sections
-from maenas.search import Request, prepare, run
+from maenas.search.provenance import provenance
+from maenas.search.run import Request, prepare, run
 from maenas.spec import load_spec, read_spec, write_spec
 
 NAME = "small <b>&\"'$x$"  # text that HTML and formulas would take for markup

@@ -5,7 +5,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from maenas.cli_report import compare_command, report_command
+from maenas.cli.report import compare_command, report_command
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.latency.predictor import load_predictor, predict

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
-from maenas.exact import solve
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import Kernel, is_depthwise, lower
-from maenas.provenance import provenance
 from maenas.report.blocks import Plot, Section, Table
 from maenas.report.landscape import excess_over_front, progress_of, survey
 from maenas.report.networks import Devices, Network, distinct_names, from_spec
 from maenas.report.origin import Origin, read_origin, setup_of
 from maenas.report.report import report_sections
 from maenas.score import mae_score, score_terms
-from maenas.search import Request, prepare, run
+from maenas.search.exact import solve
+from maenas.search.provenance import provenance
+from maenas.search.run import Request, prepare, run
 from maenas.spec import SpecFile, load_spec, read_spec, write_spec
 
 

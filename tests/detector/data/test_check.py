@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from detector.data.check import LEAK, NEW_CLASS, NO_BOXES, RARE_CLASS, SAME_IMAGE, check, class_colour, contact_sheet
 from detector.data.dataset import open_dataset
 from detector.data.sample import BROKEN_IMAGE, MISSING_IMAGE, UNKNOWN_CLASS, UNUSED_CLASS
-from maenas.cli_data import data_app
+from maenas.cli.data import data_app
 from maenas.errors import MaenasError
 from tests.detector.data.conftest import coco_document, write_coco, write_voc, write_yolo
 

@@ -17,10 +17,10 @@ from detector.export.parity import natural_images
 from detector.export.quantize import quantize_all
 from detector.images import normalise, stack
 from detector.model.deploy import DeployedNet, deploy
-from detector.runtime import load_runtime
+from detector.runtime.load import load_runtime
+from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
 from maenas.profiler.plan import published_specs
-from maenas.profiler.tensorrt import EngineBuilder
 from maenas.spec import HeadSpec
 
 pytest.importorskip("onnxruntime")

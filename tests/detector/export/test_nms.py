@@ -11,8 +11,8 @@ from detector.export.metadata import NmsSettings
 from detector.export.nms import add_nms
 from detector.export.parity import detections_of
 from detector.postprocess import Detections, postprocess
+from maenas.deploy.onnx_writer import IR_VERSION, OPSET
 from maenas.errors import MaenasError
-from maenas.profiler.onnx_writer import IR_VERSION, OPSET
 
 ort = pytest.importorskip("onnxruntime")
 

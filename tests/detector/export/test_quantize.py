@@ -25,7 +25,7 @@ from detector.export.quantize import (
 )
 from detector.images import normalise, stack
 from detector.model.deploy import DeployedNet, deploy
-from detector.runtime_onnx import onnx_runtime
+from detector.runtime.onnx import onnx_runtime
 from maenas.errors import MaenasError
 from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
 

@@ -13,12 +13,12 @@ from torch.overrides import TorchFunctionMode
 
 from detector.model.deploy import DeployedNet, deploy
 from detector.model.net import DetectorNet
-from maenas.latency.node_graph import Node, NodeGraph
-from maenas.latency.onnx_graph import fuse, kernels_from_onnx
+from maenas.latency.onnx.lower import fuse, kernels_from_onnx
+from maenas.latency.onnx.node_graph import Node, NodeGraph
 from maenas.lowering import Kernel, lower
 from maenas.profiler.plan import published_specs
-from maenas.sampling import random_detectors
-from maenas.space import load_space, space_names
+from maenas.search.sampling import random_detectors
+from maenas.search.space import load_space, space_names
 from maenas.spec import DetectorSpec, InputSpec
 
 PUBLISHED = published_specs()

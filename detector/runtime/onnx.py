@@ -1,0 +1,167 @@
+"""Exported ONNX models in ONNX Runtime, on the CPU or on CUDA, with tensors of torch as inputs and outputs.
+
+Legend: B batch, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detector.device import choose_device
+from detector.export.metadata import Exported, from_properties
+from detector.runtime.interface import Runtime, in_batches, scores_and_boxes
+from maenas.deploy.session import PROVIDERS, import_onnxruntime, session_errors
+from maenas.errors import MaenasError
+from maenas.files import refuse_pipe
+from maenas.spec import OUTPUT_STRIDES
+
+TYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(float16)": torch.float16,
+    "tensor(int64)": torch.int64,
+    "tensor(int32)": torch.int32,
+}
+MAX_BATCH = 1024
+MAX_BYTES = 2 << 30  # of a protocol buffer
+
+
+class OnnxSession:
+    """A model with one input `image` `[B, 3, H, W]`; calling it gives its outputs by name, on `device`.
+
+    `batch` is None where the model leaves it open. Raises `MaenasError`, naming `where`, for a model that ONNX Runtime
+    does not take, and where it has no provider for the device.
+    """
+
+    def __init__(self, model: bytes, device: torch.device, *, threads: int | None = None, where: str) -> None:
+        ort = import_onnxruntime()
+        target = device.type
+        provider = PROVIDERS[target]  # type: ignore[index]  # cpu or cuda
+        if provider not in ort.get_available_providers():
+            raise MaenasError(
+                f"this onnxruntime has no {provider}: pip uninstall onnxruntime and pip install onnxruntime-gpu, "
+                "or choose --device cpu"
+            )
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what it raises is told in our words
+        options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
+        options.inter_op_num_threads = 1
+        # Several sessions may live at once: their idle threads must not burn the cores of the one that runs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        settings = {"device_id": str(device.index or 0)} if target == "cuda" else {}
+        try:
+            session: Any = ort.InferenceSession(model, options, providers=[(provider, settings)], enable_fallback=0)
+            self.properties: dict[str, str] = session.get_modelmeta().custom_metadata_map
+            self.inputs = {value.name: value for value in session.get_inputs()}
+            self.outputs = {value.name: value for value in session.get_outputs()}
+        except session_errors(ort) as error:
+            raise MaenasError(f"{where}: ONNX Runtime cannot load it: {str(error).splitlines()[0]:.300}") from None
+        self._session = session
+        if session.get_providers()[0] != provider:
+            raise MaenasError(f"{where}: ONNX Runtime fell back to the CPU: check driver, CUDA and cuDNN")
+        self._device, self._failures = device, session_errors(ort)
+        self.library = f"onnxruntime-{target} {ort.__version__}"
+        for value in (*self.inputs.values(), *self.outputs.values()):
+            if value.type not in TYPES or not all(isinstance(side, int) for side in value.shape[1:]):
+                raise MaenasError(f"{where}: {value.name} is {value.type} {value.shape}; `maenas export` writes others")
+        if list(self.inputs) != ["image"] or len(self.inputs["image"].shape) != 4:
+            raise MaenasError(f"{where}: its inputs are {', '.join(self.inputs)}; `maenas export` writes one, image")
+        first = self.inputs["image"].shape[0]
+        self.batch: int | None = first if isinstance(first, int) else None
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Outputs for images `[B, 3, H, W]` of any floating type, for any B."""
+        return in_batches(self._run, images, self.batch)
+
+    def _run(self, images: Tensor) -> dict[str, Tensor]:
+        binding = self._session.io_binding()
+        image = images.to(self._device, TYPES[self.inputs["image"].type]).contiguous()
+        tensors = {
+            name: torch.empty(len(image), *value.shape[1:], dtype=TYPES[value.type], device=self._device)
+            for name, value in self.outputs.items()
+        }
+        try:
+            self._bind(binding.bind_input, "image", image)
+            for name, tensor in tensors.items():
+                self._bind(binding.bind_output, name, tensor)
+            if self._device.type == "cuda":
+                torch.cuda.current_stream(self._device).synchronize()  # ONNX Runtime has a stream of its own
+            self._session.run_with_iobinding(binding)
+        except (*self._failures, RuntimeError) as error:
+            raise MaenasError(f"ONNX Runtime cannot run the model: {str(error).splitlines()[0]:.300}") from None
+        return tensors
+
+    def _bind(self, bind: Any, name: str, tensor: Tensor) -> None:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        bind(name, self._device.type, self._device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr())
+
+
+def load_onnx(path: str | Path, device: str, *, threads: int | None = None) -> Runtime:
+    """A file that `maenas export` wrote; arguments and errors as for `load_runtime`."""
+    where = f"ONNX file {path}"
+    return onnx_runtime(read_model(path, where), device, threads=threads, where=where)
+
+
+def onnx_runtime(model: bytes, device: str, *, threads: int | None = None, where: str) -> Runtime:
+    """As `load_onnx`, of a model in memory."""
+    if device == "auto" and PROVIDERS["cuda"] not in import_onnxruntime().get_available_providers():
+        device = "cpu"
+    session = OnnxSession(model, choose_device(device), threads=threads, where=where)
+    export = from_properties(session.properties, where=where)
+    _require_ends(session, export, where)
+    classes = export.detector.head.num_classes
+
+    def network(images: Tensor) -> tuple[Tensor, Tensor]:
+        return scores_and_boxes(session(images), classes)
+
+    return Runtime(
+        network,
+        export.detector,
+        export.names,
+        choose_device(device),
+        session.library,
+        export.precision,
+        export.nms,
+        session.batch,
+    )
+
+
+def read_model(path: str | Path, where: str) -> bytes:
+    """The bytes of a file; raises `MaenasError`."""
+    refuse_pipe(path, what="ONNX file")
+    try:
+        size = os.path.getsize(path)
+        if not 0 < size < MAX_BYTES:
+            raise MaenasError(f"{where}: has {size} bytes; a model has 1 byte to 2 GiB")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise MaenasError(f"{where}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _require_ends(session: OnnxSession, export: Exported, where: str) -> None:
+    """Raise `MaenasError` unless inputs and outputs are those that the metadata promise.
+
+    Memory is set aside by these shapes, so that a file may not name any.
+    """
+    found = {name: value.shape[1:] for name, value in (session.inputs | session.outputs).items()}
+    promised = _promised(export)
+    if found != promised or (session.batch or 1) > MAX_BATCH:
+        raise MaenasError(
+            f"{where}: inputs and outputs are {found}, batch {session.batch}, but its metadata promise {promised} and "
+            f"maenas exports at most {MAX_BATCH} images at once: the file was changed; export it again"
+        )
+
+
+def _promised(export: Exported) -> dict[str, list[int]]:
+    """Shapes, without the batch, of the input and the outputs."""
+    size, classes, nms = export.detector.input, export.detector.head.num_classes, export.nms
+    image = {"image": [3, size.height, size.width]}
+    anchors = sum((size.height // stride) * (size.width // stride) for stride in OUTPUT_STRIDES)
+    if nms is None:
+        return {**image, "scores": [classes, anchors], "boxes": [4, anchors]}
+    most = min(nms.max_det, classes * anchors)
+    return {**image, "num": [], "boxes": [most, 4], "scores": [most], "labels": [most]}

@@ -1,0 +1,1 @@
+"""Any ONNX network as kernels, and how long it takes."""

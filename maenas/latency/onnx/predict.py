@@ -1,0 +1,95 @@
+"""Latency of a network read from a file, some of whose operators the predictor may not know."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from maenas.cost import kernel_traffic
+from maenas.errors import MaenasError
+from maenas.latency.onnx.lower import Lowered
+from maenas.latency.predictor import UNKNOWN_FACTOR, AnyPredictor, Prediction
+from maenas.lowering import Kernel
+
+
+@dataclass(frozen=True)
+class Unmodelled:
+    """Operators of one kind that were not modelled: how many, and their time as guessed from the bytes they move."""
+
+    op: str
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GraphPrediction:
+    """The whole network's time, `parts` by kind of kernel; the unmodelled operators are in it, the untimed are not."""
+
+    prediction: Prediction
+    unmodelled: tuple[Unmodelled, ...]
+    untimed: tuple[tuple[str, int], ...]
+
+    @property
+    def unmodelled_share(self) -> float:
+        """Of the predicted time."""
+        return math.fsum(row.seconds for row in self.unmodelled) / self.prediction.seconds
+
+
+def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
+    """Latency of a lowered graph. Raises `MaenasError` if none of its kernels can be predicted.
+
+    A kernel that the predictor cannot take (a kind that its table did not measure) counts as unmodelled, at the time
+    per byte of the others together. The interval's ends take the unmodelled operators as free and as `UNKNOWN_FACTOR`
+    times as long as guessed; that is a judgement.
+    """
+    guesses = enumerate(_seconds(kernel, predictor) for kernel in lowered.kernels)
+    known = {index: seconds for index, seconds in guesses if seconds is not None}
+    if not math.fsum(known.values()):
+        raise MaenasError("no operator of the network can be timed: " + ", ".join(_names(lowered)))
+    per_element = math.fsum(known.values()) / sum(int(kernel_traffic(lowered.kernels[index])) for index in known)
+    seconds, modelled = [], 0.0
+    unmodelled: dict[str, list[float]] = {}
+    parts: dict[str, float] = {}
+    for index, kernel in enumerate(lowered.kernels):
+        value = known.get(index, per_element * int(kernel_traffic(kernel)))
+        kind = lowered.stand_ins.get(index, kernel_kind(kernel))
+        seconds.append(value)
+        parts[kind] = parts.get(kind, 0.0) + value
+        if index in known and index not in lowered.stand_ins:
+            modelled += value
+        else:
+            unmodelled.setdefault(kind, []).append(value)
+    total = math.fsum(seconds) + predictor.network_seconds
+    low, high = predictor.interval(modelled + predictor.network_seconds)
+    guessed = math.fsum(value for values in unmodelled.values() for value in values)
+    rows = (Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items())
+    return GraphPrediction(
+        Prediction(total, low, high + UNKNOWN_FACTOR * guessed, tuple(seconds), parts),
+        tuple(sorted(rows, key=lambda row: -row.seconds)),
+        tuple(Counter(lowered.untimed).items()),
+    )
+
+
+def kernel_kind(kernel: Kernel) -> str:
+    """What a kernel is, for people."""
+    if kernel.op == "conv":
+        grouped = "depthwise conv" if kernel.groups == kernel.in_channels else "grouped conv or matmul"
+        return grouped if kernel.groups > 1 else "conv or matmul"
+    words = {"maxpool": "pool", "integral": "softmax", "decode": "pointwise", "space_to_depth": "space to depth"}
+    if kernel.op == "concat" and len(kernel.inputs) == 1:
+        return "copy"
+    return words.get(kernel.op, kernel.op)
+
+
+def _seconds(kernel: Kernel, predictor: AnyPredictor) -> float | None:
+    """None where the predictor has nothing to go by."""
+    try:
+        return float(predictor.kernel_seconds(kernel))
+    except MaenasError:
+        return None
+
+
+def _names(lowered: Lowered) -> list[str]:
+    kinds = [lowered.stand_ins.get(index, kernel_kind(kernel)) for index, kernel in enumerate(lowered.kernels)]
+    return sorted({*kinds, *lowered.untimed})

@@ -1,0 +1,91 @@
+"""Networks with operators that a predictor does not know: listed, guessed, never an error."""
+
+import math
+
+import pytest
+
+from maenas.cost import kernel_traffic
+from maenas.errors import MaenasError
+from maenas.latency.onnx.lower import Lowered, fuse
+from maenas.latency.onnx.node_graph import read_json
+from maenas.latency.onnx.predict import kernel_kind, predict_graph
+from maenas.latency.predictor import UNKNOWN_FACTOR, load_predictor, predict
+from maenas.lowering import Kernel
+from maenas.report.graph import format_graph, graph_document
+
+
+class WithoutGroups:
+    """A predictor whose table measured no grouped convolutions."""
+
+    network_seconds = 0.0
+
+    def kernel_seconds(self, kernel: Kernel) -> float:
+        if kernel.groups > 1:
+            raise MaenasError("not measured")
+        return 1e-3
+
+    def interval(self, seconds: float) -> tuple[float, float]:
+        return seconds / 2, seconds * 2
+
+
+def node(name: str, source: int, out: int, **attributes) -> dict:
+    tensor = [1, 16, 64, 64]
+    weights = [[100 + out, [16, 16 // attributes.get("group", 1), 3, 3]]] if name == "Conv" else []
+    return {"op": name, "in": [[source, tensor], *weights], "out": [[out, tensor]], "attr": attributes}
+
+
+def lowered(*nodes: dict) -> Lowered:
+    return fuse(read_json({"nodes": list(nodes)}))
+
+
+def test_a_network_of_known_operators_is_predicted_as_its_kernels() -> None:
+    graph, predictor = lowered(node("Conv", 0, 1), node("Softmax", 1, 2)), load_predictor("t4")
+    result = predict_graph(graph, predictor)
+    plain = predict(graph.kernels, predictor)
+    assert result.prediction.seconds == plain.seconds
+    assert (result.prediction.low, result.prediction.high) == (plain.low, plain.high)
+    assert (result.unmodelled, result.untimed, result.unmodelled_share) == ((), (), 0)
+
+
+def test_an_unknown_operator_is_in_the_time_and_in_the_list_and_widens_the_interval() -> None:
+    predictor = load_predictor("t4")
+    with_it = predict_graph(lowered(node("Conv", 0, 1), node("Fancy", 1, 2), node("Fancy", 2, 3)), predictor)
+    without = predict_graph(lowered(node("Conv", 0, 1)), predictor)
+    (row,) = with_it.unmodelled
+    assert (row.op, row.count) == ("Fancy", 2)
+    assert with_it.prediction.seconds == pytest.approx(without.prediction.seconds + row.seconds)
+    assert with_it.prediction.low == pytest.approx(without.prediction.low)
+    assert with_it.prediction.high == pytest.approx(without.prediction.high + UNKNOWN_FACTOR * row.seconds)
+    assert with_it.unmodelled_share == pytest.approx(row.seconds / with_it.prediction.seconds)
+    assert math.fsum(with_it.prediction.parts.values()) == pytest.approx(with_it.prediction.seconds)
+
+
+def test_a_kind_that_the_table_did_not_measure_counts_as_not_modelled() -> None:
+    graph = lowered(node("Conv", 0, 1), node("Conv", 1, 2, group=2))
+    result = predict_graph(graph, WithoutGroups())  # type: ignore[arg-type]
+    assert [(row.op, row.count) for row in result.unmodelled] == [("grouped conv or matmul", 1)]
+    bytes_moved = [kernel_traffic(kernel) for kernel in graph.kernels]
+    assert result.unmodelled[0].seconds == pytest.approx(1e-3 * bytes_moved[1] / bytes_moved[0])
+
+
+def test_a_network_of_which_nothing_can_be_timed_is_an_error() -> None:
+    with pytest.raises(MaenasError, match="no operator of the network can be timed"):
+        predict_graph(lowered(node("Conv", 0, 1, group=2)), WithoutGroups())  # type: ignore[arg-type]
+
+
+def test_text_and_data_name_what_was_left_out() -> None:
+    shapeless = {"op": "NonZero", "in": [[0, [1, 16, 64, 64]]], "out": [[9, [0]]]}
+    graph, predictor = lowered(node("Conv", 0, 1), node("Fancy", 1, 2), shapeless), load_predictor("t4")
+    text = format_graph("net", graph, predictor, layers=True)
+    assert "1 Fancy: about" in text
+    assert "not timed     1 NonZero" in text
+    assert "modelled on NVIDIA T4" in text
+    document = graph_document(graph, predictor, layers=True)
+    assert document["untimed"] == {"NonZero": 1}
+    assert [row["op"] for row in document["unmodelled"]] == ["Fancy"]
+    assert sum(row["us"] for row in document["kernels_us"]) == pytest.approx(document["ms"] * 1e3)
+
+
+def test_kinds_tell_depthwise_from_grouped() -> None:
+    kernels = lowered(node("Conv", 0, 1, group=16), node("Conv", 1, 2, group=2), node("Conv", 2, 3)).kernels
+    assert [kernel_kind(kernel) for kernel in kernels] == ["depthwise conv", "grouped conv or matmul", "conv or matmul"]
