@@ -29,7 +29,7 @@ from detector.model.net import DetectorNet
 from maenas.deploy.clock import Settings, Timing, measure, warm_up
 from maenas.latency.find import cpu_name
 from maenas.profiler.onnxruntime import OnnxRuntime
-from maenas.profiler.plan import published_specs
+from maenas.spec import published_specs
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "inference.json"

@@ -27,8 +27,8 @@ from maenas.deploy.clock import Settings, Timing, measure, warm_up
 from maenas.deploy.gpu_state import gpu_state
 from maenas.files import write_atomic
 from maenas.lowering import lower
-from maenas.profiler.plan import published_specs
 from maenas.profiler.torch_cuda import GraphRunner, TorchCuda
+from maenas.spec import published_specs
 
 RESULT = Path(__file__).resolve().parent / "results" / "inference_gpu.json"
 MODELS = ("damo-yolo-t", "damo-yolo-s", "damo-yolo-m", "damo-yolo-l")

@@ -34,8 +34,8 @@ from detector.recipe import PRESETS
 from detector.step import Schedule, assemble, train_step
 from maenas.deploy.gpu_state import gpu_state
 from maenas.files import write_atomic
-from maenas.profiler.plan import published_specs
 from maenas.profiler.torch_cuda import TorchCuda
+from maenas.spec import published_specs
 
 RESULT = Path(__file__).resolve().parent / "results" / "training_gpu.json"
 BOXES = 40

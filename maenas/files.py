@@ -6,12 +6,49 @@ import errno
 import os
 import secrets
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 from maenas.errors import MaenasError
 
 DataKind = Literal["search_spaces", "latency_tables", "searched_models"]
+
+# The data that travels with maenas. A user's own files beside them are none of it; pyproject.toml lists the same files.
+SHIPPED: Final[Mapping[DataKind, tuple[str, ...]]] = MappingProxyType(
+    {
+        "search_spaces": (
+            "csp.yaml",
+            "k1kx-small.yaml",
+            "k1kx-tiny.yaml",
+            "k1kx.yaml",
+            "k1kxk1.yaml",
+            "kxkx-large.yaml",
+            "kxkx-medium.yaml",
+            "mob.yaml",
+        ),
+        "searched_models": (
+            "damo-yolo-l.json",
+            "damo-yolo-m.json",
+            "damo-yolo-nano-l.json",
+            "damo-yolo-nano-m.json",
+            "damo-yolo-nano-s.json",
+            "damo-yolo-s.json",
+            "damo-yolo-t.json",
+        ),
+        "latency_tables": (
+            "cpu-amd-epyc-onnxruntime-t1-fp32-b1.json",
+            "cpu-amd-epyc-onnxruntime-t2-fp32-b1.json",
+            "devices.yaml",
+            "h100-torch-fp16-b1.json",
+            "published/t4.json",
+            "published/v100-tensorrt-fp16-b1.json",
+            "t4-damo-yolo-report-fp16-b1.json",
+            "t4-tensorrt10-fp16-b1.json",
+        ),
+    }
+)
 
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 
@@ -28,6 +65,18 @@ def data_dir(kind: DataKind) -> Path:
             return folder
     tried = " and ".join(str(folder) for folder in candidates)
     raise MaenasError(f"the folder {kind} is missing (looked in {tried}): install maenas again")
+
+
+def shipped_names(kind: DataKind, suffix: str) -> list[str]:
+    """Names, without `suffix`, of the shipped files of this kind that stand directly in its folder."""
+    return sorted(name.removesuffix(suffix) for name in SHIPPED[kind] if name.endswith(suffix) and "/" not in name)
+
+
+def shipped_file(kind: DataKind, name: str) -> Path:
+    """The shipped file of this kind called `name`. Raises `MaenasError` if maenas ships no such file."""
+    if name not in SHIPPED[kind]:
+        raise MaenasError(f"maenas ships no {kind}/{name}")
+    return data_dir(kind) / name
 
 
 def read_text(path: str | os.PathLike[str], *, what: str, max_bytes: int = MAX_TEXT_BYTES) -> str:

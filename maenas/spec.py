@@ -12,11 +12,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from maenas.errors import MaenasError
-from maenas.files import data_dir, read_text, write_atomic
+from maenas.files import read_text, shipped_file, shipped_names, write_atomic
 from maenas.strict import STRICT, dump_json, parse_json
 
 Block = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1", "csp"]
@@ -249,9 +250,28 @@ def read_spec(path: str | Path) -> SpecFile:
 
 
 def load_spec(name: str) -> SpecFile:
-    """The spec file `name`, or the shipped one called so ("damo-yolo-t"); raises `MaenasError`."""
-    shipped = data_dir("searched_models") / f"{name}.json"
-    return read_spec(shipped if "/" not in name and shipped.is_file() and not Path(name).exists() else name)
+    """The spec file `name`, or the published detector called so ("damo-yolo-t"); raises `MaenasError`."""
+    return read_spec(published_file(name) if name in PUBLISHED and not Path(name).exists() else name)
+
+
+def published_file(name: str) -> Path:
+    """File of a published detector, one of `PUBLISHED`."""
+    return shipped_file("searched_models", f"{name}.json")
+
+
+@cache
+def published_spec(name: str) -> DetectorSpec:
+    """A published detector, one of `PUBLISHED`."""
+    return read_spec(published_file(name)).detector
+
+
+def published_specs(input_size: int | None = None) -> dict[str, DetectorSpec]:
+    """The published detectors by name, at their own input size or at another one in pixels."""
+    specs = {name: published_spec(name) for name in PUBLISHED}
+    if input_size is None:
+        return specs
+    size = InputSpec(input_size, input_size)
+    return {name: dataclasses.replace(spec, input=size) for name, spec in specs.items()}
 
 
 def write_spec(path: str | Path, spec: DetectorSpec, name: str, provenance: Mapping[str, Any] | None = None) -> None:
@@ -260,3 +280,4 @@ def write_spec(path: str | Path, spec: DetectorSpec, name: str, provenance: Mapp
 
 
 BLOCKS: tuple[Block, ...] = get_args(Block)
+PUBLISHED: tuple[str, ...] = tuple(shipped_names("searched_models", ".json"))

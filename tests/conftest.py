@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from maenas import cli
+from maenas.cli import main as cli
 from maenas.spec import BLOCKS, BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
 
 TESTS = Path(__file__).resolve().parent

@@ -1,12 +1,18 @@
 import errno
 import os
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import maenas.files
 from maenas.errors import MaenasError
-from maenas.files import data_dir, read_text, write_atomic
+from maenas.files import SHIPPED, data_dir, read_text, shipped_file, write_atomic
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_written_text_reads_back(tmp_path: Path) -> None:
@@ -121,3 +127,35 @@ def test_the_shipped_data_is_found_from_a_checkout_or_a_wheel(tmp_path: Path, mo
     assert data_dir("latency_tables") == package / "_data" / "latency_tables"
     with pytest.raises(MaenasError, match="search_spaces is missing"):
         data_dir("search_spaces")
+
+
+def test_what_is_shipped_is_listed_and_there() -> None:
+    listed = {f"{kind}/{name}" for kind, names in SHIPPED.items() for name in names}
+    assert all((data_dir(kind) / name).is_file() for kind, names in SHIPPED.items() for name in names)
+    with pytest.raises(MaenasError, match="ships no searched_models"):
+        shipped_file("searched_models", "mine.json")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    targets = project["tool"]["hatch"]["build"]["targets"]
+    documented = listed | {f"{kind}/README.md" for kind in SHIPPED}
+    assert targets["wheel"]["force-include"] == {path: f"maenas/_data/{path}" for path in documented}
+    assert {path.removeprefix("/") for path in targets["sdist"]["include"]} >= documented
+    assert not {f"/{kind}" for kind in SHIPPED} & {*targets["sdist"]["include"]}
+
+
+def test_a_users_files_beside_the_shipped_ones_change_nothing(tmp_path: Path) -> None:
+    """A copy of the package's data with a malformed space, a spec and a table of somebody else beside it."""
+    package = tmp_path / "maenas"
+    shutil.copytree(ROOT / "maenas", package, ignore=shutil.ignore_patterns("__pycache__", "_data"))
+    for kind in SHIPPED:
+        shutil.copytree(data_dir(kind), tmp_path / kind)
+    (tmp_path / "search_spaces" / "mine.yaml").write_text("a: [")
+    (tmp_path / "searched_models" / "damo-yolo-mine.json").write_text("{}")
+    (tmp_path / "latency_tables" / "mine.json").write_bytes(b"\xff")
+    code = "from maenas.search.space import space_names; from maenas.spec import published_specs; "
+    code += "from maenas.latency.find import table_files; print(space_names(), [*published_specs()], [*table_files()])"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mine" not in done.stdout

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from maenas.errors import MaenasError
-from maenas.files import data_dir
+from maenas.files import SHIPPED, DataKind, data_dir, shipped_file
 from maenas.latency.device import Device, devices_from_yaml
 from maenas.latency.find import table_files
 from maenas.latency.importers import COLUMNS, import_kernels
@@ -46,8 +47,9 @@ def count(request: pytest.FixtureRequest) -> int:
     return request.param
 
 
-def texts_of(kind: Any, pattern: str) -> list[str]:
-    return [path.read_text(encoding="utf-8") for path in sorted(data_dir(kind).glob(pattern))]
+def texts_of(kind: DataKind, pattern: str) -> list[str]:
+    names = [name for name in SHIPPED[kind] if fnmatch(name, pattern)]
+    return [shipped_file(kind, name).read_text(encoding="utf-8") for name in names]
 
 
 def with_fitting_id(read: Callable[[str], Any], message: str) -> Callable[[str], Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maenas.files import data_dir
+from maenas.files import shipped_file
 from maenas.latency.measured import read_measured
 from maenas.spec import load_spec, write_spec
 from maenas.structure import format_structure
@@ -26,15 +26,15 @@ from tests.conftest import Maenas
 pytest.importorskip("torch")
 
 import torch
-from tests.test_cli_train import SPEC
 
 from detector.checkpoint import read_checkpoint
 from detector.data.shapes import NAMES, write_shapes
 from detector.model.net import DetectorNet
 from detector.model.published import published_names
 from detector.model.weights import write_weights
+from tests.cli.test_train import SPEC
 
-TABLES = [str(path) for path in sorted(data_dir("latency_tables").glob("cpu-*-t1-*.json"))]
+TABLES = [str(path) for path in [shipped_file("latency_tables", "cpu-amd-epyc-onnxruntime-t1-fp32-b1.json")]]
 SEARCH = ["search", "--space", "k1kx-tiny", "--budget", "2.2ms", "--population", "64", "--generations", "10"]
 TRAIN = ["train", "tiny.json", "--data", "data", "--epochs", "2", "--batch", "4", "--device", "cpu", "--resume"]
 TRAIN += ["--set", "plain_epochs=2", "--set", "warmup_epochs=0", "--set", "workers=0"]

@@ -14,6 +14,7 @@ from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.spec import (
     BLOCKS,
+    PUBLISHED,
     BackboneSpec,
     DetectorSpec,
     HeadSpec,
@@ -21,6 +22,7 @@ from maenas.spec import (
     NeckSpec,
     StageSpec,
     StemSpec,
+    published_file,
     read_spec,
     spec_from_json,
     spec_to_json,
@@ -84,7 +86,7 @@ def test_the_ids_of_the_shipped_specs_never_change(name: str) -> None:
 
 
 def test_every_shipped_spec_has_its_pinned_id_and_its_own_name() -> None:
-    paths = sorted(data_dir("searched_models").glob("*.json"))
+    paths = [published_file(name) for name in PUBLISHED]
     assert [path.stem for path in paths] == sorted(SHIPPED_IDS)
     assert [read_spec(path).name for path in paths] == sorted(SHIPPED_IDS)
 

@@ -69,10 +69,10 @@ def validate_command(
 
 
 def _specs(names: list[str], spaces: list[str], count: int, input_size: int | None, seed: int) -> dict[str, Any]:
-    from maenas.profiler.plan import DRAW_SEED, published_specs
+    from maenas.profiler.plan import DRAW_SEED
     from maenas.search.sampling import random_detectors
     from maenas.search.space import load_space, space_names
-    from maenas.spec import InputSpec, load_spec
+    from maenas.spec import InputSpec, load_spec, published_specs
 
     if seed == DRAW_SEED:
         raise MaenasError(f"--seed {seed} draws the networks that are in the table; choose another")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from maenas.errors import MaenasError
-from maenas.files import data_dir, read_text
+from maenas.files import read_text, shipped_file
 from maenas.strict import STRICT, parse_yaml
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -82,7 +82,7 @@ def load_devices(path: str | os.PathLike[str] | None = None) -> dict[str, Device
 
     Raises MaenasError, with the place in the file, for whatever is wrong with it.
     """
-    path = data_dir("latency_tables") / "devices.yaml" if path is None else Path(path)
+    path = shipped_file("latency_tables", "devices.yaml") if path is None else Path(path)
     return devices_from_yaml(read_text(path, what="device catalogue"), str(path))
 
 

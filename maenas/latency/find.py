@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maenas.errors import MaenasError
-from maenas.files import data_dir, read_text
+from maenas.files import read_text, shipped_file, shipped_names
 from maenas.latency.measured import MAX_TABLE_BYTES, SCHEMA, MeasuredTable, read_measured
 
 FOLDER = Path("latency_tables")  # where `maenas profile` writes, beside the user's other files
@@ -21,19 +21,19 @@ def is_measured(path: str | Path) -> bool:
     return f'"{SCHEMA}"' in read_text(path, what="latency table", max_bytes=MAX_TABLE_BYTES)[:SCHEMA_WITHIN]
 
 
-def folders() -> tuple[Path, Path]:
-    """Where tables are looked for, in this order."""
-    return FOLDER, data_dir("latency_tables")
+def candidates() -> Iterator[Path]:
+    """JSON files that may be measured tables: those of this folder, then the shipped ones with no namesake there."""
+    own = sorted(FOLDER.glob("*.json"))
+    yield from own
+    names = {path.name for path in own}
+    for stem in shipped_names("latency_tables", ".json"):
+        if f"{stem}.json" not in names:
+            yield shipped_file("latency_tables", f"{stem}.json")
 
 
 def table_files() -> Iterator[Path]:
     """Measured tables of this folder, then the shipped ones that have no namesake there."""
-    names = set()
-    for folder in folders():
-        for path in sorted(folder.glob("*.json")):
-            if path.name not in names and is_measured(path):
-                names.add(path.name)
-                yield path
+    return (path for path in candidates() if is_measured(path))
 
 
 def find_measured(device: str, *, precision: str | None, batch: int) -> Path | None:
@@ -43,8 +43,7 @@ def find_measured(device: str, *, precision: str | None, batch: int) -> Path | N
     machine has cores for, then the latest. Raises `MaenasError` where "cpu" has none.
     """
     if device != THIS_MACHINE:
-        named = [] if Path(device).name != device else [folder / f"{device}.json" for folder in folders()]
-        return next((path for path in named if path.is_file() and is_measured(path)), None)
+        return next((path for path in candidates() if path.stem == device and is_measured(path)), None)
     here = cpu_name()
     tables = [(path, read_measured(path)) for path in table_files()]
     fits = [(path, table) for path, table in tables if table.conditions.get("hardware") == here]

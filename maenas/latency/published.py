@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from maenas.errors import MaenasError
-from maenas.files import data_dir, read_text
+from maenas.files import read_text, shipped_file
 from maenas.latency.calibration import Measured
 from maenas.lowering import Epilogue, Kernel, Op, lower
-from maenas.spec import read_spec
+from maenas.spec import published_spec
 from maenas.strict import STRICT, parse_json
 
 Size = tuple[int, int]
@@ -119,7 +119,7 @@ class Published:
 
 def read_published(path: str | Path | None = None) -> Published:
     """Read a file of published latencies; the shipped T4 file if `path` is None. Raises `MaenasError`."""
-    path = data_dir("latency_tables") / "published" / "t4.json" if path is None else Path(path)
+    path = shipped_file("latency_tables", "published/t4.json") if path is None else Path(path)
     return parse_json(read_text(path, what="published latencies"), Published, where=str(path))
 
 
@@ -138,7 +138,7 @@ def network_kernels(network: PublishedNetwork) -> tuple[Kernel, ...]:
     """Deployed kernels of a published network."""
     if network.spec is None:
         return tuple(_kernel(index, row) for index, row in enumerate(network.kernels or ()))
-    spec = read_spec(data_dir("searched_models") / f"{network.spec}.json").detector
+    spec = published_spec(network.spec)
     if network.neck is not None:
         neck = dataclasses.replace(spec.neck, depth=network.neck.depth, hidden_ratio=network.neck.hidden_ratio)
         spec = dataclasses.replace(spec, neck=neck)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from maenas.errors import MaenasError
-from maenas.files import data_dir, read_text, write_atomic
+from maenas.files import read_text, shipped_file, write_atomic
 from maenas.latency.calibration import CONSTANT_NAMES, START, Calibration, Residual, calibrate
 from maenas.latency.device import Precision, get_device
 from maenas.latency.kernel_model import Constants
@@ -113,7 +113,7 @@ def shipped_table(device: str, setup: str) -> LatencyTable:
     if setup not in known:
         names = ", ".join(f"{name}@{s}" for name, setups in SETUPS.items() for s in setups)
         raise MaenasError(f"there is no setup {setup!r} of {device}; the known ones are {names}")
-    return read_table(data_dir("latency_tables") / f"{device}-{setup}-fp16-b1.json")
+    return read_table(shipped_file("latency_tables", f"{device}-{setup}-fp16-b1.json"))
 
 
 def calibrate_table(

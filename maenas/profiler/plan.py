@@ -19,14 +19,13 @@ import numpy as np
 from maenas.cost import kernel_flops, kernel_traffic
 from maenas.deploy.clock import Settings
 from maenas.deploy.program import network
-from maenas.files import data_dir
 from maenas.latency.measured import BlockKey, key_of
 from maenas.lowering import IMAGE, Graph, Tensor, lower, lower_head, lower_neck, lower_stage, lower_stem
 from maenas.presets import get_neck_preset
 from maenas.profiler.probe import Item, Sample, distinct, item_kernels, sample_of
 from maenas.search.sampling import random_detectors
 from maenas.search.space import SearchSpace
-from maenas.spec import DetectorSpec, InputSpec, read_spec
+from maenas.spec import DetectorSpec
 
 RATIOS = (3.0, 2.0, math.sqrt(2))  # between neighbouring widths of the grid, coarse first
 BUILD_S = 0.03  # for one session
@@ -43,15 +42,6 @@ def spec_samples(spec: DetectorSpec) -> tuple[Sample, ...]:
     """The distinct kernels of one detector."""
     program = network(lower(spec))
     return distinct([sample_of(program, kernel) for kernel in program.kernels])
-
-
-def published_specs(input_size: int | None = None) -> dict[str, DetectorSpec]:
-    """The published detectors by name, at their own input size or at another one."""
-    specs = {}
-    for path in sorted(data_dir("searched_models").glob("damo-yolo-*.json")):
-        spec = read_spec(path).detector
-        specs[path.stem] = spec if input_size is None else replace(spec, input=InputSpec(input_size, input_size))
-    return specs
 
 
 def space_samples(space: SearchSpace, *, input_size: int, num_classes: int, ratio: float) -> tuple[Sample, ...]:

@@ -12,7 +12,6 @@ from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.latency.predictor import AnyPredictor, predict
 from maenas.lowering import lower
-from maenas.profiler.plan import published_specs
 from maenas.report.networks import Network
 from maenas.report.origin import neck_of, prepare_bounded, setup_of
 from maenas.score import ScoreName, deepmad_score, mae_score, score_terms
@@ -21,7 +20,7 @@ from maenas.search.evolution import State, evolve
 from maenas.search.pareto import Front, pareto_front
 from maenas.search.run import Request, Setup
 from maenas.search.space import load_space, space_names
-from maenas.spec import DetectorSpec
+from maenas.spec import DetectorSpec, published_specs
 
 STEP_S = 1e-9
 BELOW, ABOVE = 0.75, 1.15  # of the latencies shown: the part of the front that is computed

@@ -14,10 +14,10 @@ from maenas.latency.table import LatencyTable
 from maenas.lowering import Kernel, is_depthwise, lower
 from maenas.presets import get_neck_preset
 from maenas.score import deepmad_score, effectiveness, mae_score, score_terms
-from maenas.search.depth_bound import PUBLISHED_LAYERS, in_scope, published_spec
+from maenas.search.depth_bound import PUBLISHED_LAYERS, in_scope
 from maenas.search.pareto import Front
 from maenas.search.run import Candidate, SearchResult, Setup
-from maenas.spec import BackboneSpec
+from maenas.spec import BackboneSpec, published_spec
 from maenas.units import format_bytes, format_count, format_latency
 
 WIDTH = 11

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
 
 from maenas.errors import MaenasError
-from maenas.files import data_dir
 from maenas.lowering import Kernel, lower
 from maenas.search.space import SearchSpace
 from maenas.search.stage_tables import Quantity, Scope
-from maenas.spec import DetectorSpec, InputSpec, read_spec
+from maenas.spec import InputSpec, published_spec
 
 # Layer budgets that the report states for its four k1kx and kxkx backbones.
 PUBLISHED_LAYERS = (("damo-yolo-t", 20), ("damo-yolo-s", 25), ("damo-yolo-m", 35), ("damo-yolo-l", 45))
@@ -27,12 +25,6 @@ class Depths:
     max_depth: tuple[int, ...]
     max_effectiveness: float | None
     reason: str
-
-
-@cache
-def published_spec(name: str) -> DetectorSpec:
-    """A published detector shipped in `searched_models/`."""
-    return read_spec(data_dir("searched_models") / f"{name}.json").detector
 
 
 def published_cost(name: str, quantity: Quantity, *, input_size: int, num_classes: int, scope: Scope) -> float:

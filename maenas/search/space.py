@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
-from maenas.files import data_dir, read_text
+from maenas.files import read_text, shipped_file, shipped_names
 from maenas.presets import get_neck_preset
 from maenas.score import MAE_WEIGHTS
 from maenas.spec import (
@@ -309,7 +309,7 @@ class SearchSpace:
 
 def space_names() -> list[str]:
     """Names of the shipped spaces."""
-    return sorted(path.stem for path in data_dir("search_spaces").glob("*.yaml"))
+    return shipped_names("search_spaces", ".yaml")
 
 
 def space_from_yaml(text: str, where: str = "space") -> SearchSpace:
@@ -321,7 +321,7 @@ def load_space(name_or_path: str) -> SearchSpace:
     """A shipped space by name, or one from a YAML file; raises `MaenasError`."""
     names = space_names()
     if name_or_path in names:
-        path = data_dir("search_spaces") / f"{name_or_path}.yaml"
+        path = shipped_file("search_spaces", f"{name_or_path}.yaml")
     elif name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
         path = Path(name_or_path)
     else:

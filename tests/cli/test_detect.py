@@ -9,7 +9,7 @@ from maenas.cli.detect import parse_classes
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.lowering import lower
-from maenas.profiler.plan import published_specs
+from maenas.spec import published_specs
 from tests.conftest import Maenas
 
 NAMES = tuple(f"class {number}" for number in range(80))

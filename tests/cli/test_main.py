@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from maenas import __version__, cli
+from maenas import __version__
+from maenas.cli import main as cli
+from maenas.files import SHIPPED as SHIPPED_FILES
 from maenas.files import data_dir
 from maenas.latency.device import load_devices
 from maenas.lowering import lower
@@ -21,12 +23,12 @@ from maenas.search.checkpoint import read_checkpoint, write_checkpoint
 from maenas.search.evolution import Settings, start
 from maenas.search.run import Request, prepare
 from maenas.search.space import space_names
-from maenas.spec import read_spec
+from maenas.spec import PUBLISHED, read_spec
 from tests.conftest import Maenas
 
 TINY = ["search", "--space", "k1kx-tiny", "--population", "64", "--generations", "10"]
 LONG = ["search", "--space", "k1kx-tiny", "--budget", "2.2ms", "--generations", "300", "--population", "4096"]
-SHIPPED = sorted(path.stem for path in data_dir("searched_models").glob("*.json"))
+SHIPPED = sorted(PUBLISHED)
 
 
 def process(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -432,7 +434,7 @@ def test_calibrate_writes_the_shipped_tables_again(maenas: Maenas, tmp_path: Pat
     assert done.code == 0
     assert done.out.count("leave-one-out") == 2
     written = files_in(tmp_path / "tables")
-    assert set(written) == {path.name for path in data_dir("latency_tables").glob("t4-*.json")}
+    assert set(written) == {name for name in SHIPPED_FILES["latency_tables"] if name.startswith("t4-")}
     for name, data in written.items():
         shipped, again = json.loads((data_dir("latency_tables") / name).read_text(encoding="utf-8")), json.loads(data)
         assert again["constants"] == pytest.approx(shipped["constants"], rel=1e-3)

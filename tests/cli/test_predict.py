@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maenas import cli
+from maenas.cli import main as cli
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

@@ -16,10 +16,10 @@ from maenas.errors import MaenasError
 from maenas.latency.onnx.lower import kernels_from_onnx
 from maenas.lowering import Kernel, lower
 from maenas.presets import get_neck_preset, make_head, make_neck
-from maenas.profiler.plan import published_specs, spec_samples
+from maenas.profiler.plan import spec_samples
 from maenas.profiler.probe import alone, baseline, probe
 from maenas.search.space import SearchSpace, load_space, space_names
-from maenas.spec import DetectorSpec, InputSpec
+from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 PUBLISHED = published_specs()
 

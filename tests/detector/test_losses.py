@@ -27,7 +27,7 @@ from detector.losses import (
 from detector.model.head import RawPredictions
 from detector.model.net import DetectorNet
 from detector.model.published import published_names
-from maenas.profiler.plan import published_specs
+from maenas.spec import published_specs
 
 Arrays = Callable[[str], dict[str, np.ndarray]]
 Weight = Callable[[str, tuple[int, ...], float], Tensor]

@@ -7,7 +7,7 @@ from torch import nn
 
 from detector.model.net import DetectorNet
 from detector.optim import lr_at, make_optimizer, parameter_groups, set_lr
-from maenas.profiler.plan import published_specs
+from maenas.spec import published_specs
 
 PUBLISHED = {"total_steps": 138_000, "warmup_steps": 2300, "flat_steps": 7360}
 

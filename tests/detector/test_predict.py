@@ -21,8 +21,7 @@ from detector.postprocess import Detections
 from detector.predict import Detector, Result
 from detector.sources import Video, find_images, image_ids, is_video, output_names
 from maenas.errors import MaenasError
-from maenas.profiler.plan import published_specs
-from maenas.spec import InputSpec
+from maenas.spec import InputSpec, published_specs
 
 NAMES = ("cat", "dog", "car")
 

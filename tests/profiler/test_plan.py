@@ -15,13 +15,12 @@ from maenas.profiler.plan import (
     copies_for,
     estimate_s,
     plan,
-    published_specs,
     space_samples,
     spec_samples,
 )
 from maenas.profiler.probe import Sample, item_kernels, item_key, sample_of
 from maenas.search.space import load_space, space_names
-from maenas.spec import DetectorSpec, InputSpec
+from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 COARSE = RATIOS[0]
 

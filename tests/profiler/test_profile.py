@@ -16,10 +16,10 @@ from maenas.latency.device import Precision
 from maenas.latency.measured import BlockKey, KernelKey, block_kernels, make_table, read_measured, write_measured
 from maenas.lowering import lower
 from maenas.profiler import profile as profile_module
-from maenas.profiler.plan import published_specs, spec_samples
+from maenas.profiler.plan import spec_samples
 from maenas.profiler.probe import SINKS, Sample
 from maenas.profiler.profile import Setup, profile, time_networks
-from maenas.spec import DetectorSpec, InputSpec
+from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 FAST = Settings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=3, attempts=1)
 T = published_specs()["damo-yolo-t"]

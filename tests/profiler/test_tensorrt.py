@@ -10,7 +10,7 @@ import pytest
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
 from maenas.lowering import Kernel, lower
-from maenas.profiler.plan import published_specs
+from maenas.spec import published_specs
 
 onnx = pytest.importorskip("onnx")
 from onnx import numpy_helper  # noqa: E402

@@ -17,7 +17,7 @@ from maenas.lowering import lower
 from maenas.presets import get_neck_preset
 from maenas.report.text import format_result, format_setup
 from maenas.score import mae_score, score_terms
-from maenas.search.depth_bound import PUBLISHED_LAYERS, in_scope, published_spec
+from maenas.search.depth_bound import PUBLISHED_LAYERS, in_scope
 from maenas.search.evolution import Settings, evolve
 from maenas.search.exact import cheapest
 from maenas.search.pareto import pareto_front
@@ -26,7 +26,7 @@ from maenas.search.provenance import provenance
 from maenas.search.run import Request, SearchResult, Setup, detector_of, prepare, run
 from maenas.search.space import load_space, space_names
 from maenas.search.stage_tables import Scope
-from maenas.spec import BackboneSpec, spec_from_json, spec_to_json
+from maenas.spec import BackboneSpec, published_spec, spec_from_json, spec_to_json
 
 QUICK: dict[str, Any] = {"population": 64, "generations": 20}
 

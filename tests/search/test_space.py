@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
-from maenas.files import data_dir
+from maenas.files import data_dir, shipped_file
 from maenas.search.problem import evaluate
 from maenas.search.space import (
     DepthBound,
@@ -60,7 +60,7 @@ def valid_genomes(space: SearchSpace, count: int, seed: int) -> NDArray[np.int64
 def test_every_shipped_space_loads_under_the_name_of_its_file() -> None:
     assert len(space_names()) == 8
     assert [load_space(name).name for name in space_names()] == space_names()
-    assert all(Path(data_dir("search_spaces") / f"{name}.yaml").is_file() for name in space_names())
+    assert all(shipped_file("search_spaces", f"{name}.yaml").is_file() for name in space_names())
 
 
 @pytest.mark.parametrize(

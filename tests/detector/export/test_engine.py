@@ -20,8 +20,7 @@ from detector.model.deploy import DeployedNet, deploy
 from detector.runtime.load import load_runtime
 from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
-from maenas.profiler.plan import published_specs
-from maenas.spec import HeadSpec
+from maenas.spec import HeadSpec, published_specs
 
 pytest.importorskip("onnxruntime")
 

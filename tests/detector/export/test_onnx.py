@@ -16,7 +16,7 @@ from maenas.deploy.onnx_writer import write_onnx
 from maenas.deploy.program import network
 from maenas.errors import MaenasError
 from maenas.lowering import lower
-from maenas.profiler.plan import published_specs
+from maenas.spec import published_specs
 
 pytest.importorskip("onnxruntime")
 

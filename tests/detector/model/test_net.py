@@ -13,8 +13,7 @@ from detector.model.deploy import deploy
 from detector.model.layers import BN_MOMENTUM, ConvBNAct, RepConv
 from detector.model.net import DetectorNet
 from maenas.errors import MaenasError
-from maenas.profiler.plan import published_specs
-from maenas.spec import DetectorSpec
+from maenas.spec import DetectorSpec, published_specs
 
 PUBLISHED = published_specs()
 

@@ -14,8 +14,7 @@ from detector.boxes import decode_boxes, make_priors
 from detector.model.deploy import deploy
 from detector.model.net import DetectorNet, RawPredictions
 from detector.model.published import BINS, published_names
-from maenas.profiler.plan import published_specs
-from maenas.spec import DetectorSpec
+from maenas.spec import DetectorSpec, published_specs
 from tests.conftest import FILES
 
 SPECS = {model: published_specs()[file] for model, file in FILES.items()}

@@ -20,8 +20,7 @@ from detector.model.net import DetectorNet
 from detector.model.published import BINS, published_names
 from detector.model.weights import LoadReport, Weights, load_into, load_net, read_published, read_weights, write_weights
 from maenas.errors import MaenasError
-from maenas.profiler.plan import published_specs
-from maenas.spec import DetectorSpec, HeadSpec, InputSpec
+from maenas.spec import DetectorSpec, HeadSpec, InputSpec, published_specs
 
 PUBLISHED = published_specs()
 NANO = PUBLISHED["damo-yolo-nano-s"]

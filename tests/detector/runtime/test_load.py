@@ -19,8 +19,7 @@ from detector.predict import Detector, Result
 from detector.runtime.interface import Runtime, scores_and_boxes
 from detector.runtime.load import load_runtime
 from maenas.errors import MaenasError
-from maenas.profiler.plan import published_specs
-from maenas.spec import HeadSpec, InputSpec
+from maenas.spec import HeadSpec, InputSpec, published_specs
 
 pytest.importorskip("onnxruntime")
 

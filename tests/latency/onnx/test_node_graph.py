@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from maenas.deploy.onnx_writer import write_onnx  # noqa: E402
 from maenas.deploy.quantize import quantize  # noqa: E402
-from maenas.profiler.plan import published_specs  # noqa: E402
+from maenas.spec import published_specs  # noqa: E402
 
 PUBLISHED = published_specs(320)
 SIDES = [1, 16, 32, 32]
