@@ -1,18 +1,47 @@
-"""Draw detections on an image."""
+"""Draw boxes with their labels on images, and images side by side on a sheet.
+
+Legend: N boxes.
+"""
 
 from __future__ import annotations
 
-import colorsys
+import io
+from collections.abc import Sequence
+from functools import cache
+from typing import Final, NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from detector.postprocess import Detections
+from maenas.errors import printable_line
+from maenas.palette import Colour, class_colour
 
-GOLDEN_RATIO = 0.618033988749895  # successive multiples, modulo 1, stay apart: any number of distinct hues
-LINE_SHARE = 0.003  # of the longer side of the image
-FONT_SHARE = 0.02
-SMALLEST_FONT = 11
+LINE_SHARE: Final = 0.003  # of the longer side of the image
+FONT_SHARE: Final = 0.02
+SMALLEST_FONT: Final = 11
+LONGEST_LABEL: Final = 40  # characters
+
+TILE: Final = 320  # side of an image on a sheet, in pixels
+GAP: Final = 12  # between tiles
+CAPTION: Final = 20  # height of the text under a tile
+CAPTION_FONT: Final = 13
+PAGE: Final = (255, 255, 255)
+FRAME: Final = (238, 240, 243)  # of a tile where its image does not fill it
+INK: Final = (40, 46, 56)
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+class Tile(NamedTuple):
+    """An image, uint8 RGB `[H, W, 3]`, its boxes `[N, 4]` in pixels of it with labels and texts, and what it is."""
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: Sequence[int]
+    texts: Sequence[str]
+    caption: str
 
 
 def draw_detections(image: np.ndarray, detections: Detections, names: tuple[str, ...]) -> np.ndarray:
@@ -20,41 +49,109 @@ def draw_detections(image: np.ndarray, detections: Detections, names: tuple[str,
 
     `names` are the class names; boxes are in pixels of the image.
     """
+    order = list(range(len(detections.scores)))[::-1]  # the first is the best
+    labels, scores = detections.labels.tolist(), detections.scores.tolist()
+    texts = [f"{short(names[labels[row]])} {scores[row]:.2f}" for row in order]
+    boxes = detections.boxes.float().cpu().numpy()[order]
+    longer = max(image.shape[:2])
+    font = max(SMALLEST_FONT, round(FONT_SHARE * longer))
+    line = max(2, round(LINE_SHARE * longer))
+    return draw_boxes(image, boxes, [labels[row] for row in order], texts, line=line, font=font)
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: Sequence[int],
+    texts: Sequence[str],
+    *,
+    line: int = 2,
+    font: int = SMALLEST_FONT + 1,
+) -> np.ndarray:
+    """A copy of `image` with `boxes` in the colours of their classes, and a text at each.
+
+    `line` is the width of a box's lines and `font` the height of its text, in pixels.
+    """
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    longer = max(canvas.size)
-    line = max(2, round(LINE_SHARE * longer))
-    font = ImageFont.load_default(max(SMALLEST_FONT, round(FONT_SHARE * longer)))
-    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)
-    for box, score, label in reversed(list(rows)):
-        colour = class_colour(label)
-        x1, y1, x2, y2 = box
-        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line)
-        _draw_label(draw, f"{names[label]} {score:.2f}", (x1, y1), font, colour, canvas.size)
+    letters = _font(font)
+    for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels, strict=True):
+        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=class_colour(label), width=line)
+    for (x1, y1, *_), label, text in zip(boxes.tolist(), labels, texts, strict=True):
+        _draw_label(draw, text, (x1, y1), letters, class_colour(label), canvas.size)
     return np.asarray(canvas)
 
 
-def class_colour(label: int) -> tuple[int, int, int]:
-    """A bright colour, the same for a class in every image."""
-    red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN_RATIO % 1.0, 0.8, 0.95)
-    return round(255 * red), round(255 * green), round(255 * blue)
+def short(name: str, longest: int = LONGEST_LABEL) -> str:
+    """A name as a label: on one line, and cut where it is long."""
+    name = printable_line(name)
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+@cache
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
 
 
 def _draw_label(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    corner: tuple[float, float],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    colour: tuple[int, int, int],
-    size: tuple[int, int],
+    draw: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], font: Font, colour: Colour, size: tuple[int, int]
 ) -> None:
     """Text on a filled box above `corner`; inside the image where there is no room above or to the right."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    left, _, right, _ = draw.textbbox((0, 0), text, font=font)
+    _, top, _, bottom = draw.textbbox((0, 0), "Ág", font=font)  # one height for all labels of an image
     pad = max(2, round(0.15 * (bottom - top)))
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
-    x = max(0, min(corner[0], size[0] - width))
-    y = corner[1] - height if corner[1] >= height else max(0, corner[1])
+    x = round(max(0, min(corner[0], size[0] - width)))
+    y = round(corner[1] - height if corner[1] >= height else max(0, corner[1]))
     draw.rectangle((x, y, x + width, y + height), fill=colour)
-    red, green, blue = colour
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue > 140  # the luma of the background decides what stands out
-    draw.text((x + pad - left, y + pad - top), text, fill="black" if dark else "white", font=font)
+    draw.text((x + pad - left, y + pad - top), text, fill="white", font=font)
+
+
+# Sheets -------------------------------------------------------------------------------------------------------------
+
+
+def sheet(tiles: Sequence[Tile], *, columns: int, side: int = TILE) -> Image.Image:
+    """The tiles in an even grid, row by row: each scaled to a longer side of `side` pixels, its caption under it."""
+    drawn = [_scaled(tile, side) for tile in tiles]
+    columns = max(1, min(columns, len(tiles)))
+    cell = max((image.width for image in drawn), default=side), max((image.height for image in drawn), default=side)
+    step = cell[0] + GAP, cell[1] + CAPTION + GAP
+    page = Image.new("RGB", (columns * step[0] + GAP, max(1, -(-len(tiles) // columns)) * step[1] + GAP), PAGE)
+    draw = ImageDraw.Draw(page)
+    for number, (tile, image) in enumerate(zip(tiles, drawn, strict=True)):
+        row, column = divmod(number, columns)
+        x, y = GAP + column * step[0], GAP + row * step[1]
+        draw.rectangle((x, y, x + cell[0] - 1, y + cell[1] - 1), fill=FRAME)
+        page.paste(image, (x + (cell[0] - image.width) // 2, y + (cell[1] - image.height) // 2))
+        text = _fitting(draw, printable_line(tile.caption), _font(CAPTION_FONT), cell[0])
+        draw.text((x, y + cell[1] + 3), text, fill=INK, font=_font(CAPTION_FONT))
+    return page
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    """The bytes of a picture file, PNG or JPEG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **({"quality": 92, "subsampling": 0} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def _scaled(tile: Tile, side: int) -> Image.Image:
+    """The image as large as the tile allows; boxes and labels are drawn after scaling, and so are sharp."""
+    height, width = tile.image.shape[:2]
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    image = cv2.resize(tile.image, size, interpolation=method)
+    texts = [short(text, 24) for text in tile.texts]
+    return Image.fromarray(draw_boxes(image, tile.boxes * scale, tile.labels, texts))
+
+
+def _fitting(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
+    """`text`, cut in the middle where it is wider than `width` pixels: the end of a file's name tells most."""
+    if draw.textlength(text, font=font) <= width:
+        return text
+    for keep in range(len(text) - 1, 1, -1):
+        cut = f"{text[: keep - keep // 2]}…{text[-(keep // 2) :]}"
+        if draw.textlength(cut, font=font) <= width:
+            return cut
+    return ""

@@ -15,13 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
-from torchvision.utils import draw_bounding_boxes, make_grid
 from tqdm import tqdm
 
 from detector.data.loader import Batch
-from detector.draw import class_colour
+from detector.draw import Tile, encoded, sheet
 from detector.step import LOSSES
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
@@ -153,38 +152,50 @@ def curves_plot(out: Path) -> bytes:
         rows = list(csv.DictReader(file))
     epochs = [json.loads(line) for line in (out / EPOCHS_FILE).read_text(encoding="utf-8").splitlines()]
     steps = [int(row["step"]) for row in rows]
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for name in LOSSES:
-        values = [float(row[name]) for row in rows]
-        if any(values):
-            left.plot(steps, values, label=name, linewidth=0.8)
+        values = np.array([float(row[name]) for row in rows])
+        if values.any():
+            (line,) = left.plot(steps, _smooth(values), label=name, linewidth=1.6)
+            left.plot(steps, values, color=line.get_color(), linewidth=0.6, alpha=0.3)
     left.set(title="loss", xlabel="step", yscale="log")
-    left.legend()
     middle.plot(steps, [float(row["lr"]) for row in rows])
     middle.set(title="learning rate", xlabel="step")
+    middle.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     evaluated = [row for row in epochs if "metrics" in row]
     for name in ("AP", "AP50"):
         values = [row["metrics"].get(name, 0.0) for row in evaluated]
         right.plot([row["epoch"] for row in evaluated], values, "o-", markersize=3, label=name)
-    right.set(title="validation", xlabel="epoch", ylim=(0, 1))
-    right.legend()
+    right.set(title="validation", xlabel="epoch", ylim=(0, None))
+    right.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (left, middle, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in (left, right):  # under the axes, where it covers nothing
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(LOSSES), frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
 
 
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Mean over the steps around each one, a fiftieth of the run."""
+    reach = max(1, len(values) // 100)
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.minimum(np.arange(len(values)) + reach + 1, len(values))
+    starts = np.maximum(np.arange(len(values)) - reach, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
 def batch_picture(batch: Batch, names: tuple[str, ...]) -> bytes:
     """The first images of a batch with their boxes, as the network gets them, as JPEG."""
     tiles = []
-    for image, boxes, labels in zip(batch.images[:MOST_DRAWN], batch.boxes, batch.labels, strict=False):
+    rows = zip(batch.images[:MOST_DRAWN], batch.boxes, batch.labels, strict=False)
+    for number, (image, boxes, labels) in enumerate(rows, start=1):
         real = labels >= 0
-        if real.any():
-            texts = [names[label] for label in labels[real].tolist()]
-            colours: list[str | tuple[int, int, int]] = [class_colour(label) for label in labels[real].tolist()]
-            image = draw_bounding_boxes(image.contiguous(), boxes[real], texts, colors=colours, width=2)
-        tiles.append(image)
-    grid = make_grid(tiles, nrow=4).permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(grid).save(buffer, format="JPEG", quality=90)
-    return buffer.getvalue()
+        kept = labels[real].tolist()
+        pixels = image.permute(1, 2, 0).contiguous().numpy()
+        texts = [names[label] for label in kept]
+        tiles.append(Tile(pixels, boxes[real].numpy(), kept, texts, f"{number} of {len(batch.images)}"))
+    return encoded(sheet(tiles, columns=4), "JPEG")

@@ -6,6 +6,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
+def printable_line(text: str) -> str:
+    """`printable`, and on one line: for a name among others, as of a class or a file."""
+    return printable(text).replace("\n", "\\n")
+
+
 class MaenasError(ValueError):
     """An error the user can act on.
 

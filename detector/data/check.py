@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 
 from detector.data.dataset import Dataset, Problem, Sample, class_counts, read_dataset
 from detector.data.pictures import load_image
 from detector.data.sample import BROKEN_IMAGE, FATAL, UNUSED_CLASS
+from detector.draw import Tile, encoded, sheet
 from detector.images import read_image
 from maenas.errors import MaenasError
 
@@ -26,7 +27,6 @@ SAME_IMAGE: Final = "same image twice in a split"
 LEAK: Final = "image in two splits"
 RARE_CLASS: Final = "class with less than a hundredth of the boxes of the largest"
 NEW_CLASS: Final = "class that the training split does not have"
-_TILE: Final = 320  # pixels of a side on the sheet
 _COLUMNS: Final = 4
 
 
@@ -145,47 +145,17 @@ def _grouped(problems: Sequence[Problem], examples: int) -> dict[str, Any]:
 
 
 def contact_sheet(dataset: Dataset, *, images: int = 16) -> bytes:
-    """A PNG of evenly chosen images with their boxes and class names drawn on them; unreadable ones are left out."""
+    """A PNG of evenly chosen images with their boxes, class names and file names; unreadable ones are left out."""
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int))
     tiles = []
     for index in chosen:
-        try:
-            tiles.append(_tile(dataset.samples[index], dataset.names))
-        except MaenasError:  # reported by the check
-            continue
-    columns = max(1, min(_COLUMNS, len(tiles)))
-    blank = np.full((_TILE, _TILE, 3), 255, np.uint8)
-    tiles += [blank] * (-len(tiles) % columns or (not tiles))
-    rows = [np.concatenate(tiles[at : at + columns], axis=1) for at in range(0, len(tiles), columns)]
-    _, data = cv2.imencode(".png", np.concatenate(rows)[:, :, ::-1])
-    return data.tobytes()
+        with suppress(MaenasError):  # reported by the check
+            tiles.append(truth_tile(dataset.samples[index], dataset.names))
+    return encoded(sheet(tiles, columns=_COLUMNS), "PNG")
 
 
-def _tile(sample: Sample, names: Sequence[str]) -> np.ndarray:
-    image = load_image(sample)
-    scale = _TILE / max(image.shape[:2])
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    draw_boxes(resized, sample.boxes * scale, sample.labels, names)
-    tile = np.full((_TILE, _TILE, 3), 255, np.uint8)
-    tile[: size[1], : size[0]] = resized
-    return tile
-
-
-def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
-    """Draws boxes `[N, 4]` with their class names into an image, uint8 RGB `[H, W, 3]`, in place."""
-    for box, label in zip(boxes, labels.tolist(), strict=True):
-        colour = class_colour(int(label))
-        x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
-        cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
-        ascii_name = names[int(label)].encode("ascii", "replace").decode()  # all that OpenCV's fonts have
-        place = (x1 + 2, max(y1 + 11, 11))
-        cv2.putText(image, ascii_name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(image, ascii_name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
-
-
-def class_colour(label: int) -> tuple[int, int, int]:
-    """A bright colour, the same for the same class; neighbouring classes differ much."""
-    hue = np.array([[[label * 77 % 180, 200, 255]]], np.uint8)
-    red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
-    return red, green, blue
+def truth_tile(sample: Sample, names: Sequence[str]) -> Tile:
+    """An image with its boxes, for a sheet; raises MaenasError if it cannot be read."""
+    labels: list[int] = sample.labels.tolist()
+    caption = f"{sample.path.name}  {sample.width}x{sample.height}"
+    return Tile(load_image(sample), sample.boxes, labels, [names[label] for label in labels], caption)

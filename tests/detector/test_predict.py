@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detector.detect import Settings, coco_rows, detect_images, detect_video, yolo_lines
 from detector.device import choose_device
-from detector.draw import class_colour, draw_detections
+from detector.draw import draw_detections
 from detector.images import read_image
 from detector.model.net import DetectorNet
 from detector.model.weights import write_weights
@@ -21,6 +21,7 @@ from detector.postprocess import Detections
 from detector.predict import Detector, Result
 from detector.sources import Video, find_images, image_ids, is_video, output_names
 from maenas.errors import MaenasError
+from maenas.palette import class_colour
 from maenas.spec import InputSpec, published_specs
 
 NAMES = ("cat", "dog", "car")

@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from detector.data.check import LEAK, NEW_CLASS, NO_BOXES, RARE_CLASS, SAME_IMAGE, check, class_colour, contact_sheet
+from detector.data.check import LEAK, NEW_CLASS, NO_BOXES, RARE_CLASS, SAME_IMAGE, check, contact_sheet
 from detector.data.dataset import open_dataset
 from detector.data.sample import BROKEN_IMAGE, MISSING_IMAGE, UNKNOWN_CLASS, UNUSED_CLASS
+from detector.draw import CAPTION, GAP, TILE
 from maenas.cli.data import data_app
 from maenas.errors import MaenasError
+from maenas.palette import class_colour
 from tests.detector.data.conftest import coco_document, write_coco, write_voc, write_yolo
 
 
@@ -92,9 +94,11 @@ def test_a_file_is_checked_as_the_training_split(tmp_path: Path) -> None:
         check(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize(("images", "size"), [(1, (320, 320)), (3, (960, 320)), (16, (960, 320))])
-def test_the_sheet_shows_images_with_their_boxes(images: int, size: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("images", "columns"), [(1, 1), (3, 3), (16, 3)])
+def test_the_sheet_shows_images_with_their_boxes(images: int, columns: int, tmp_path: Path) -> None:
     dataset = open_dataset(write_coco(tmp_path), "train")
+    tallest = max(round(TILE * sample.height / max(sample.height, sample.width)) for sample in dataset.samples)
+    size = columns * (TILE + GAP) + GAP, tallest + CAPTION + 2 * GAP
     with Image.open(io.BytesIO(contact_sheet(dataset, images=images))) as sheet:
         assert sheet.size == size
         pixels = np.asarray(sheet)
