@@ -31,12 +31,12 @@ from maenas.cost import total_cost
 from maenas.deploy.clock import Settings
 from maenas.latency.measured import MeasuredTable, key_of
 from maenas.lowering import Kernel, lower
+from maenas.nas.sampling import random_detectors
+from maenas.nas.space import load_space, space_names
 from maenas.profiler.onnxruntime import OnnxRuntime
 from maenas.profiler.plan import plan
 from maenas.profiler.profile import Setup, conditions_of, profile, time_networks
 from maenas.profiler.validate import kendall_tau
-from maenas.search.sampling import random_detectors
-from maenas.search.space import load_space, space_names
 from maenas.spec import DetectorSpec, published_specs
 
 ROOT = Path(__file__).resolve().parents[1]

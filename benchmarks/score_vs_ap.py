@@ -30,10 +30,10 @@ from maenas.cost import total_cost
 from maenas.files import write_atomic
 from maenas.latency.predictor import AnyPredictor, load_predictor, predict
 from maenas.lowering import lower
+from maenas.nas.sampling import random_detector
+from maenas.nas.space import load_space
 from maenas.profiler.validate import kendall_tau
 from maenas.score import deepmad_score, mae_score, score_terms
-from maenas.search.sampling import random_detector
-from maenas.search.space import load_space
 from maenas.spec import DetectorSpec, load_spec, write_spec
 from maenas.units import parse_latency_s
 

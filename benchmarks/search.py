@@ -26,11 +26,11 @@ import numpy as np
 from maenas import __version__
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
+from maenas.nas.evolution import OFFSPRING, Settings, State, evolve
+from maenas.nas.exact import solve
+from maenas.nas.problem import scores_of
+from maenas.nas.run import Request, Setup, detector_of, prepare
 from maenas.score import mae_score, score_terms
-from maenas.search.evolution import OFFSPRING, Settings, State, evolve
-from maenas.search.exact import solve
-from maenas.search.problem import scores_of
-from maenas.search.run import Request, Setup, detector_of, prepare
 
 T = TypeVar("T")
 

@@ -151,7 +151,7 @@ def test_a_users_files_beside_the_shipped_ones_change_nothing(tmp_path: Path) ->
     (tmp_path / "search_spaces" / "mine.yaml").write_text("a: [")
     (tmp_path / "searched_models" / "damo-yolo-mine.json").write_text("{}")
     (tmp_path / "latency_tables" / "mine.json").write_bytes(b"\xff")
-    code = "from maenas.search.space import space_names; from maenas.spec import published_specs; "
+    code = "from maenas.nas.space import space_names; from maenas.spec import published_specs; "
     code += "from maenas.latency.find import table_files; print(space_names(), [*published_specs()], [*table_files()])"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     place = tmp_path / "elsewhere"

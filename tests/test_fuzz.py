@@ -28,13 +28,13 @@ from maenas.latency.measured import read_measured as read_measured_table
 from maenas.latency.published import Published, network_kernels
 from maenas.latency.table import LatencyTable, content_id, table_from_json, table_to_json
 from maenas.lowering import lower
-from maenas.report.origin import read_origin, setup_of
-from maenas.report.training import training_sections
-from maenas.search.checkpoint import read_checkpoint, write_checkpoint
-from maenas.search.evolution import Settings, start
-from maenas.search.provenance import provenance
-from maenas.search.run import Request, prepare, run
-from maenas.search.space import SearchSpace, space_from_yaml
+from maenas.nas.checkpoint import read_checkpoint, write_checkpoint
+from maenas.nas.evolution import Settings, start
+from maenas.nas.provenance import provenance
+from maenas.nas.run import Request, prepare, run
+from maenas.nas.space import SearchSpace, space_from_yaml
+from maenas.reports.origin import read_origin, setup_of
+from maenas.reports.training import training_sections
 from maenas.spec import BackboneSpec, SpecFile, read_spec, spec_from_json, spec_to_json
 from maenas.strict import parse_json
 from maenas.structure import format_structure, parse_structure

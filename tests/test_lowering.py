@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from maenas.cost import kernel_activations, kernel_flops, kernel_params, kernel_traffic, total_cost
 from maenas.files import data_dir
 from maenas.lowering import IMAGE, Graph, Kernel, Tensor, lower, lower_neck, round8
-from maenas.presets import get_neck_preset, make_head, make_neck
-from maenas.score import mae_score, score_terms
-from maenas.search.problem import evaluate, mae_objective
-from maenas.search.space import SearchSpace, load_space, space_names
-from maenas.search.stage_tables import (
+from maenas.nas.problem import evaluate, mae_objective
+from maenas.nas.space import SearchSpace, load_space, space_names
+from maenas.nas.stage_tables import (
     ACTIVATIONS,
     ENTROPY,
     FLOPS,
@@ -25,6 +23,8 @@ from maenas.search.stage_tables import (
     build_tables,
     latency_quantity,
 )
+from maenas.presets import get_neck_preset, make_head, make_neck
+from maenas.score import mae_score, score_terms
 from maenas.spec import CHANNEL_MULTIPLE, DetectorSpec, InputSpec, read_spec
 from tests.conftest import FILES
 

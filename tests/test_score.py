@@ -8,10 +8,10 @@ from hypothesis import given
 
 from maenas.files import data_dir
 from maenas.lowering import Graph, lower, lower_backbone
+from maenas.nas.problem import score_terms_of
+from maenas.nas.space import load_space, space_names
+from maenas.nas.stage_tables import ENTROPY, FLOPS, LAYERS, build_tables
 from maenas.score import ScoreTerms, deepmad_score, effectiveness, mae_score, score_terms
-from maenas.search.problem import score_terms_of
-from maenas.search.space import load_space, space_names
-from maenas.search.stage_tables import ENTROPY, FLOPS, LAYERS, build_tables
 from maenas.spec import BackboneSpec, DetectorSpec, InputSpec, StageSpec, StemSpec, read_spec
 
 

@@ -245,7 +245,7 @@ def _document(row: Any, prediction: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _text(documents: list[dict[str, Any]], conditions: dict[str, Any], table: str | None) -> str:
-    from maenas.report.text import columns
+    from maenas.reports.text import columns
 
     header = ["name", "runtime", "input", "precision", "batch", "threads", "pre ms", "network ms", "IQR", "post ms"]
     header += ["total ms", "images/s", "boxes", *(["predicted ms"] if table is not None else [])]

@@ -96,13 +96,13 @@ def show_command(
 ) -> None:
     """Print a network: every layer with shapes, parameters, FLOPs and its share of the latency."""
     from maenas.latency.predictor import load_predictor
-    from maenas.report.network import format_layers, layers_document
+    from maenas.reports.network import format_layers, layers_document
 
     name, spec = _named_spec(network)
     predictor = load_predictor(device, precision=precision)
     if plot is not None:
         require_packages("matplotlib")
-        from maenas.report.network_plot import plot_network
+        from maenas.reports.network_plot import plot_network
 
         plot_network(name, spec, predictor, plot)
     if as_json:

@@ -272,7 +272,7 @@ def _quantization_text(found: Any, layers: int, before: float | None, after: flo
     if before is not None and after is not None:
         lines.append(f"AP {before:.4f} in fp32, {after:.4f} in this file ({after - before:+.4f}), by ONNX Runtime")
     if found.trades:
-        from maenas.report.text import columns
+        from maenas.reports.text import columns
 
         rows = [["layers kept", "AP"], *([str(trade.kept), f"{trade.ap:.4f}"] for trade in found.trades)]
         lines += [columns(rows, left=0)]

@@ -148,7 +148,7 @@ def _request(
     score: str,
     **others: Any,
 ) -> Any:
-    from maenas.search.run import Request
+    from maenas.nas.run import Request
     from maenas.units import parse_bytes, parse_flops, parse_latency_s, parse_params
 
     return Request(
@@ -200,7 +200,7 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False,
 ) -> None:
     """Find the best backbone within the budgets and write its detector spec."""
-    from maenas.search.run import prepare
+    from maenas.nas.run import prepare
 
     setup = prepare(
         _request(
@@ -244,9 +244,9 @@ def _default_name(space: str, devices: list[str], budgets: list[str], limits: li
 
 def _run_search(setup: Any, out: Path, name: str, *, top_k: int, verify: int, as_json: bool, resume: bool) -> None:
     from maenas.files import ensure_folder
-    from maenas.report.text import format_result, format_setup
-    from maenas.search.checkpoint import read_checkpoint
-    from maenas.search.provenance import provenance
+    from maenas.nas.checkpoint import read_checkpoint
+    from maenas.nas.provenance import provenance
+    from maenas.reports.text import format_result, format_setup
     from maenas.spec import write_spec
 
     ensure_folder(out)
@@ -313,9 +313,9 @@ def _search_with_progress(setup: Any, checkpoint: Path, state: Any, *, quiet: bo
 
     from tqdm import tqdm
 
-    from maenas.search.checkpoint import write_checkpoint
-    from maenas.search.evolution import OFFSPRING
-    from maenas.search.run import run
+    from maenas.nas.checkpoint import write_checkpoint
+    from maenas.nas.evolution import OFFSPRING
+    from maenas.nas.run import run
 
     request = setup.request
     per_generation = OFFSPRING * request.population
@@ -389,9 +389,9 @@ def pareto(
 ) -> None:
     """The whole latency-score Pareto front, exactly: the best architecture for every budget."""
     from maenas.files import ensure_folder, write_atomic
-    from maenas.report.text import format_front
-    from maenas.search.pareto import front_document, pareto_front
-    from maenas.search.run import prepare
+    from maenas.nas.pareto import front_document, pareto_front
+    from maenas.nas.run import prepare
+    from maenas.reports.text import format_front
     from maenas.units import parse_latency_s
 
     request = _request(
@@ -436,7 +436,7 @@ def predict_command(
 ) -> None:
     """Predict the latency of a detector or of any ONNX network: its parts, and every kernel with --layers."""
     from maenas.latency.predictor import load_predictor
-    from maenas.report import graph, text
+    from maenas.reports import graph, text
 
     title, kernels = _load_kernels(network, input_size)
     if _is_onnx(network):
@@ -474,8 +474,8 @@ def _load_kernels(network: str, input_size: int | None) -> tuple[str, Any]:
 @app.command()
 def spaces(as_json: Json = False) -> None:
     """List the shipped search spaces with their sizes and depth bounds."""
-    from maenas.report.text import columns
-    from maenas.search.space import load_space, space_names
+    from maenas.nas.space import load_space, space_names
+    from maenas.reports.text import columns
 
     loaded = [load_space(name) for name in space_names()]
     if as_json:
@@ -495,7 +495,7 @@ def devices(as_json: Json = False) -> None:
     """List the device catalogue, and which devices are calibrated."""
     from maenas.latency.device import load_devices
     from maenas.latency.table import SETUPS
-    from maenas.report.text import columns
+    from maenas.reports.text import columns
 
     catalogue = load_devices()
     if as_json:
@@ -520,7 +520,7 @@ def calibrate(
     from maenas.files import ensure_folder
     from maenas.latency.published import read_published
     from maenas.latency.table import calibrate_all, table_name, write_table
-    from maenas.report.text import format_calibration
+    from maenas.reports.text import format_calibration
 
     published = read_published(data)
     if out is not None:

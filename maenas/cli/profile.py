@@ -92,8 +92,8 @@ def profile_command(
 def _items(spaces: list[str], specs: list[str], input_size: int | None) -> Any:
     from dataclasses import replace
 
+    from maenas.nas.space import load_space, space_names
     from maenas.profiler.plan import plan
-    from maenas.search.space import load_space, space_names
     from maenas.spec import InputSpec, load_spec, published_specs
 
     detectors = []

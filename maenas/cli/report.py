@@ -44,9 +44,9 @@ def report_command(
 ) -> None:
     """Write one HTML page: Pareto front, where the time goes, optimality, drawing; losses and AP of trained weights."""
     from maenas.files import ensure_folder, write_atomic
-    from maenas.report.html import render_page
-    from maenas.report.networks import Devices as ReportDevices
-    from maenas.report.report import report_sections
+    from maenas.reports.html import render_page
+    from maenas.reports.networks import Devices as ReportDevices
+    from maenas.reports.report import report_sections
     from maenas.units import format_bytes, parse_latency_s
 
     chosen = _read(networks)
@@ -75,8 +75,8 @@ def compare_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print nothing but one JSON document.")] = False,
 ) -> None:
     """Compare networks: latency on each device, parameters, FLOPs, layers, score."""
-    from maenas.report.compare import compare_document, format_compare, plot_compare
-    from maenas.report.networks import summarise
+    from maenas.reports.compare import compare_document, format_compare, plot_compare
+    from maenas.reports.networks import summarise
 
     chosen = _read(networks)
     names, predictors = _predictors(chosen, device, precision, batch)
@@ -92,7 +92,7 @@ def compare_command(
 
 
 def _read(names: list[str]) -> Any:
-    from maenas.report.networks import distinct_names, from_spec, from_weights
+    from maenas.reports.networks import distinct_names, from_spec, from_weights
     from maenas.spec import load_spec
 
     return distinct_names(

@@ -189,7 +189,7 @@ def eval_command(
 
 def _metrics_text(metrics: Any) -> str:
     """AP of every class, and the numbers over all of them."""
-    from maenas.report.text import columns
+    from maenas.reports.text import columns
 
     def shown(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"

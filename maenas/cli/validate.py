@@ -52,7 +52,7 @@ def validate_command(
     if out is not None:
         write_atomic(out, json.dumps(document, indent=1) + "\n")
     if plot is not None:
-        from maenas.report.scatter import scatter
+        from maenas.reports.scatter import scatter
 
         scatter(plot, rows, f"{predictor.device.name}, {setup.backend.runtime}")
     if as_json:
@@ -69,9 +69,9 @@ def validate_command(
 
 
 def _specs(names: list[str], spaces: list[str], count: int, input_size: int | None, seed: int) -> dict[str, Any]:
+    from maenas.nas.sampling import random_detectors
+    from maenas.nas.space import load_space, space_names
     from maenas.profiler.plan import DRAW_SEED
-    from maenas.search.sampling import random_detectors
-    from maenas.search.space import load_space, space_names
     from maenas.spec import InputSpec, load_spec, published_specs
 
     if seed == DRAW_SEED:

@@ -21,10 +21,10 @@ from maenas.deploy.clock import Settings
 from maenas.deploy.program import network
 from maenas.latency.measured import BlockKey, key_of
 from maenas.lowering import IMAGE, Graph, Tensor, lower, lower_head, lower_neck, lower_stage, lower_stem
+from maenas.nas.sampling import random_detectors
+from maenas.nas.space import SearchSpace
 from maenas.presets import get_neck_preset
 from maenas.profiler.probe import Item, Sample, distinct, item_kernels, sample_of
-from maenas.search.sampling import random_detectors
-from maenas.search.space import SearchSpace
 from maenas.spec import DetectorSpec
 
 RATIOS = (3.0, 2.0, math.sqrt(2))  # between neighbouring widths of the grid, coarse first

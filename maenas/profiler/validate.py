@@ -15,9 +15,9 @@ from maenas.deploy.clock import Timing
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import Prediction, predict
 from maenas.lowering import lower
+from maenas.nas.depth_bound import in_scope
+from maenas.nas.stage_tables import Scope
 from maenas.profiler.profile import Setup, time_networks
-from maenas.search.depth_bound import in_scope
-from maenas.search.stage_tables import Scope
 from maenas.spec import DetectorSpec
 
 

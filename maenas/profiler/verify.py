@@ -11,11 +11,11 @@ from maenas.latency.measured import MeasuredTable
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import AnyPredictor
 from maenas.lowering import lower
+from maenas.nas.depth_bound import in_scope
+from maenas.nas.run import Candidate, SearchResult, Setup, reordered
 from maenas.profiler.backend import Backend
 from maenas.profiler.profile import Setup as Clock
 from maenas.profiler.profile import time_networks
-from maenas.search.depth_bound import in_scope
-from maenas.search.run import Candidate, SearchResult, Setup, reordered
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from maenas.files import SHIPPED as SHIPPED_FILES
 from maenas.files import data_dir
 from maenas.latency.device import load_devices
 from maenas.lowering import lower
-from maenas.search.checkpoint import read_checkpoint, write_checkpoint
-from maenas.search.evolution import Settings, start
-from maenas.search.run import Request, prepare
-from maenas.search.space import space_names
+from maenas.nas.checkpoint import read_checkpoint, write_checkpoint
+from maenas.nas.evolution import Settings, start
+from maenas.nas.run import Request, prepare
+from maenas.nas.space import space_names
 from maenas.spec import PUBLISHED, read_spec
 from tests.conftest import Maenas
 

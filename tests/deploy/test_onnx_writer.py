@@ -15,10 +15,10 @@ from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
 from maenas.latency.onnx.lower import kernels_from_onnx
 from maenas.lowering import Kernel, lower
+from maenas.nas.space import SearchSpace, load_space, space_names
 from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.profiler.plan import spec_samples
 from maenas.profiler.probe import alone, baseline, probe
-from maenas.search.space import SearchSpace, load_space, space_names
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 PUBLISHED = published_specs()

@@ -38,7 +38,7 @@ from maenas.errors import MaenasError
 from maenas.latency.onnx.lower import lower_onnx
 from maenas.latency.onnx.predict import predict_graph
 from maenas.latency.predictor import load_predictor
-from maenas.report.networks import from_weights
+from maenas.reports.networks import from_weights
 from maenas.strict import dump_json
 from tests.detector.conftest import TINY
 from tests.detector.data.conftest import write_coco, write_voc, write_yolo

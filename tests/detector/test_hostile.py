@@ -34,7 +34,7 @@ from maenas.latency.find import load_measured
 from maenas.latency.importers import import_kernels
 from maenas.latency.onnx.lower import lower_onnx
 from maenas.latency.predictor import load_predictor
-from maenas.search.space import load_space
+from maenas.nas.space import load_space
 from maenas.spec import load_spec
 from tests.conftest import Maenas
 from tests.detector.data.conftest import coco_document, write_coco, write_voc, write_yolo

@@ -8,6 +8,7 @@ from maenas.deploy.clock import Settings
 from maenas.deploy.program import network
 from maenas.latency.measured import BlockKey
 from maenas.lowering import lower
+from maenas.nas.space import load_space, space_names
 from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.profiler.plan import (
     NETWORKS,
@@ -19,7 +20,6 @@ from maenas.profiler.plan import (
     spec_samples,
 )
 from maenas.profiler.probe import Sample, item_kernels, item_key, sample_of
-from maenas.search.space import load_space, space_names
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 COARSE = RATIOS[0]

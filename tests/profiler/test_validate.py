@@ -16,11 +16,11 @@ from maenas.errors import MaenasError
 from maenas.latency.measured_predictor import MIN_NETWORKS, measured_predictor
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
+from maenas.nas.sampling import random_detectors
+from maenas.nas.space import load_space
 from maenas.profiler.plan import spec_samples
 from maenas.profiler.profile import Setup, profile
 from maenas.profiler.validate import agreement, kendall_tau, validate
-from maenas.search.sampling import random_detectors
-from maenas.search.space import load_space
 from maenas.spec import DetectorSpec
 
 FAST = Settings(warm_up_s=1e-8, max_warm_up_s=1e-3, rounds=3, attempts=1)
@@ -100,7 +100,7 @@ def test_the_command_measures_and_compares(tmp_path: Path) -> None:
 
 def test_the_scatter_plot_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from maenas.report.scatter import scatter
+    from maenas.reports.scatter import scatter
 
     setup, specs = Setup(Exact(), settings=FAST), detectors(3)
     samples = {sample.key: sample for spec in specs.values() for sample in spec_samples(spec)}

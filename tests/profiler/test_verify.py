@@ -10,12 +10,12 @@ import pytest
 from maenas.deploy.clock import Settings
 from maenas.errors import MaenasError
 from maenas.latency.measured import make_table, write_measured
+from maenas.nas.provenance import provenance
+from maenas.nas.run import Request, SearchResult, prepare, run
 from maenas.profiler.plan import spec_samples
 from maenas.profiler.profile import Setup as Clock
 from maenas.profiler.profile import profile
 from maenas.profiler.verify import clock_of, verify
-from maenas.search.provenance import provenance
-from maenas.search.run import Request, SearchResult, prepare, run
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 pytest.importorskip("onnxruntime")

@@ -16,8 +16,8 @@ from detector.model.net import DetectorNet
 from maenas.latency.onnx.lower import fuse, kernels_from_onnx
 from maenas.latency.onnx.node_graph import Node, NodeGraph
 from maenas.lowering import Kernel, lower
-from maenas.search.sampling import random_detectors
-from maenas.search.space import load_space, space_names
+from maenas.nas.sampling import random_detectors
+from maenas.nas.space import load_space, space_names
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 PUBLISHED = published_specs()

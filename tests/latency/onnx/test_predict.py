@@ -11,7 +11,7 @@ from maenas.latency.onnx.node_graph import read_json
 from maenas.latency.onnx.predict import kernel_kind, predict_graph
 from maenas.latency.predictor import UNKNOWN_FACTOR, load_predictor, predict
 from maenas.lowering import Kernel
-from maenas.report.graph import format_graph, graph_document
+from maenas.reports.graph import format_graph, graph_document
 
 
 class WithoutGroups:

@@ -1,0 +1,88 @@
+"""An evolution cut short, on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from maenas.errors import MaenasError
+from maenas.files import read_text, write_atomic
+from maenas.nas.evolution import STRATEGY, State, resume
+from maenas.nas.provenance import space_id
+from maenas.nas.run import Setup
+from maenas.strict import STRICT, dump_json, parse_json
+
+SCHEMA = "maenas/checkpoint@1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An evolution cut short. `fingerprint` is of everything that its course depends on."""
+
+    __pydantic_config__: ClassVar = STRICT
+    schema: str
+    fingerprint: str
+    generation: int
+    evaluated: int
+    genes: tuple[tuple[int, ...], ...]
+    generator: str  # hexadecimal state and increment, and the buffered half draw
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise MaenasError(f"schema is {self.schema!r}; this version reads {SCHEMA!r}")
+
+
+def fingerprint(setup: Setup) -> str:
+    """Identity of a search: request, space, tables and the version of the strategy."""
+    parts = [
+        asdict(setup.request),
+        space_id(setup.space),
+        [p.table_id for p in setup.predictors],
+        STRATEGY,
+        np.__version__,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_checkpoint(path: Path, setup: Setup, state: State) -> None:
+    """Store `state` atomically."""
+    inner = state.generator["state"]
+    words = [
+        f"{inner['state']:x}",
+        f"{inner['inc']:x}",
+        str(state.generator["has_uint32"]),
+        str(state.generator["uinteger"]),
+    ]
+    genes = tuple(tuple(int(value) for value in row) for row in state.genes)
+    write_atomic(
+        path,
+        dump_json(Checkpoint(SCHEMA, fingerprint(setup), state.generation, state.evaluated, genes, " ".join(words))),
+    )
+
+
+def read_checkpoint(path: Path, setup: Setup) -> State:
+    """Strict inverse of `write_checkpoint`; raises `MaenasError`, also where the checkpoint is of another search."""
+    stored = parse_json(read_text(path, what="checkpoint"), Checkpoint, where=str(path))
+    if stored.fingerprint != fingerprint(setup):
+        raise MaenasError(
+            f"{path}: this checkpoint is of another search (space, budget, device, seed or version differ); "
+            "repeat that command to resume it, or run without --resume"
+        )
+    try:
+        state, increment, has_half, half = stored.generator.split()
+        generator: Any = {
+            "bit_generator": "PCG64",
+            "state": {"state": int(state, 16), "inc": int(increment, 16)},
+            "has_uint32": int(has_half),
+            "uinteger": int(half),
+        }
+        np.random.PCG64().state = generator
+        genes = np.array(stored.genes, dtype=np.int64)
+        return resume(setup.problem, stored.generation, stored.evaluated, genes, generator)
+    except (ValueError, OverflowError) as error:
+        raise MaenasError(f"{path}: the checkpoint is damaged ({error})") from error

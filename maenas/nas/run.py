@@ -1,0 +1,372 @@
+"""From budgets and devices to a searched backbone with its certificate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from maenas.cost import PRECISION_BYTES, total_cost
+from maenas.errors import MaenasError
+from maenas.latency.predictor import AnyPredictor, Prediction, load_predictor, predict
+from maenas.lowering import lower
+from maenas.nas.depth_bound import Depths, in_scope, resolve_depths
+from maenas.nas.evolution import Settings, State, evolve
+from maenas.nas.exact import ExactResult, cheapest, solve
+from maenas.nas.problem import Constraint, Problem, evaluate, feasible, make_objective, scores_of
+from maenas.nas.space import Genome, SearchSpace, load_space
+from maenas.nas.stage_tables import (
+    ACTIVATIONS,
+    ENTROPY,
+    FLOPS,
+    LAYERS,
+    PARAMS,
+    Quantity,
+    Scope,
+    Tables,
+    build_tables,
+    latency_quantity,
+)
+from maenas.presets import get_neck_preset, make_head, make_neck
+from maenas.score import ScoreName, effectiveness, score_terms
+from maenas.spec import DetectorSpec, InputSpec
+from maenas.units import format_bytes, format_count, format_latency
+
+Solver = Literal["evolution", "exact"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is searched for. Budgets in seconds, parameters, FLOPs, bytes; None or empty where there is none."""
+
+    space: str = "k1kx"
+    devices: tuple[str, ...] = ("t4",)
+    latency_s: tuple[float, ...] = ()  # one for each device
+    max_params: int | None = None
+    max_flops: int | None = None
+    max_activation_bytes: int | None = None
+    max_layers: int | None = None
+    max_effectiveness: float | None = None
+    scope: Scope = "detector"
+    solver: Solver = "evolution"
+    score: ScoreName = "mae"
+    precision: str | None = None  # None: a measured table's own, else fp16
+    batch: int = 1
+    input_size: int | None = None
+    num_classes: int = 80
+    neck: str | None = None
+    population: int = 512
+    generations: int = 120
+    seed: int = 0
+    top_k: int = 1
+
+    @property
+    def evolution(self) -> Settings:
+        """Settings of the evolution; raises `MaenasError`."""
+        return Settings(self.population, self.generations, self.seed)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A request with everything that it names loaded."""
+
+    request: Request
+    space: SearchSpace
+    input_size: int
+    predictors: tuple[AnyPredictor, ...]
+    depths: Depths
+    budgets: tuple[tuple[Quantity, float], ...]  # quantity and limit in its own units
+    problem: Problem
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one activation element of the whole batch, on the first device."""
+        return _element_bytes(self.request, self.predictors)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One limit and how much of it the winner uses, in `unit`."""
+
+    name: str
+    limit: float
+    used: float
+    unit: str
+
+    @property
+    def text(self) -> str:
+        """`used of limit` for people."""
+        show: Callable[[float], str] = {"s": format_latency, "bytes": format_bytes}.get(self.unit, format_count)  # type: ignore[assignment]
+        return f"{show(self.used)} of {show(self.limit)} ({self.used / self.limit:.1%})"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One architecture found. `score` is in nats (MAE), DeepMAD's units, or FLOPs."""
+
+    spec: DetectorSpec
+    score: float
+    effectiveness: float
+    params: int
+    flops: int
+    activation_bytes: int
+    layers: int
+    predictions: tuple[Prediction, ...]  # one a device
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Outcome of a search: candidates best first, and what is known about how good they could be.
+
+    `gap` is (bound - score) / bound against the proven optimum, or against an upper bound if `proven` is false; None
+    where the score is not additive, so that there is no bound.
+    """
+
+    setup: Setup
+    candidates: tuple[Candidate, ...]
+    budgets: tuple[Budget, ...]
+    optimum: float | None
+    gap: float | None
+    proven: bool
+    evaluated: int  # candidates in this run
+    certificate: ExactResult | None
+    on_bound: tuple[str, ...]  # depth limits that the winner sits on
+
+
+def prepare(request: Request) -> Setup:
+    """Load the space, predictors and tables of `request`; raises `MaenasError` for anything impossible in it."""
+    if len(request.latency_s) > len(request.devices) or (
+        request.latency_s and len(request.latency_s) < len(request.devices)
+    ):
+        raise MaenasError(
+            f"{len(request.latency_s)} latency budget(s) for {len(request.devices)} device(s) "
+            f"({', '.join(request.devices)}); give one --budget for each --device, in the same order"
+        )
+    if request.top_k < 1:
+        raise MaenasError(f"top-k is {request.top_k}; it must be at least 1")
+    if request.num_classes < 1:
+        raise MaenasError(f"classes is {request.num_classes}; it must be at least 1")
+    rho = request.max_effectiveness
+    if rho is not None and not 0 < rho < math.inf:
+        raise MaenasError(f"max-effectiveness is {rho:g}; it must be a number above 0")
+    space = load_space(request.space)
+    if request.neck is not None:
+        get_neck_preset(request.neck)
+        space = replace(space, neck=request.neck)
+    size = space.input_size if request.input_size is None else request.input_size
+    InputSpec(size, size)
+    predictors = tuple(
+        load_predictor(name, precision=request.precision, batch=request.batch) for name in request.devices
+    )
+    budgets = _budgets(request, predictors)
+    if not budgets and request.max_layers is None:
+        raise MaenasError("no budget: give --budget 3ms, --max-params 10M, --max-flops 20G or --max-layers 20")
+    depths = resolve_depths(
+        space,
+        budgets,
+        input_size=size,
+        num_classes=request.num_classes,
+        scope=request.scope,
+        max_layers=request.max_layers,
+        max_effectiveness=request.max_effectiveness,
+    )
+    quantities = {q.name: q for q in (ENTROPY, LAYERS, FLOPS, PARAMS, ACTIVATIONS, *(q for q, _ in budgets))}
+    tables = build_tables(
+        space, list(quantities.values()), input_size=size, num_classes=request.num_classes, scope=request.scope
+    )
+    problem = _problem(request, tables, budgets, depths)
+    setup = Setup(request, space, size, predictors, depths, tuple(budgets), problem)
+    _require_possible(setup)
+    return setup
+
+
+def _budgets(request: Request, predictors: tuple[AnyPredictor, ...]) -> list[tuple[Quantity, float]]:
+    names = [f"latency on {device}" for device in request.devices]
+    latencies = [latency_quantity(model, name) for model, name in zip(predictors, names, strict=True)]
+    budgets: list[tuple[Quantity, float]] = list(zip(latencies, request.latency_s, strict=False))
+    size = _element_bytes(request, predictors)
+    elements = None if request.max_activation_bytes is None else request.max_activation_bytes // size
+    for quantity, limit in ((PARAMS, request.max_params), (FLOPS, request.max_flops), (ACTIVATIONS, elements)):
+        if limit is not None:
+            budgets.append((quantity, float(limit)))
+    return budgets
+
+
+def _element_bytes(request: Request, predictors: tuple[AnyPredictor, ...]) -> int:
+    return PRECISION_BYTES[predictors[0].precision] * request.batch
+
+
+def _problem(request: Request, tables: Tables, budgets: list[tuple[Quantity, float]], depths: Depths) -> Problem:
+    constraints = [
+        Constraint(q.name, tables.quantities[q.name], math.floor(limit / q.unit + 1e-6)) for q, limit in budgets
+    ]
+    if depths.max_layers is not None:
+        constraints.append(Constraint("layers", tables.quantities["layers"], float(depths.max_layers)))
+    shallowest = tuple(
+        max(limit, stage.min_depth) for limit, stage in zip(depths.max_depth, tables.space.stages, strict=True)
+    )
+    objective = make_objective(tables, request.score)
+    return Problem(tables, objective, tuple(constraints), shallowest, depths.max_effectiveness)
+
+
+def _require_possible(setup: Setup) -> None:
+    """Raise with what the least architecture needs, if one limit alone already shuts every architecture out."""
+    for constraint, least in zip(setup.problem.constraints, cheapest(setup.problem), strict=True):
+        row = [c.name for c in setup.problem.constraints].index(constraint.name)
+        if least.cost[row] > constraint.limit:
+            show, cost = _shower(setup, constraint.name), float(least.cost[row])
+            needed = show(cost)
+            if needed == show(constraint.limit):
+                needed += f", {100 * (cost / constraint.limit - 1):.2g} % more"
+            raise MaenasError(
+                f"impossible budget: {constraint.name} is limited to {show(constraint.limit)}, but the least that an "
+                f"architecture of the space {setup.space.name} needs is {needed} "
+                f"({_describe(setup, least.genome)}). Raise the budget, or choose another space, a smaller --input or "
+                "--scope backbone"
+            )
+
+
+def _shower(setup: Setup, name: str) -> Callable[[float], str]:
+    if name.startswith("latency"):
+        return lambda steps: format_latency(steps * 1e-12)
+    if name == "activations":
+        size = setup.element_bytes
+        return lambda steps: format_bytes(round(steps * size))
+    return lambda steps: format_count(round(steps))
+
+
+def _describe(setup: Setup, genome: Genome) -> str:
+    backbone = setup.space.spec_of(genome)
+    widths = "-".join(str(width) for width in (backbone.stem.out_channels, *(s.out_channels for s in backbone.stages)))
+    return f"widths {widths}, {total_cost(lower(detector_of(setup, genome))).layers} layers"
+
+
+def detector_of(setup: Setup, genome: Genome) -> DetectorSpec:
+    """The whole detector around the backbone of `genome`."""
+    backbone, preset = setup.space.spec_of(genome), get_neck_preset(setup.space.neck)
+    neck = make_neck(preset, backbone.tap_channels)
+    head = make_head(preset, setup.request.num_classes)
+    return DetectorSpec(InputSpec(setup.input_size, setup.input_size), backbone, neck, head)
+
+
+def run(
+    setup: Setup,
+    *,
+    on_generation: Callable[[State], None] | None = None,
+    state: State | None = None,
+    on_proof: Callable[[], None] | None = None,
+) -> SearchResult:
+    """Search. `state` continues an interrupted evolution; `on_proof` is called when the exact solver begins."""
+    problem, request = setup.problem, setup.request
+    found: list[Genome] = []
+    evaluated = 0
+    if request.solver == "evolution" or problem.objective is None:
+        final = evolve(problem, request.evolution, state, on_generation)
+        evaluated = final.evaluated - (state.evaluated if state else 0)
+        found = [row for row, good in zip(final.genes.T, final.fitness > 0, strict=True) if good][: request.top_k]
+    certificate = None
+    if problem.objective is not None:
+        if on_proof is not None:
+            on_proof()
+        wanted = request.top_k if request.solver == "exact" else 1
+        certificate = solve(problem, k=wanted, known=found)
+        if request.solver == "exact" and not certificate.proven:  # too large without good solutions to begin from
+            final = evolve(problem, request.evolution, state, on_generation)
+            evaluated = final.evaluated
+            certificate = solve(problem, k=wanted, known=list(final.genes.T))
+        if request.solver == "exact" or not found:
+            found = [solution.genome for solution in certificate.solutions]
+    if not found:
+        limits = ", ".join(f"{c.name} {_shower(setup, c.name)(c.limit)}" for c in problem.constraints)
+        proven = certificate is not None and certificate.proven
+        raise MaenasError(
+            f"{'no architecture' if proven else 'the search met no architecture'} of the space {setup.space.name} "
+            f"that meets all limits together ({limits}); raise one of them"
+        )
+    return _result(setup, np.array(found), evaluated, certificate)
+
+
+def _result(setup: Setup, genomes: np.ndarray, evaluated: int, certificate: ExactResult | None) -> SearchResult:
+    problem = setup.problem
+    assert feasible(problem, genomes).all()
+    scores = scores_of(problem, genomes)
+    unit = 1.0 if setup.request.score == "flops" else 1e-9
+    candidates = tuple(_candidate(setup, genome, score * unit) for genome, score in zip(genomes, scores, strict=True))
+    optimum, gap, proven = None, None, False
+    if certificate is not None:
+        optimum, proven = certificate.upper_bound * unit, certificate.proven
+        gap = max(0.0, 1 - scores[0] / certificate.upper_bound)
+    return SearchResult(
+        setup,
+        candidates,
+        _usage(setup, genomes[:1]),
+        optimum,
+        gap,
+        proven,
+        evaluated,
+        certificate,
+        _on_bound(setup, candidates[0]),
+    )
+
+
+def reordered(result: SearchResult, candidates: tuple[Candidate, ...]) -> SearchResult:
+    """The same search with another order or choice of its candidates."""
+    winner = candidates[0]
+    genome = result.setup.space.genome_of(winner.spec.backbone)
+    gap = None if result.optimum is None else max(0.0, 1 - winner.score / result.optimum)
+    return replace(
+        result,
+        candidates=candidates,
+        budgets=_usage(result.setup, genome[None, :]),
+        gap=gap,
+        on_bound=_on_bound(result.setup, winner),
+    )
+
+
+def _candidate(setup: Setup, genome: Genome, score: float) -> Candidate:
+    spec = detector_of(setup, genome)
+    kernels = [kernel for kernel in lower(spec) if in_scope(kernel, setup.request.scope)]
+    cost = total_cost(kernels)
+    size = setup.element_bytes
+    return Candidate(
+        spec,
+        float(score),
+        float(effectiveness(score_terms(kernels))),
+        cost.params,
+        cost.flops,
+        cost.activations * size,
+        cost.layers,
+        tuple(predict(kernels, predictor) for predictor in setup.predictors),
+    )
+
+
+def _usage(setup: Setup, genome: np.ndarray) -> tuple[Budget, ...]:
+    rows = []
+    size = setup.element_bytes
+    for quantity, limit in setup.budgets:
+        used = float(evaluate(setup.problem.tables.quantities[quantity.name], setup.problem.tables, genome)[0])
+        if quantity.name == "activations":
+            rows.append(Budget("activation memory", limit * size, used * size, "bytes"))
+        else:
+            rows.append(Budget(quantity.name, limit, used * quantity.unit, "s" if quantity.unit < 1 else "count"))
+    return tuple(rows)
+
+
+def _on_bound(setup: Setup, winner: Candidate) -> tuple[str, ...]:
+    """Depth limits that one more unit anywhere, or in that stage, would break."""
+    depths, stages = setup.depths, winner.spec.backbone.stages
+    reached = []
+    unit = {"k1kxk1": 3, "k1dwk1": 3}.get(setup.space.block, 2)
+    if depths.max_layers is not None and winner.layers + unit > depths.max_layers:
+        reached.append(f"layers ({winner.layers} of {depths.max_layers})")
+    full = [
+        n for n, (stage, most) in enumerate(zip(stages, depths.max_depth, strict=True), start=1) if stage.depth >= most
+    ]
+    if full:
+        reached.append(f"units per stage (stage {', '.join(map(str, full))})")
+    if depths.max_effectiveness is not None and winner.effectiveness > 0.99 * depths.max_effectiveness:
+        reached.append(f"effectiveness ({winner.effectiveness:.4f} of {depths.max_effectiveness:g})")
+    return tuple(reached)

@@ -1,0 +1,55 @@
+"""Detectors drawn at random from a search space: to measure, to validate with, to test on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from maenas.nas.space import SearchSpace
+from maenas.presets import get_neck_preset, make_head, make_neck
+from maenas.spec import DetectorSpec, InputSpec
+
+MAX_DRAWN_DEPTH = 4  # units in a stage: spaces allow far more than fits into a latency anyone wants
+
+
+def random_detector(
+    space: SearchSpace, rng: np.random.Generator, *, input_size: int | None = None, num_classes: int = 80
+) -> DetectorSpec:
+    """Widths, bottlenecks, kernels and depths drawn evenly from what the space allows, stage after stage."""
+    genome = [int(rng.integers(len(space.choices[0])))]
+    width = space.choices[0][genome[0]]
+    for number in range(1, len(space.stages) + 1):
+        outs, kernels, bottlenecks, depths = space.choices[4 * number - 3 : 4 * number + 1]
+        pairs = [
+            (out, bottleneck)
+            for out, bottleneck in itertools.product(range(len(outs)), range(len(bottlenecks)))
+            if space.width_fits(np.array(width), np.array(outs[out]))
+            and space.bottleneck_fits(np.array(outs[out]), np.array(bottlenecks[bottleneck]))
+        ]
+        out, bottleneck = pairs[int(rng.integers(len(pairs)))]
+        depth = int(rng.integers(min(MAX_DRAWN_DEPTH, len(depths))))
+        genome += [out, int(rng.integers(len(kernels))), bottleneck, depth]
+        width = outs[out]
+    backbone, preset = space.spec_of(np.array(genome)), get_neck_preset(space.neck)
+    side = input_size or space.input_size
+    neck, head = make_neck(preset, backbone.tap_channels), make_head(preset, num_classes)
+    return DetectorSpec(InputSpec(side, side), backbone, neck, head)
+
+
+def random_detectors(
+    spaces: Sequence[SearchSpace],
+    count: int,
+    *,
+    seed: int,
+    input_size: int | None = None,
+    num_classes: int = 80,
+) -> Iterator[tuple[str, DetectorSpec]]:
+    """`count` detectors with names, taking the spaces in turns; the first ones do not depend on `count`."""
+    rng = np.random.default_rng(seed)
+    for number, space in enumerate(itertools.islice(itertools.cycle(spaces), count)):
+        yield (
+            f"{space.name} #{number}",
+            random_detector(space, rng, input_size=input_size, num_classes=num_classes),
+        )

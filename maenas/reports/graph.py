@@ -1,0 +1,85 @@
+"""Predictions of ONNX networks as text and as JSON data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from maenas.cost import total_cost
+from maenas.latency.onnx.lower import Lowered
+from maenas.latency.onnx.predict import GraphPrediction, kernel_kind, predict_graph
+from maenas.latency.predictor import AnyPredictor, provenance_word
+from maenas.reports.text import columns
+from maenas.units import format_count, format_latency
+
+WIDTH = 14
+
+
+def format_graph(title: str, lowered: Lowered, predictor: AnyPredictor, *, layers: bool) -> str:
+    """Predicted latency of a network: by kind of kernel, by kernel with `layers`, and what was left out."""
+    graph = predict_graph(lowered, predictor)
+    prediction, cost = graph.prediction, total_cost(lowered.kernels)
+    kind = "90 % interval" if predictor.calibrated else "a guess at the range"
+    span = f"{format_latency(prediction.low)} to {format_latency(prediction.high)}"
+    word = provenance_word(predictor)
+    lines = [
+        ("network", title),
+        ("device", predictor.description),
+        ("cost", f"{format_count(cost.params)} parameters, {format_count(cost.flops)} FLOPs"),
+        ("latency", f"{format_latency(prediction.seconds)} {word} on {predictor.device.name} ({kind} {span})"),
+        ("not modelled", _unmodelled_text(graph)),
+        ("not timed", ", ".join(f"{count} {op}" for op, count in graph.untimed) or "nothing"),
+    ]
+    text = "\n".join(f"{label:<{WIDTH}}{line}" for label, line in lines)
+    tables = [_kind_table(lowered, graph, word), *([_kernel_table(lowered, graph)] if layers else [])]
+    return "\n\n".join([text, *tables])
+
+
+def _unmodelled_text(graph: GraphPrediction) -> str:
+    if not graph.unmodelled:
+        return "nothing"
+    names = ", ".join(f"{row.count} {row.op}" for row in graph.unmodelled)
+    return f"{names}: about {graph.unmodelled_share:.1%} of the time, guessed from the bytes they move"
+
+
+def _kind_table(lowered: Lowered, graph: GraphPrediction, word: str) -> str:
+    total = graph.prediction.seconds
+    counts = Counter(_kinds(lowered))
+    rows = [["kind", "kernels", f"ms {word}", "share"]]
+    for kind, seconds in sorted(graph.prediction.parts.items(), key=lambda item: -item[1]):
+        rows.append([kind, str(counts[kind]), f"{seconds * 1e3:.4f}", f"{seconds / total:.1%}"])
+    return columns([*rows, ["whole", str(len(lowered.kernels)), f"{total * 1e3:.4f}", "100.0%"]])
+
+
+def _kernel_table(lowered: Lowered, graph: GraphPrediction) -> str:
+    rows = [["kernel", "kind", "in", "out", "k", "s", "size", "MFLOPs", "us", "share"]]
+    prediction = graph.prediction
+    for kernel, kind, seconds in zip(lowered.kernels, _kinds(lowered), prediction.kernel_seconds, strict=True):
+        shape = [kernel.in_channels, kernel.out_channels, kernel.kernel, kernel.stride]
+        size, flops = f"{kernel.out_height}x{kernel.out_width}", total_cost([kernel]).flops / 1e6
+        share = f"{seconds / prediction.seconds:.1%}"
+        rows.append([kernel.name, kind, *map(str, shape), size, f"{flops:.1f}", f"{seconds * 1e6:.2f}", share])
+    return columns(rows, left=2)
+
+
+def _kinds(lowered: Lowered) -> list[str]:
+    return [lowered.stand_ins.get(index, kernel_kind(kernel)) for index, kernel in enumerate(lowered.kernels)]
+
+
+def graph_document(lowered: Lowered, predictor: AnyPredictor, *, layers: bool) -> dict[str, Any]:
+    """What `format_graph` prints, as JSON data."""
+    graph = predict_graph(lowered, predictor)
+    prediction = graph.prediction
+    document: dict[str, Any] = {
+        "kind": provenance_word(predictor),
+        "ms": prediction.seconds * 1e3,
+        "interval_90_ms": [prediction.low * 1e3, prediction.high * 1e3],
+        "parts_ms": {kind: seconds * 1e3 for kind, seconds in prediction.parts.items()},
+        "unmodelled": [{"op": r.op, "count": r.count, "guessed_ms": r.seconds * 1e3} for r in graph.unmodelled],
+        "untimed": dict(graph.untimed),
+        "conditions": predictor.conditions,
+    }
+    if layers:
+        rows = zip(lowered.kernels, _kinds(lowered), prediction.kernel_seconds, strict=True)
+        document["kernels_us"] = [{"name": kernel.name, "op": kind, "us": s * 1e6} for kernel, kind, s in rows]
+    return document

@@ -1,0 +1,197 @@
+"""The provenance of a searched spec, read back: the search that it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final, Literal
+
+from maenas.errors import MaenasError
+from maenas.nas.provenance import space_id
+from maenas.nas.run import Request, Setup, prepare
+from maenas.nas.space import SearchSpace, load_space, space_names
+from maenas.nas.stage_tables import Scope
+from maenas.presets import NECK_PRESETS, make_head, make_neck
+from maenas.score import ScoreName
+from maenas.spec import DetectorSpec, SpecFile
+from maenas.strict import STRICT, parse_json
+
+PART: Final = {**STRICT, "extra": "ignore"}  # a report reads the keys it needs and passes over the others
+
+
+@dataclass(frozen=True)
+class StatedScore:
+    """Name and value of the score that was searched for."""
+
+    __pydantic_config__: ClassVar = PART
+    name: ScoreName
+    value: float
+
+
+@dataclass(frozen=True)
+class StatedConditions:
+    """Under which a latency was predicted."""
+
+    __pydantic_config__: ClassVar = PART
+    precision: Literal["fp32", "fp16", "int8"]
+    batch: int
+
+
+@dataclass(frozen=True)
+class StatedLatency:
+    """A prediction as the file states it; `device` as it was asked for."""
+
+    __pydantic_config__: ClassVar = PART
+    device: str
+    ms: float
+    conditions: StatedConditions
+
+
+@dataclass(frozen=True)
+class StatedMeasurement:
+    """The whole network measured where it was searched."""
+
+    __pydantic_config__: ClassVar = PART
+    ms: float
+    iqr_ms: float
+    samples: int
+    runtime: str
+
+
+@dataclass(frozen=True)
+class StatedDepths:
+    """The bound on depth in force, and which limits the winner reached."""
+
+    __pydantic_config__: ClassVar = PART
+    max_layers: int | None
+    max_effectiveness: float | None
+    reason: str
+    reached: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class StatedOptimality:
+    """Relative `gap` to `bound`, which is the optimum if `proven`; None where there is no bound."""
+
+    __pydantic_config__: ClassVar = PART
+    gap: float | None
+    proven: bool
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a searched spec's provenance says; limits in seconds, counts and bytes."""
+
+    __pydantic_config__: ClassVar = PART
+    rank: int
+    space: str
+    space_id: str
+    scope: Scope
+    score: StatedScore
+    latency: tuple[StatedLatency, ...]
+    budgets: Mapping[str, float]
+    depth_bound: StatedDepths
+    solver: Literal["evolution", "exact"]
+    seed: int
+    population: int
+    generations: int
+    optimality: StatedOptimality
+    params: int
+    flops: int
+    activation_bytes: int
+    measured: StatedMeasurement | None = None
+
+    def __post_init__(self) -> None:
+        if not self.latency:
+            raise MaenasError("latency is empty; a search states one a device")
+
+
+def read_origin(stored: SpecFile, where: str) -> Origin | None:
+    """The search that a spec came from; None for a spec that was not searched.
+
+    Raises `MaenasError` naming `where` and the key if the provenance is not what a search writes.
+    """
+    if stored.provenance is None or "space" not in stored.provenance:
+        return None
+    return parse_json(json.dumps(dict(stored.provenance)), Origin, where=f"{where}, provenance")
+
+
+def neck_of(spec: DetectorSpec) -> str | None:
+    """The preset that gives this neck and head, if one does."""
+    taps, classes = spec.backbone.tap_channels, spec.head.num_classes
+    for name, preset in NECK_PRESETS.items():
+        if make_neck(preset, taps) == spec.neck and make_head(preset, classes) == spec.head:
+            return name
+    return None
+
+
+def space_of(origin: Origin, given: str | None) -> SearchSpace:
+    """The space that was searched; raises `MaenasError` where it is not shipped, or `given` is another one."""
+    if given is None and origin.space not in space_names():  # nor may a file name a path to be read
+        raise MaenasError(
+            f"the space {origin.space} is not a shipped one: give its YAML file with --space to see its front"
+        )
+    space = load_space(given or origin.space)
+    if space_id(space) != origin.space_id:
+        raise MaenasError(
+            f"the space {space.name} (id {space_id(space)}) is not the one that was searched "
+            f"({origin.space}, id {origin.space_id}): give the YAML file of that one with --space"
+        )
+    return space
+
+
+def setup_of(origin: Origin, spec: DetectorSpec, given: str | None) -> Setup:
+    """The search that `spec` came from, ready to run; raises `MaenasError` where it cannot be set up again."""
+    space_of(origin, given)
+    limits = origin.budgets
+    first, *_ = origin.latency
+    timed = [row for row in origin.latency if f"latency on {row.device}" in limits]
+    request = Request(
+        space=given or origin.space,
+        devices=tuple(row.device for row in timed or [first]),
+        latency_s=tuple(limits[f"latency on {row.device}"] for row in timed),
+        max_params=_whole(limits.get("params")),
+        max_flops=_whole(limits.get("flops")),
+        max_activation_bytes=_whole(limits.get("activation memory")),
+        max_effectiveness=origin.depth_bound.max_effectiveness,
+        scope=origin.scope,
+        solver=origin.solver,
+        score=origin.score.name,
+        precision=first.conditions.precision,
+        batch=first.conditions.batch,
+        input_size=_side(spec),
+        num_classes=spec.head.num_classes,
+        neck=_neck(spec),
+        population=origin.population,
+        generations=origin.generations,
+        seed=origin.seed,
+    )
+    return prepare_bounded(request, origin.depth_bound.max_layers)
+
+
+def prepare_bounded(request: Request, max_layers: int | None) -> Setup:
+    """`request` with the bound on layers that was in force: its space's own, or else `max_layers`."""
+    if request.latency_s or request.max_params or request.max_flops or request.max_activation_bytes:
+        setup = prepare(request)
+        if max_layers is None or setup.depths.max_layers == max_layers:
+            return setup
+    return prepare(replace(request, max_layers=max_layers))
+
+
+def _whole(limit: float | None) -> int | None:
+    return None if limit is None else int(limit)
+
+
+def _side(spec: DetectorSpec) -> int:
+    if spec.input.height != spec.input.width:
+        raise MaenasError(f"the input is {spec.input.height}x{spec.input.width}; only square ones are searched")
+    return spec.input.height
+
+
+def _neck(spec: DetectorSpec) -> str:
+    name = neck_of(spec)
+    if name is None:
+        raise MaenasError("its neck or head is none of the presets that a search knows")
+    return name
