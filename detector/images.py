@@ -8,9 +8,10 @@ Legend: B batch, H/W height and width, N boxes.
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,11 @@ from torch import Tensor
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
 
+_log = logging.getLogger(__name__)
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+MOST_MISSING = 0.1  # of a JPEG's pixels, where the end of the file is cut off
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
 # Pillow would try every format it knows on any file; some of them (EPS) start another program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -31,10 +37,11 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, Type
 BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, *, warn: Callable[[str], object] = _log.warning) -> np.ndarray:
     """The pixels of an image file, uint8 RGB `[H, W, 3]`, turned upright by its EXIF orientation.
 
-    Grey becomes RGB, 16 bits keep their upper 8, transparent pixels show white, an animation its first frame.
+    Grey becomes RGB, 16 bits keep their upper 8, transparent pixels show white, an animation its first frame. A JPEG
+    whose end is cut off is used, and `warn` is told, where at most a tenth of its pixels is lost.
 
     Raises `MaenasError`, naming the file, for one that is missing, empty, broken, truncated, of more than about 179
     million pixels, or of 32 bits a channel.
@@ -56,7 +63,29 @@ def read_image(path: str | Path) -> np.ndarray:
     except MemoryError as error:
         raise MaenasError(f"image {path}: does not fit into memory") from error
     except BROKEN as error:
+        image = _cut_off_jpeg(path)
+        if image is not None:
+            warn(f"image {path}: the end of the file is missing; what is there is used")
+            return image
         raise MaenasError(f"image {path}: cannot be read, the file is damaged or no image: {error}") from error
+
+
+def _cut_off_jpeg(path: Path) -> np.ndarray | None:
+    """The pixels of a JPEG that lacks only its end; None for any other file, and where too much is lost.
+
+    Its size was read by Pillow before, so that it is not too large.
+    """
+    data = path.read_bytes()
+    if not data.startswith(JPEG_START) or JPEG_END in data[-1024:]:
+        return None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        return None
+    if image is None:
+        return None
+    lost = (np.abs(image.astype(np.int16) - 128) <= 1).all(axis=2).mean()  # the decoder leaves lost pixels middle grey
+    return image if lost <= MOST_MISSING else None
 
 
 def _pixels(image: Image.Image, path: Path) -> np.ndarray:
@@ -88,19 +117,24 @@ class Placement(NamedTuple):
         return boxes * boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
 
 
+def place(width: int, height: int, size: InputSpec) -> Placement:
+    """Where an image of this size lies in the input: see `prepare`."""
+    new_width, new_height = size.width, size.height
+    if size.resize == "letterbox":
+        scale = min(size.width / width, size.height / height)
+        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+    return Placement(width, height, new_width / width, new_height / height)
+
+
 def prepare(image: np.ndarray, size: InputSpec) -> tuple[np.ndarray, Placement]:
     """An image, uint8 RGB `[H, W, 3]`, resized bilinearly to `[size.height, size.width, 3]`.
 
     `stretch` fills the input and changes the aspect ratio, as the published detectors are trained. `letterbox` keeps
     the ratio to the pixel, puts the image into the top left corner and fills the rest with black.
     """
-    height, width = image.shape[:2]
-    new_width, new_height = size.width, size.height
-    if size.resize == "letterbox":
-        scale = min(size.width / width, size.height / height)
-        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+    placement = place(image.shape[1], image.shape[0], size)
+    new_width, new_height = round(placement.width * placement.scale_x), round(placement.height * placement.scale_y)
     resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    placement = Placement(width, height, new_width / width, new_height / height)
     if (new_width, new_height) == (size.width, size.height):
         return resized, placement
     canvas = np.zeros((size.height, size.width, 3), np.uint8)

@@ -22,20 +22,33 @@ class Detections(NamedTuple):
 
 
 def postprocess(
-    scores: Tensor, boxes: Tensor, *, conf: float, iou: float, max_det: int = MAX_DETECTIONS
+    scores: Tensor,
+    boxes: Tensor,
+    *,
+    conf: float,
+    iou: float,
+    max_det: int = MAX_DETECTIONS,
+    most: int | None = None,
 ) -> list[Detections]:
     """Detections of each image from scores `[B, A, C]` (probabilities) and boxes `[B, A, 4]`.
 
     Every pair of an anchor and a class that scores more than `conf` is a candidate. Within a class, a candidate that
-    overlaps a better kept one by more than `iou` is dropped; the best `max_det` of the rest are returned.
+    overlaps a better kept one by more than `iou` is dropped; the best `max_det` of the rest are returned. If
+    `most` is given, only so many of the best candidates of an image compete: at a low `conf` there can be 600,000.
     """
     pairs = zip(scores.float(), boxes.float(), strict=True)
-    return [_detections(s, b, conf=conf, iou=iou, max_det=max_det) for s, b in pairs]
+    return [_detections(s, b, conf=conf, iou=iou, max_det=max_det, most=most) for s, b in pairs]
 
 
-def _detections(scores: Tensor, boxes: Tensor, *, conf: float, iou: float, max_det: int) -> Detections:
+def _detections(
+    scores: Tensor, boxes: Tensor, *, conf: float, iou: float, max_det: int, most: int | None
+) -> Detections:
     anchors, labels = (scores > conf).nonzero(as_tuple=True)  # [K], [K]
-    candidates, values = boxes[anchors], scores[anchors, labels]
+    values = scores[anchors, labels]
+    if most is not None and len(values) > most:
+        values, best = values.topk(most)
+        anchors, labels = anchors[best], labels[best]
+    candidates = boxes[anchors]
     # batched_nms sets classes apart by adding offsets to their boxes: in float32 that would move overlaps by 1e-4.
     kept = batched_nms(candidates.double(), values.double(), labels, iou)[:max_det]
     return Detections(candidates[kept], values[kept], labels[kept])

@@ -23,7 +23,7 @@ import torch
 from detector.batch_size import choose_batch
 from detector.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
 from detector.data.loader import Batch, Loader, LoaderSettings, make_loader
-from detector.data.pictures import free_memory
+from detector.data.pictures import Reports, free_memory
 from detector.data.sample import Dataset
 from detector.distributed import World
 from detector.evaluate import Metrics, evaluate, write_report
@@ -153,6 +153,7 @@ class _Run:
             self.step, self.closed, self.best_ap = stored.step, stored.closed, stored.best_ap
         self.parts, self.loader, self.batch = prepare(job, world, stored)
         self.reader = LossReader(out)
+        self.reports = Reports(() if job.val is None else job.val.samples[world.rank :: world.size])
         self.metrics: Metrics | None = None
         self.saved_at, self.saving_s = time.monotonic(), 0.0
 
@@ -217,7 +218,9 @@ class _Run:
             return None
         network = deploy(self.parts.average).to(self.world.device).to(memory_format=torch.channels_last)
         detector = Detector(network, self.job.spec.input, self.job.train.names, self.world.device)
-        found = detect_dataset(detector, self.job.val, self.world, workers=_workers(self.job.recipe))
+        found = detect_dataset(
+            detector, self.job.val, self.world, workers=_workers(self.job.recipe), reports=self.reports
+        )
         return evaluate(self.job.val, found) if self.world.is_main else None
 
     def _save_if_due(self, log: TrainingLog | None) -> None:

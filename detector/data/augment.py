@@ -1,6 +1,7 @@
 """One training image, from the samples it is made of to pixels and boxes at the training size.
 
-Order, as published: mosaic with affine, mixup, filter, resize, flip (all in one warp an image), box-level augmentation.
+Order: mosaic with affine, mixup, filter, resize, flip (all in one warp an image), box-level augmentation, as published;
+then colour, which the published recipes lack.
 Legend: S side of the mosaic, H/W training size, N boxes.
 """
 
@@ -10,9 +11,19 @@ import cv2
 import numpy as np
 
 from detector.data.box_augment import augment_boxes
-from detector.data.geometry import flip_boxes, mirroring, resizing
+from detector.data.geometry import (
+    GREY,
+    affine_matrix,
+    flip_boxes,
+    mirroring,
+    paint,
+    resizing,
+    still_objects,
+    transform_boxes,
+)
 from detector.data.mosaic import (
     Labels,
+    Picture,
     draw_mixup,
     draw_mosaic,
     mixup_labels,
@@ -24,7 +35,7 @@ from detector.data.mosaic import (
 from detector.data.pictures import Pictures
 from detector.data.scratch import Scratch
 from detector.data.settings import AugmentSettings
-from detector.images import prepare
+from detector.images import place, prepare
 from maenas.spec import InputSpec
 
 
@@ -76,11 +87,17 @@ def plain_sample(
     settings: AugmentSettings,
     rng: np.random.Generator,
     out: np.ndarray,
+    scratch: Scratch,
     *,
     resize: InputSpec,
 ) -> Labels:
-    """The image alone, resized as for the network and flipped at random, in `out`; returns its boxes there."""
+    """The image alone, resized as for the network and flipped at random, in `out`; returns its boxes there.
+
+    With `single_prob` it is moved by an affine before.
+    """
     image, boxes, labels = pictures[index]
+    if settings.single_prob and rng.random() < settings.single_prob:
+        return _moved_sample(Picture(image, boxes, labels), settings, rng, out, scratch, resize=resize)
     pixels, placement = prepare(image, resize)
     boxes = boxes * np.array([placement.scale_x, placement.scale_y] * 2)
     if rng.random() < settings.flip_prob:
@@ -88,6 +105,61 @@ def plain_sample(
         return Labels(flip_boxes(boxes, out.shape[1]), labels)
     out[:] = pixels
     return Labels(boxes, labels)
+
+
+def _moved_sample(
+    picture: Picture,
+    settings: AugmentSettings,
+    rng: np.random.Generator,
+    out: np.ndarray,
+    scratch: Scratch,
+    *,
+    resize: InputSpec,
+) -> Labels:
+    """`picture` placed as for the network, then moved by an affine of the square that the input is stretched to."""
+    side, (height, width) = settings.mosaic_size, out.shape[:2]
+    affine = draw_mosaic(
+        rng,
+        side,
+        degrees=settings.degrees,
+        scale=settings.single_scale,
+        shear=settings.shear,
+        translate=settings.translate,
+    ).affine
+    rows, columns = picture.image.shape[:2]
+    fitted = place(columns, rows, resize)
+    before = picture.boxes * np.array([fitted.scale_x * side / width, fitted.scale_y * side / height] * 2)
+    moved = affine_matrix(affine, side, side)
+    after = transform_boxes(before, moved).clip(0, side)
+    kept = still_objects(before * affine.scale, after)
+    to_out = resizing((side, side), (width, height))
+    flip = rng.random() < settings.flip_prob
+    if flip:
+        to_out = mirroring(width) @ to_out
+    new = round(columns * fitted.scale_x), round(rows * fitted.scale_y)
+    matrix = to_out @ moved @ resizing((width, height), (side, side)) @ resizing((columns, rows), new)
+    canvas = scratch.canvas.array(height, width, 4)
+    canvas[:] = GREY
+    paint(canvas, picture.image, matrix, (0, 0, columns, rows), scratch)
+    cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB, dst=out)
+    boxes = after[kept] * np.array([width / side, height / side] * 2)
+    return Labels(flip_boxes(boxes, width) if flip else boxes, picture.labels[kept])
+
+
+def _shift_colours(image: np.ndarray, settings: AugmentSettings, rng: np.random.Generator) -> None:
+    """Shifts the hue and scales saturation and brightness of an image, uint8 RGB, in place."""
+    hue, saturation, brightness = rng.uniform(-1, 1, 3) * (settings.hue, settings.saturation, settings.brightness)
+    levels = np.arange(256)
+    table = np.stack(
+        [
+            (levels + round(180 * hue)) % 180,  # OpenCV counts hue in units of 2 degrees
+            np.minimum(levels * (1 + saturation), 255),
+            np.minimum(levels * (1 + brightness), 255),
+        ],
+        axis=1,
+    ).astype(np.uint8)
+    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table[None])
+    cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=image)
 
 
 def training_sample(
@@ -109,7 +181,9 @@ def training_sample(
     if rng.random() < mosaic_prob:
         labels = mosaic_sample(index, pictures, settings, rng, out, scratch)
     else:
-        labels = plain_sample(index, pictures, settings, rng, out, resize=resize)
-    if settings.box_prob == 0:
-        return labels
-    return Labels(*augment_boxes(out, *labels, rng, scratch, box_prob=settings.box_prob, strength=strength))
+        labels = plain_sample(index, pictures, settings, rng, out, scratch, resize=resize)
+    if settings.box_prob > 0:
+        labels = Labels(*augment_boxes(out, *labels, rng, scratch, box_prob=settings.box_prob, strength=strength))
+    if settings.hue or settings.saturation or settings.brightness:
+        _shift_colours(out, settings, rng)
+    return labels

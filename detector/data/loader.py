@@ -9,12 +9,12 @@ Legend: B batch of this process, H/W training size, M most boxes of an image in 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import cv2
@@ -25,15 +25,13 @@ from torch.utils.data import DataLoader
 
 from detector.data.augment import training_sample
 from detector.data.mosaic import Labels
-from detector.data.pictures import Pictures, load_image
+from detector.data.pictures import Pictures, Reports, load_image
 from detector.data.sample import Dataset, Sample
 from detector.data.scratch import Scratch
 from detector.data.settings import AugmentSettings
 from detector.images import Placement, prepare, stack
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
-
-_log = logging.getLogger(__name__)
 
 # What a random stream is for; the first number of its seed.
 _ORDER, _IMAGE, _SIZE = 0, 1, 2
@@ -153,10 +151,15 @@ class EvalBatch(NamedTuple):
     placements: tuple[Placement, ...]
 
 
-def eval_batches(dataset: Dataset, size: InputSpec, *, batch_size: int, workers: int = 0) -> Iterator[EvalBatch]:
-    """All images in order, resized for the network; those that cannot be read are left out, with a warning."""
-    parts = [dataset.samples[at : at + batch_size] for at in range(0, len(dataset), batch_size)]
-    source = _Parts(parts, size)
+def eval_batches(
+    dataset: Dataset, size: InputSpec, *, batch_size: int, workers: int = 0, reports: Reports | None = None
+) -> Iterator[EvalBatch]:
+    """All images in order, resized for the network; those that cannot be read are left out, with a warning.
+
+    The same `reports` given to later evaluations keep a warning from being repeated.
+    """
+    parts = [range(len(dataset))[at : at + batch_size] for at in range(0, len(dataset), batch_size)]
+    source = _Parts(dataset.samples, parts, size, reports or Reports(dataset.samples))
     if workers == 0:
         found = map(source.__getitem__, range(len(parts)))
     else:
@@ -195,17 +198,20 @@ class _Step:
 class _Parts:
     """Evaluation batches by number; None where no image can be read."""
 
-    def __init__(self, parts: list[tuple[Sample, ...]], size: InputSpec) -> None:
+    def __init__(self, samples: Sequence[Sample], parts: list[range], size: InputSpec, reports: Reports) -> None:
+        self._samples = samples
         self._parts = parts
         self._size = size
+        self._reports = reports
 
     def __getitem__(self, number: int) -> EvalBatch | None:
         images, ids, placements = [], [], []
-        for sample in self._parts[number]:
+        for index in self._parts[number]:
+            sample, warn = self._samples[index], partial(self._reports.warn, index)
             try:
-                image, placement = prepare(load_image(sample), self._size)
+                image, placement = prepare(load_image(sample, warn=warn), self._size)
             except MaenasError as error:
-                _log.warning("left out of the evaluation: %s", error)
+                warn(f"left out of the evaluation: {error}")
                 continue
             images.append(image)
             ids.append(sample.id)

@@ -6,7 +6,8 @@ import io
 import logging
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +17,33 @@ from PIL import Image
 
 from detector.data.mosaic import Picture
 from detector.data.sample import Sample
-from detector.images import BOMB, BROKEN, read_image
+from detector.images import BOMB, BROKEN, JPEG_END, JPEG_START, read_image
 from maenas.errors import MaenasError
 
 _log = logging.getLogger(__name__)
 _MOST_REPLACEMENTS: Final = 20  # broken images in a row before the data set as a whole is taken for broken
-_JPEG_START: Final = b"\xff\xd8"
-_JPEG_END: Final = b"\xff\xd9"
+
+
+class Reports:
+    """Warnings about the images of a data set, one for each file, whichever process comes upon it first.
+
+    Processes forked later share what was told; a process that is spawned starts anew.
+    """
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+        first: dict[Path, int] = {}
+        self._first = [first.setdefault(sample.path, index) for index, sample in enumerate(samples)]
+        self._told = np.frombuffer(mmap.mmap(-1, max(len(samples), 1)), np.uint8)  # shared with forked processes
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Reports, (self._samples,)
+
+    def warn(self, index: int, text: str) -> None:
+        """Logs a warning about the image of a sample, unless there was one."""
+        if not self._told[self._first[index]]:
+            self._told[self._first[index]] = 1
+            _log.warning("%s", text)
 
 
 class Pictures:
@@ -34,7 +55,7 @@ class Pictures:
     def __init__(self, samples: Sequence[Sample], *, cache_bytes: int = 0) -> None:
         self._samples = samples
         self._cache_bytes = cache_bytes
-        self._warned: set[Path] = set()
+        self._reports = Reports(samples)
         sizes = np.array([sample.width * sample.height * 3 for sample in samples], np.int64)
         ends = np.cumsum(sizes)
         self._cached = int(np.searchsorted(ends, cache_bytes, side="right"))
@@ -63,21 +84,20 @@ class Pictures:
             try:
                 return Picture(self._image(number), sample.boxes, sample.labels)
             except MaenasError as error:
-                if sample.path not in self._warned:
-                    self._warned.add(sample.path)
-                    _log.warning("left out: %s", error)
+                self._reports.warn(number, f"left out: {error}")
         first = self._samples[index].path
         raise MaenasError(f"{tries} images in a row cannot be read, from {first} on; see the warnings")
 
     def _image(self, index: int) -> np.ndarray:
+        warn = partial(self._reports.warn, index)
         if index >= self._cached:
-            return load_image(self._samples[index])
+            return load_image(self._samples[index], warn=warn)
         sample, start = self._samples[index], self._starts[index]
         slot = self._pixels[start : start + sample.width * sample.height * 3]
         image = slot.reshape(sample.height, sample.width, 3)
         if not self._filled[index]:
             # Two processes may write the same pixels at the same time; the mark comes after them.
-            image[:] = load_image(sample)
+            image[:] = load_image(sample, warn=warn)
             self._filled[index] = 1
         image.flags.writeable = False
         return image
@@ -87,16 +107,17 @@ def _make(samples: Sequence[Sample], cache_bytes: int) -> Pictures:
     return Pictures(samples, cache_bytes=cache_bytes)
 
 
-def load_image(sample: Sample) -> np.ndarray:
+def load_image(sample: Sample, *, warn: Callable[[str], object] = _log.warning) -> np.ndarray:
     """The pixels of a sample, uint8 RGB `[height, width, 3]`, as `detector.images.read_image` gives them, but faster.
 
-    Where the annotated size is that of the image before its EXIF orientation is applied, it is not applied.
+    Where the annotated size is that of the image before its EXIF orientation is applied, it is not applied. `warn` is
+    told of a JPEG whose end is missing.
 
     Raises MaenasError for a file that is missing or broken, and for an image of another size than annotated.
     """
     image = _decode_jpeg(sample)
     if image is None:
-        image = read_image(sample.path)
+        image = read_image(sample.path, warn=warn)
     if image.shape[:2] != (sample.height, sample.width):
         found = f"{image.shape[1]}x{image.shape[0]}"
         raise MaenasError(f"image {sample.path}: is {found}, but annotated as {sample.width}x{sample.height}")
@@ -110,7 +131,7 @@ def _decode_jpeg(sample: Sample) -> np.ndarray | None:
     except OSError:
         return None
     # OpenCV fills what a truncated file lacks with grey, and takes memory for whatever size the file claims.
-    if not data.startswith(_JPEG_START) or _JPEG_END not in data[-1024:] or not _claims_size(data, sample):
+    if not data.startswith(JPEG_START) or JPEG_END not in data[-1024:] or not _claims_size(data, sample):
         return None
     buffer = np.frombuffer(data, np.uint8)
     try:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image
 
-from detector.images import BOMB, BROKEN, FORMATS
+from detector.images import BOMB, BROKEN, FORMATS, SIDEWAYS
 from maenas.errors import MaenasError
 
 SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -23,6 +23,7 @@ SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Kinds of problems that leave no doubt about the rest of the data: a sample or an annotation is put aside.
 MISSING_IMAGE: Final = "missing image"
 BROKEN_IMAGE: Final = "unreadable image"
+CUT_IMAGE: Final = "image whose end is missing (used)"
 OUTSIDE_BOX: Final = "box outside its image"
 CLIPPED_BOX: Final = "box partly outside its image (clipped)"
 DEGENERATE_BOX: Final = "box without area"
@@ -130,7 +131,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5
+            turned = image.getexif().get(0x0112) in SIDEWAYS
     except (*BROKEN, *BOMB):
         return None
     return (height, width) if turned else (width, height)

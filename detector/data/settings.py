@@ -8,10 +8,15 @@ from typing import ClassVar
 from maenas.errors import MaenasError
 from maenas.strict import STRICT
 
+_SHARES = (
+    *("mosaic_prob", "mixup_prob", "flip_prob", "single_prob", "box_prob"),
+    *("translate", "hue", "saturation", "brightness"),
+)
+
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Mosaic, random affine, mixup, flip and scale-aware box-level augmentation (SADA).
+    """Mosaic, random affine, mixup, flip, colour and scale-aware box-level augmentation (SADA).
 
     Probabilities lie in 0..1, angles are in degrees, ranges are (low, high). The published T uses `shear` 0.2; Ns uses
     `shear` 0.2 and `mosaic_scale` (0.75, 1.25). Source: released DAMO-YOLO configurations.
@@ -28,15 +33,20 @@ class AugmentSettings:
     mixup_prob: float = 0.15  # only drawn where the mosaic has a box
     mixup_scale: tuple[float, float] = (0.5, 1.5)
     flip_prob: float = 0.5
+    single_prob: float = 0.0  # an affine, too, of an image without mosaic (the last, plain epochs have only such ones)
+    single_scale: tuple[float, float] = (0.5, 1.5)  # its zoom; angle, shear and translation are those above
+    hue: float = 0.0  # largest shift in turns of the colour circle
+    saturation: float = 0.0  # largest change as a part of it; likewise
+    brightness: float = 0.0
     box_prob: float = 0.3  # SADA: share of the boxes that an operation takes, before its weight by size; 0 turns it off
 
     def __post_init__(self) -> None:
-        for name in ("mosaic_prob", "mixup_prob", "flip_prob", "box_prob", "translate"):
+        for name in _SHARES:
             _require(name, getattr(self, name), 0, 1)
         _require("degrees", self.degrees, 0, 180)
         _require("shear", self.shear, 0, 60)
         _require("mosaic_size", self.mosaic_size, 32, 8192)
-        for name in ("mosaic_scale", "mixup_scale"):
+        for name in ("mosaic_scale", "mixup_scale", "single_scale"):
             low, high = getattr(self, name)
             if not 0.01 <= low <= high <= 10:
                 raise MaenasError(f"{name} is {low:g}, {high:g}; it must be a low and a high end in 0.01 to 10")

@@ -95,7 +95,17 @@ def _pictures(source: str | None) -> tuple[list[Any], str]:
 
     if source is None:
         return natural_images(SYNTHETIC_IMAGES, InputSpec(480, 640)), f"{SYNTHETIC_IMAGES} synthetic, 640x480"
-    images = [read_image(file) for file in find_images(source)[:MAX_BATCH]]
+    images, broken = [], []
+    for file in find_images(source):
+        try:
+            images.append(read_image(file))
+        except MaenasError as error:
+            broken.append(error)
+            print(f"left out: {error}", file=sys.stderr)
+        if len(images) == MAX_BATCH:
+            break
+    if not images:
+        raise MaenasError(f"{source}: none of the {len(broken)} images can be read; the first: {broken[0]}")
     sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in images})
     return images, f"{len(images)} of {source}, {', '.join(sizes[:4])}{' ...' if len(sizes) > 4 else ''}"
 

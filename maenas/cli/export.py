@@ -252,12 +252,11 @@ def _ap_meter(dataset: Any) -> Any:
     from detector.evaluate import evaluate
     from detector.predict import Detector
     from detector.runtime.onnx import onnx_runtime
-    from detector.validate import CONF, IOU, detect_dataset
+    from detector.validate import detect_dataset, lowest_thresholds
 
     def measure(model: Any) -> float:
         detector = Detector.of(onnx_runtime(model.SerializeToString(), "cpu", where="the quantised model"))
-        nms = detector.nms
-        conf, iou = (CONF, IOU) if nms is None else (max(CONF, nms.conf), nms.iou)
+        conf, iou = lowest_thresholds(detector)
         found = detect_dataset(detector, dataset, World(0, 1, detector.device), conf=conf, iou=iou)
         return evaluate(dataset, found).summary["AP"] or 0.0
 

@@ -150,8 +150,16 @@ def eval_command(
     weights: Annotated[Path, typer.Argument(help="Weights (.safetensors), or an .onnx file that maenas exported.")],
     data: DataPath,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
-    conf: Annotated[float, typer.Option("--conf", help="Scores up to this do not count.")] = 0.05,
-    iou: Annotated[float, typer.Option("--iou", help="Of two boxes that overlap more the worse is dropped.")] = 0.7,
+    conf: Annotated[
+        float | None,
+        typer.Option("--conf", help="Scores up to this do not count. [default: 0.001, or that of suppression in FILE]"),
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            "--iou", help="Of two boxes that overlap more the worse is dropped. [default: 0.7, or as for --conf]"
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images at once.")] = 16,
     device: Device = "auto",
     plots: Annotated[Path | None, typer.Option("--plots", help="Folder for metrics.json and plots.")] = None,
@@ -164,7 +172,7 @@ def eval_command(
     from detector.distributed import World
     from detector.evaluate import evaluate, write_report
     from detector.predict import Detector
-    from detector.validate import detect_dataset
+    from detector.validate import detect_dataset, lowest_thresholds
 
     if split not in ("train", "val", "test"):
         raise MaenasError(f"--split is {split!r}; choose train, val, test")
@@ -172,6 +180,8 @@ def eval_command(
         raise MaenasError(f"--batch is {batch}; it must be at least 1")
     detector = Detector.load(weights, device)
     dataset = align_names(open_dataset(data, split), detector.names)
+    lowest = lowest_thresholds(detector)
+    conf, iou = lowest[0] if conf is None else conf, lowest[1] if iou is None else iou
     with tqdm(total=len(dataset), unit=" images", desc="eval", disable=as_json or not sys.stderr.isatty()) as bar:
         world = World(0, 1, detector.device)
         found = detect_dataset(detector, dataset, world, conf=conf, iou=iou, batch=batch, on_images=bar.update)
