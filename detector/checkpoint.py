@@ -18,10 +18,10 @@ from maenas.files import write_atomic
 from maenas.spec import DetectorSpec
 from maenas.strict import dump_json, parse_json
 
-SCHEMA: Final = "maenas/training@1"
+SCHEMA: Final = "maenas/training@2"
 
 # What may change between a run and its continuation: none of it touches the course of the weights.
-FREE: Final = frozenset({"workers", "cache", "checkpoint_minutes"})
+FREE: Final = frozenset({"workers", "cache", "checkpoint_minutes", "patience"})
 
 # What the file holds under each name; the rest are states.
 _KINDS: Final = MappingProxyType(
@@ -34,6 +34,7 @@ _KINDS: Final = MappingProxyType(
         "step": int,
         "closed": int,
         "best_ap": float | int,
+        "best_epoch": int,
     }
 )
 
@@ -56,6 +57,7 @@ class Checkpoint:
     step: int  # steps done
     closed: int  # epochs done, evaluated and logged
     best_ap: float  # of all evaluations so far; below 0 before the first
+    best_epoch: int  # counted from 1, 0 before the first
     net: State
     average: State  # of the moving average
     optimizer: State

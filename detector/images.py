@@ -79,7 +79,7 @@ def _cut_off_jpeg(path: Path) -> np.ndarray | None:
     if not data.startswith(JPEG_START) or JPEG_END in data[-1024:]:
         return None
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(data + JPEG_END, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error:
         return None
     if image is None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -44,7 +45,10 @@ class TrainingLog:
         self._rows = csv.writer(self._steps, lineterminator="\n")
         self._board = _tensorboard(out, step)
         self._show = sys.stderr.isatty()
-        self._bar = tqdm(total=total_steps, initial=step, unit=" steps", desc="train", disable=not self._show)
+        columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have none
+        self._bar = tqdm(
+            total=total_steps, initial=step, unit=" steps", desc="train", disable=not self._show, ncols=columns
+        )
         self._last = time.monotonic()
         self._shown = self._last
         self._sums = dict.fromkeys(LOSSES, 0.0)

@@ -29,7 +29,7 @@ def plan_text(job: Job, world: World) -> str:
     lines = [
         f"images     {len(job.train)}, {schedule.steps_per_epoch} steps of {batch} x {recipe.accumulate} an epoch",
         f"steps      {schedule.total} in {recipe.epochs} epochs; full learning rate {parts.lr:.3g}",
-        f"device     {world.device}, {world.size} process{'es' if world.size > 1 else ''}, amp {recipe.amp}",
+        f"device     {world.device}, {world.size} process{'es' if world.size > 1 else ''}, {_precision(parts.half)}",
         f"memory     {_memory_bytes(world.device) / 1e9:.2f} GB at most so far",
     ]
     if len(times) > 1:
@@ -39,6 +39,10 @@ def plan_text(job: Job, world: World) -> str:
     else:
         lines.append("time       one step only: too few to estimate from")
     return "\n".join(lines)
+
+
+def _precision(half: torch.dtype | None) -> str:
+    return "float32" if half is None else f"float32 and {str(half).removeprefix('torch.')}"
 
 
 def _memory_bytes(device: torch.device) -> int:

@@ -82,13 +82,14 @@ class Recipe:
     workers: int = 4  # processes that load images, for each training process
     cache: Literal["none", "ram"] = "ram"  # of decoded images, in up to half of the free memory
     # Arithmetic
-    amp: Literal["none", "bf16", "fp16"] = "none"
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it, else fp16; CPU: none
     compile: bool = False
     sync_bn: bool = True  # batch statistics over all processes
     deterministic: bool = False  # refuse operations whose result may differ from run to run
     # Course
     seed: int = 0
     eval_every: int = 10  # epochs; every epoch among the plain ones
+    patience: int = 0  # epochs without a better AP after which the run ends; 0: never
     checkpoint_minutes: float = 5.0
     # Teacher
     distill: Distillation = field(default_factory=Distillation)
@@ -127,6 +128,7 @@ _RANGES: Final = MappingProxyType(
         "workers": (0, 1024),
         "seed": (0, 2**63 - 1),
         "eval_every": (1, 1_000_000),
+        "patience": (0, 1_000_000),
         "checkpoint_minutes": (0, 1e6),
     }
 )
@@ -185,21 +187,43 @@ def load_recipe(name: str) -> Recipe:
     return parse_yaml(read_text(name, what="recipe"), Recipe, where=name)
 
 
+def scaled(recipe: Recipe, epochs: int) -> Recipe:
+    """`recipe` over so many epochs: its warm-up, plain epochs and epochs without a teacher in proportion.
+
+    A phase that the recipe has keeps at least one epoch, but for the warm-up, which may be a part of one.
+    """
+    if not 1 <= epochs <= 1_000_000:
+        return replace(recipe, epochs=epochs)  # which tells the limits
+    share = epochs / recipe.epochs
+    off = recipe.distill.off_epochs
+    return replace(
+        recipe,
+        epochs=epochs,
+        warmup_epochs=recipe.warmup_epochs * share,
+        plain_epochs=max(round(recipe.plain_epochs * share), min(recipe.plain_epochs, 1)),
+        distill=replace(recipe.distill, off_epochs=max(round(off * share), min(off, 1))),
+    )
+
+
 def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """`recipe` with `key=value` texts applied, for example `epochs=30` or `augment.mosaic_prob=0.5`.
 
     A value is read as JSON, and as plain text where it is none. The texts are applied together, so that their order
-    and the checks between keys do not get in each other's way.
+    and the checks between keys do not get in each other's way. Another number of epochs scales the phases of the
+    recipe (see `scaled`); texts about the phases count after that.
 
     Raises MaenasError for a text without a key, an unknown key (naming the nearest one) or a wrong value.
     """
-    document = dataclasses.asdict(recipe)
-    texts = list(settings)
-    for text in texts:
+    values: dict[str, Any] = {}
+    for text in settings:
         key, equals, value = text.partition("=")
         if not (equals and key.strip()):
             raise MaenasError(f"--set {text!r}: write it as key=value, for example --set epochs=30")
-        _place(document, key.strip().split("."), _value(value.strip()))
+        values[key.strip()] = _value(value.strip())
+    epochs = values.get("epochs")
+    document = dataclasses.asdict(scaled(recipe, epochs) if type(epochs) is int else recipe)
+    for key, value in values.items():
+        _place(document, key.split("."), value)
     try:
         return parse_json(json.dumps(document), Recipe, where="--set")
     except MaenasError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from detector.model.net import DetectorNet, RawPredictions
 from detector.optim import lr_at, make_optimizer, set_lr
 from detector.recipe import Recipe
 
-AMP_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LOSSES: tuple[str, ...] = ("total", "cls", "box", "dfl", "distill")
 
 
@@ -99,6 +98,7 @@ class Parts:
     world: World
     layout: torch.memory_format
     lr: float  # full rate
+    half: torch.dtype | None  # of mixed precision; None: everything in float32
 
 
 def assemble(
@@ -125,7 +125,8 @@ def assemble(
         student.compile()
     if world.size > 1:
         student = DistributedDataParallel(student)
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
+    half = half_precision(recipe.amp, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
     return Parts(
         net=net,
         student=student,
@@ -140,7 +141,17 @@ def assemble(
         world=world,
         layout=layout,
         lr=lr,
+        half=half,
     )
+
+
+def half_precision(amp: Literal["auto", "none", "bf16", "fp16"], device: torch.device) -> torch.dtype | None:
+    """What mixed precision computes in; `auto` is bf16 on a GPU that has it, else fp16, and none elsewhere."""
+    if amp == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 
 
 def memory_format(net: nn.Module, device: torch.device) -> torch.memory_format:
@@ -209,7 +220,7 @@ def _losses(parts: Parts, batch: Batch, step: int) -> Tensor:
     if parts.teacher is not None:
         off_steps = parts.schedule.distill_off
         weight = recipe.distill.weight * distill_weight(step, parts.schedule.total, off_steps=off_steps)
-    with torch.autocast(device.type, dtype=AMP_DTYPE.get(recipe.amp), enabled=recipe.amp != "none"):
+    with torch.autocast(device.type, dtype=parts.half, enabled=parts.half is not None):
         taught = None
         if parts.teacher is not None and weight > 0:
             with torch.no_grad():

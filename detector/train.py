@@ -25,7 +25,7 @@ from detector.checkpoint import Checkpoint, check_same_run, read_checkpoint, wri
 from detector.data.loader import Batch, Loader, LoaderSettings, make_loader
 from detector.data.pictures import Reports, free_memory
 from detector.data.sample import Dataset
-from detector.distributed import World
+from detector.distributed import World, mean_over_processes
 from detector.evaluate import Metrics, evaluate, write_report
 from detector.guard import LossReader
 from detector.log import TrainingLog, batch_picture, curves_plot
@@ -147,10 +147,11 @@ class _Run:
     ) -> None:
         self.job, self.world, self.out, self.stopped = job, world, out, stopped
         self.data = fingerprint(job)
-        self.step, self.closed, self.best_ap = 0, 0, -1.0
+        self.step, self.closed, self.best_ap, self.best_epoch = 0, 0, -1.0, 0
         if stored is not None:
             check_same_run(stored, spec=job.spec, recipe=job.recipe, data=self.data, path=out / LAST)
-            self.step, self.closed, self.best_ap = stored.step, stored.closed, stored.best_ap
+            self.step, self.closed = stored.step, stored.closed
+            self.best_ap, self.best_epoch = stored.best_ap, stored.best_epoch
         self.parts, self.loader, self.batch = prepare(job, world, stored)
         self.reader = LossReader(out)
         self.reports = Reports(() if job.val is None else job.val.samples[world.rank :: world.size])
@@ -167,6 +168,8 @@ class _Run:
                 log = stack.enter_context(TrainingLog(self.out, step=self.step, total_steps=total))
             batches = self.loader.batches(self.parts.schedule.first_batch(self.step))
             for epoch in range(self.closed, self.job.recipe.epochs):
+                if self._is_stale():
+                    break
                 self._epoch(epoch, batches, log)
         if self.world.is_main:
             write_atomic(self.out / "curves.png", curves_plot(self.out))
@@ -212,6 +215,14 @@ class _Run:
         left = recipe.epochs - epoch - 1  # epochs after this one
         return left == 0 or left < recipe.plain_epochs or (epoch + 1) % recipe.eval_every == 0
 
+    def _is_stale(self) -> bool:
+        """Whether the AP has not risen for as long as the recipe has patience; the same in all processes."""
+        patience = self.job.recipe.patience
+        if patience == 0 or self.job.val is None:
+            return False
+        here = self.world.is_main and self.closed - self.best_epoch >= patience  # the others do not know the AP
+        return mean_over_processes(torch.tensor(float(here), device=self.world.device)).item() > 0
+
     def _evaluate(self) -> Metrics | None:
         """Metrics of the averaged weights; None without validation data, and on all but the main process."""
         if self.job.val is None:
@@ -241,10 +252,14 @@ class _Run:
             return
         ap = -1.0 if metrics is None else metrics.summary["AP"] or 0.0
         if ap > self.best_ap or (self.job.val is None and self.closed == self.job.recipe.epochs):
-            self.best_ap, self.metrics = ap, metrics
+            self.best_ap, self.best_epoch, self.metrics = ap, self.closed, metrics
             self._write_weights()
             self._save(BEST, log)
-        ended = self.closed == self.job.recipe.epochs
+        patience = self.job.recipe.patience
+        stale = patience > 0 and self.closed - self.best_epoch >= patience
+        if stale:
+            log.say(f"stopped: no better AP than {self.best_ap:.3f} since epoch {self.best_epoch}")
+        ended = stale or self.closed == self.job.recipe.epochs
         if ended or time.monotonic() - self.saved_at >= self.saving_s / SAVING_SHARE:
             self._save(LAST, log)
 
@@ -270,6 +285,7 @@ class _Run:
             step=self.step,
             closed=self.closed,
             best_ap=self.best_ap,
+            best_epoch=self.best_epoch,
             net=parts.net.state_dict(),
             average=parts.average.state_dict(),
             optimizer=parts.optimizer.state_dict(),

@@ -146,7 +146,7 @@ def _moved_sample(
     return Labels(flip_boxes(boxes, width) if flip else boxes, picture.labels[kept])
 
 
-def _shift_colours(image: np.ndarray, settings: AugmentSettings, rng: np.random.Generator) -> None:
+def shift_colours(image: np.ndarray, settings: AugmentSettings, rng: np.random.Generator) -> None:
     """Shifts the hue and scales saturation and brightness of an image, uint8 RGB, in place."""
     hue, saturation, brightness = rng.uniform(-1, 1, 3) * (settings.hue, settings.saturation, settings.brightness)
     levels = np.arange(256)
@@ -185,5 +185,5 @@ def training_sample(
     if settings.box_prob > 0:
         labels = Labels(*augment_boxes(out, *labels, rng, scratch, box_prob=settings.box_prob, strength=strength))
     if settings.hue or settings.saturation or settings.brightness:
-        _shift_colours(out, settings, rng)
+        shift_colours(out, settings, rng)
     return labels

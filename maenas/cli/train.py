@@ -31,9 +31,15 @@ def train_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the recipe, e.g. augment.shear=0.2. Repeatable.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Short for --set epochs=N.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Length; warm-up and plain epochs scale with it.")
+    ] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Short for --set batch=N.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Short for --set seed=N.")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option("--patience", help="Epochs without a better AP after which to stop: --set patience=N."),
+    ] = None,
     input_size: Annotated[
         int | None,
         typer.Option(
@@ -61,7 +67,7 @@ def train_command(
     from detector.recipe import load_recipe, override
     from detector.train import train
 
-    shorts = {"epochs": epochs, "batch": batch, "seed": seed}
+    shorts = {"epochs": epochs, "batch": batch, "seed": seed, "patience": patience}
     texts = [*(settings or []), *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
     if data == SHAPES:
         recipe = recipe or "demo"

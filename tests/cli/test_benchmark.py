@@ -171,6 +171,19 @@ def test_benchmark_prints_a_table_with_predictions(maenas: Maenas) -> None:
     assert "predicted: modelled (t4, " in outcome.out
 
 
+def test_benchmark_leaves_a_damaged_image_out(maenas: Maenas, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(next(Path("data/images").glob("*.png")).read_bytes())
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:100])
+    options = ("--rounds", "3", "--threads", "1", "--device", "cpu", "--images", str(tmp_path))
+    outcome = maenas("benchmark", "spec.json", *options)
+    assert outcome.code == 0, outcome.err
+    assert f"images: 1 of {tmp_path}" in outcome.out
+    assert "left out: image" in outcome.err
+    (tmp_path / "b.png").write_bytes(b"")
+    assert "none of the 2 images can be read" in maenas("benchmark", "spec.json", *options).err
+
+
 def test_benchmark_refuses(maenas: Maenas) -> None:
     assert maenas("export", "net.safetensors", "--out", "one.onnx").code == 0
     for arguments, reason in (

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from detector.data.sample import image_size
 from detector.images import normalise, prepare, read_image, stack
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
@@ -168,6 +169,29 @@ def test_a_truncated_file_is_refused(suffix: str, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(MaenasError, match="cannot be read"):
         read_image(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_that_lacks_its_last_bytes_is_used_and_told(options: dict[str, bool], tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg", cv2.resize(PIXELS, (640, 480)), quality=90, **options)
+    whole = read_image(path).astype(int)
+    path.write_bytes(path.read_bytes()[:-20])
+    told: list[str] = []
+    cut = read_image(path, warn=told.append)
+    assert np.abs(cut - whole)[: 480 - 16].mean() < 2  # a lost block is 16 rows high
+    assert [str(path) in text for text in told] == [True]
+
+
+def test_an_orientation_that_exif_does_not_know_turns_nothing(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.jpg", PIXELS, exif=exif)
+    short = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"  # tag, 16 bits, one value
+    long = b"\x01\x12\x00\x04\x00\x00\x00\x01\x00\x01\x00\x01"
+    assert path.read_bytes().count(short) == 1
+    path.write_bytes(path.read_bytes().replace(short, long))
+    assert image_size(path) == (64, 48)
+    assert read_image(path).shape == PIXELS.shape
 
 
 sides = st.integers(1, 300)

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.data.settings import AugmentSettings
 from detector.ema import ema_momentum
 from detector.recipe import PRESETS, Distillation, Recipe, load_recipe, override
-from detector.step import Schedule
+from detector.step import Schedule, half_precision
 from maenas.errors import MaenasError
 from maenas.strict import dump_json, parse_json, parse_yaml
 
@@ -61,7 +62,7 @@ def test_a_file_replaces_the_keys_it_names(tmp_path: Path) -> None:
         ("seed: 1\naugment:\n  sheer: 1", "recipe.yaml:3: augment.sheer: unknown key; did you mean shear?"),
         ("epochs: 1.5", "epochs: must be a valid integer"),
         ("epochs: 0", "epochs is 0; it must be 1 to"),
-        ("amp: half", "amp: must be 'none', 'bf16' or 'fp16'"),
+        ("amp: half", "amp: must be 'auto', 'none', 'bf16' or 'fp16'"),
         ("epochs: 10", "plain_epochs is 16, more than the 10 epochs"),
         ("multi_scale: [600]", "multi_scale has 600"),
     ],
@@ -86,6 +87,34 @@ def test_overrides_reach_every_level_and_are_checked_together() -> None:
     assert recipe.augment.mosaic_scale == (0.5, 1.5)
     assert (recipe.clip_norm, recipe.distill.kind, recipe.lr_per_image) == (None, "mgd", 1e-4)
     assert recipe.ema_ramp_steps == PRESETS["finetune"].ema_ramp_steps
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("epochs", [1, 3, 60, 1000])
+def test_warm_up_and_plain_epochs_follow_the_epochs_that_are_asked_for(name: str, epochs: int) -> None:
+    preset = PRESETS[name]
+    recipe = override(preset, [f"epochs={epochs}"])
+    assert recipe.warmup_epochs / epochs == pytest.approx(preset.warmup_epochs / preset.epochs)
+    assert abs(recipe.plain_epochs - preset.plain_epochs * epochs / preset.epochs) <= 1
+    assert recipe.plain_epochs >= min(1, preset.plain_epochs)
+    assert override(preset, ["plain_epochs=1", f"epochs={epochs}"]) == replace(recipe, plain_epochs=1)
+    assert override(preset, [f"epochs={preset.epochs}"]) == preset
+
+
+def test_mixed_precision_is_chosen_for_the_device() -> None:
+    cpu = torch.device("cpu")
+    assert [half_precision(amp, cpu) for amp in ("auto", "none", "bf16", "fp16")] == [
+        None,
+        None,
+        torch.bfloat16,
+        torch.float16,
+    ]
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_without_bf16_gets_fp16(bf16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert half_precision("auto", torch.device("cuda")) is expected
 
 
 @pytest.mark.parametrize(

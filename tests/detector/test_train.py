@@ -146,6 +146,32 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[], obje
     monkeypatch.setattr(module, "train_step", wrapped)
 
 
+def test_a_run_without_progress_ends_when_its_patience_does(
+    job: Job, tmp_path: Path, no_plots: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AP falls from the second epoch on: with a patience of 2 the fourth is the last, also after an interruption."""
+    monkeypatch.setattr(module, "evaluate", lambda data, found: next(results))
+    results = iter([Falling(0.5), Falling(0.6), Falling(0.4), Falling(0.3)])
+    patient = replace(job, recipe=replace(RECIPE, epochs=20, eval_every=1, patience=2))
+    outcome = train(patient, ALONE, tmp_path)
+    assert outcome.best_ap == 0.6
+    assert "no better AP than 0.600 since epoch 2" in capsys.readouterr().out
+    stored = read_checkpoint(tmp_path / LAST)
+    assert (stored.closed, stored.best_epoch) == (4, 2)
+    train(patient, ALONE, tmp_path, resume=True)
+    assert read_checkpoint(tmp_path / LAST).closed == 4
+
+
+class Falling:
+    """Metrics with this AP."""
+
+    def __init__(self, ap: float) -> None:
+        self.summary = {"AP": ap}
+
+    def scalars(self) -> dict[str, float]:
+        return self.summary
+
+
 @pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("step", [3, 5, 11])
 def test_a_run_stopped_by_ctrl_c_ends_as_an_uninterrupted_one(

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from detector.data.augment import shift_colours
 from detector.data.dataset import Dataset, open_dataset
 from detector.data.loader import Batch, LoaderSettings, eval_batches, make_loader
-from detector.data.pictures import Pictures, free_memory, load_image
+from detector.data.pictures import Pictures, Reports, free_memory, load_image
 from detector.data.sample import Sample
 from detector.data.settings import AugmentSettings
 from detector.data.shapes import write_shapes
@@ -166,6 +167,34 @@ def test_broken_images_are_replaced_with_one_warning(
     assert "broken.jpg" in caplog.text
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluations_with_the_same_reports_warn_once(workers: int, shapes: Dataset, tmp_path: Path) -> None:
+    log = logging.FileHandler(tmp_path / "log.txt")  # which worker processes share
+    logging.getLogger("detector.data.pictures").addHandler(log)
+    damaged = broken(shapes, tmp_path, 1)
+    reports = Reports(damaged.samples)
+    for _ in range(3):
+        batches = list(eval_batches(damaged, InputSpec(64, 64), batch_size=4, workers=workers, reports=reports))
+        assert sum(len(batch.ids) for batch in batches) == len(shapes) - 1
+    logging.getLogger("detector.data.pictures").removeHandler(log)
+    log.close()
+    assert (tmp_path / "log.txt").read_text().count("left out of the evaluation") == 1
+
+
+def test_a_jpeg_without_its_end_is_trained_on_with_one_warning(
+    shapes: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "cut.jpg"
+    write_image(path, 64, 64)
+    path.write_bytes(path.read_bytes()[:-20])
+    cut = replace(shapes, samples=(replace(shapes.samples[0], path=path), *shapes.samples[1:]))
+    settings = replace(SETTINGS, plain_epochs=2)
+    with caplog.at_level(logging.WARNING):
+        batches = list(make_loader(cut, settings).batches())
+    assert sum((batch.ids == shapes.samples[0].id).sum() for batch in batches) == settings.epochs
+    assert [record.message.count("cut.jpg: the end of the file is missing") for record in caplog.records] == [1]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_only_broken_images_are_an_error(shapes: Dataset, tmp_path: Path, workers: int) -> None:
     loader = make_loader(broken(shapes, tmp_path, len(shapes)), replace(SETTINGS, workers=workers))
@@ -262,3 +291,40 @@ def test_a_jpeg_that_claims_to_be_huge_is_not_decoded(tmp_path: Path, monkeypatc
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("OpenCV would take 2.7 GB"))
     with pytest.raises(MaenasError, match=r"huge\.jpg"):
         load_image(sample_of(tmp_path / "huge.jpg", 16, 16))
+
+
+def test_a_single_image_is_moved_with_its_boxes(tmp_path: Path) -> None:
+    """The box is where the only bright rectangle is; outside the image there is grey."""
+    pixels = np.zeros((120, 90, 3), np.uint8)
+    pixels[40:80, 20:60] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    none = np.zeros((0, 4), np.float32)
+    box, label = np.array([[20, 40, 60, 80]], np.float32), np.array([0])
+    sample = Sample(tmp_path / "a.png", 1, 90, 120, box, label, label, none, np.zeros(0, np.int64))
+    augment = AugmentSettings(mosaic_prob=0, single_prob=1, box_prob=0, degrees=0, shear=0, single_scale=(0.5, 1.2))
+    for resize in ("stretch", "letterbox"):
+        settings = LoaderSettings(InputSpec(96, 128, resize=resize), 4, epochs=8, augment=augment)
+        seen = set()
+        for batch in make_loader(Dataset(("a",), (sample,)), settings).batches():
+            for image, boxes, labels in zip(batch.images, batch.boxes, batch.labels, strict=True):
+                seen.add(boxes[0].tolist().__repr__())
+                ys, xs = np.nonzero((image.numpy() > 180).all(axis=0))
+                if labels[0] < 0:
+                    assert len(xs) < 0.15 * 40 * 40 * 2
+                    continue
+                found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+                np.testing.assert_allclose(found, boxes[0].numpy(), atol=1.6)
+        assert len(seen) > 8
+
+
+def test_colours_shift_within_their_limits_and_keep_grey_grey(shapes: Dataset) -> None:
+    plain = replace(SETTINGS, augment=AugmentSettings(mosaic_prob=0, box_prob=0))
+    moved = replace(plain, augment=replace(plain.augment, hue=0.02, saturation=0.7, brightness=0.4))
+    before = make_loader(shapes, plain).batch(0).images.float()
+    after = make_loader(shapes, moved).batch(0).images.float()
+    assert not torch.equal(before, after)
+    limit = (before.amax(1) * 1.4).clamp(max=255) + 2
+    assert (after.amax(1) <= limit).all()
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    shift_colours(grey, moved.augment, np.random.default_rng(0))
+    assert (grey == grey[0, 0, 0]).all()
