@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 import torch
 
-from detector.images import normalise, prepare, stack
 from detector.model.net import DetectorNet
-from detector.postprocess import postprocess
+from detector.pipeline import detections_in_images, preprocess
 from detector.predict import CONF, IOU, MAX_DET, Detector
 from detector.runtime.interface import Runtime
 from maenas.deploy.clock import Settings, TimeOnce, Timing, measure, warm_up
@@ -112,20 +111,17 @@ def _stages(subject: Subject, images: list[np.ndarray], *, conf: float, iou: flo
     size = runtime.spec.input
 
     def preprocessing() -> torch.Tensor:
-        prepared = [prepare(image, size)[0] for image in images]
-        return normalise(stack(prepared).to(runtime.device), size)
+        return preprocess(images, size, runtime.device)[0]
 
-    tensor = preprocessing()
+    tensor, placements = preprocess(images, size, runtime.device)
     with torch.inference_mode():
         scores, boxes = runtime.network(tensor)
-    placements = [prepare(image, size)[1] for image in images]
 
     def network() -> object:
         return runtime.network(tensor)
 
     def postprocessing() -> object:
-        rows = postprocess(scores, boxes, conf=conf, iou=iou, max_det=MAX_DET)
-        return [place.to_image(row.boxes.cpu()) for place, row in zip(placements, rows, strict=True)]
+        return detections_in_images(scores, boxes, placements, conf=conf, iou=iou, max_det=MAX_DET)
 
     def total() -> object:
         return detector.predict(images, conf=conf, iou=iou, batch=subject.batch)

@@ -24,7 +24,7 @@ JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True)
-class Settings:
+class DetectSettings:
     """What to look for (see `Detector.predict`) and what to write into `out` besides the drawings."""
 
     out: Path
@@ -50,7 +50,7 @@ class Summary:
 
 
 def detect_images(
-    detector: Detector, paths: Sequence[Path], settings: Settings, on_image: Callable[[], object]
+    detector: Detector, paths: Sequence[Path], settings: DetectSettings, on_image: Callable[[], object]
 ) -> Summary:
     """Detect in every file, write `NAME.jpg` for each; files that cannot be read are skipped and reported.
 
@@ -83,7 +83,9 @@ def detect_images(
     return summary
 
 
-def detect_video(detector: Detector, path: Path, settings: Settings, on_frame: Callable[[int], object]) -> Summary:
+def detect_video(
+    detector: Detector, path: Path, settings: DetectSettings, on_frame: Callable[[int], object]
+) -> Summary:
     """Detect in every frame and write `NAME.mp4`; `on_frame` gets the number of frames that the file claims.
 
     Frames are numbered from 1: the image ids of `detections.json` and the names in `labels/`.
@@ -135,7 +137,7 @@ def yolo_lines(result: Result, *, width: int, height: int) -> str:
     return "".join(lines)
 
 
-def _predict(detector: Detector, image: np.ndarray, settings: Settings) -> Result:
+def _predict(detector: Detector, image: np.ndarray, settings: DetectSettings) -> Result:
     return detector.predict(image, conf=settings.conf, iou=settings.iou, classes=settings.classes)[0]
 
 

@@ -6,17 +6,26 @@ import torch
 
 from maenas.errors import MaenasError
 
+CHOICES = "auto, cpu, cuda, cuda:N or mps"
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`, "auto" being CUDA where there is one; raises `MaenasError` if it is not there."""
+
+def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
+    """The device called `name`. A number N means cuda:N; plain cuda is GPU `local_rank`.
+
+    `auto` takes CUDA, else Apple's MPS, else the CPU. Raises `MaenasError` for an unknown name, and for a device that
+    is not there.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise MaenasError(f"unknown device {name!r}; choose auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise MaenasError(f"device {name!r} is not supported; choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MaenasError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = (f"cuda:{name}" if name.isdecimal() else name).partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise MaenasError(f"unknown device {name!r}; choose {CHOICES}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise MaenasError("the device is mps, but PyTorch finds no Apple GPU here; choose cpu")
+    if kind != "cuda":
+        return torch.device(kind)
+    number, there = int(index or local_rank), torch.cuda.device_count()
+    if number >= there:
+        advice = "choose cpu, or start fewer processes" if there == 0 or not index else f"choose cuda:0 to {there - 1}"
+        raise MaenasError(f"device {name!r} is GPU {number}, but PyTorch finds {there} CUDA devices; {advice}")
+    return torch.device("cuda", number)

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from maenas.errors import MaenasError
+from detector.device import choose_device
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class World:
 def join_world(device: str = "auto") -> Iterator[World]:
     """The processes that `torchrun` started, joined until the block ends: nccl on CUDA, gloo elsewhere.
 
-    `device` is auto, cpu, mps, cuda or cuda:N. Raises MaenasError for a device that is not there.
+    `device` as for `choose_device`, which raises MaenasError for one that is not there.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = pick_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0)
+    chosen = choose_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if size == 1:
@@ -50,27 +50,6 @@ def join_world(device: str = "auto") -> Iterator[World]:
         yield World(rank, size, chosen)
     finally:
         dist.destroy_process_group()
-
-
-def pick_device(name: str, *, local_rank: int = 0) -> torch.device:
-    """The device called `name`; auto takes CUDA, else Apple's MPS, else the CPU. Plain cuda is GPU `local_rank`.
-
-    Raises MaenasError for an unknown name, or a device that is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise MaenasError(f"--device is {name!r}; choose auto, cpu, cuda, cuda:N or mps")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise MaenasError("--device is mps, but PyTorch finds no Apple GPU here; choose cpu")
-    if kind != "cuda":
-        return torch.device(kind)
-    number, there = int(index or local_rank), torch.cuda.device_count()
-    if number >= there:
-        advice = "choose cpu, or start fewer processes" if there == 0 or not index else f"choose cuda:0 to {there - 1}"
-        raise MaenasError(f"--device is {name!r}, GPU {number}, but PyTorch finds {there} CUDA devices; {advice}")
-    return torch.device("cuda", number)
 
 
 def process_count() -> int:

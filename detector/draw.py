@@ -6,7 +6,7 @@ Legend: N boxes.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -44,13 +44,14 @@ class Tile(NamedTuple):
     caption: str
 
 
-def draw_detections(image: np.ndarray, detections: Detections, names: tuple[str, ...]) -> np.ndarray:
+def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str] | Mapping[int, str]) -> np.ndarray:
     """A copy of the uint8 RGB image `[H, W, 3]` with a labelled box for each detection, the best on top.
 
-    `names` are the class names; boxes are in pixels of the image.
+    `names` are the class names by label; boxes are in pixels of the image.
     """
     order = list(range(len(detections.scores)))[::-1]  # the first is the best
-    labels, scores = detections.labels.tolist(), detections.scores.tolist()
+    labels: list[int] = detections.labels.tolist()
+    scores = detections.scores.tolist()
     texts = [f"{short(names[labels[row]])} {scores[row]:.2f}" for row in order]
     boxes = detections.boxes.float().cpu().numpy()[order]
     longer = max(image.shape[:2])

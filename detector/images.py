@@ -55,7 +55,7 @@ def read_image(path: str | Path, *, warn: Callable[[str], object] = _log.warning
         raise MaenasError(f"image {path}: the file is empty")
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return _pixels(ImageOps.exif_transpose(image), path)
+            return pillow_pixels(image, f"image {path}")
     except MaenasError:
         raise
     except BOMB as error:
@@ -88,12 +88,14 @@ def _cut_off_jpeg(path: Path) -> np.ndarray | None:
     return image if lost <= MOST_MISSING else None
 
 
-def _pixels(image: Image.Image, path: Path) -> np.ndarray:
+def pillow_pixels(image: Image.Image, where: str) -> np.ndarray:
+    """As `read_image`, of an image of Pillow; `where` names it in messages."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise MaenasError(f"image {path}: 32 bits a pixel have no agreed range; convert it to 8 or 16 bits")
+        raise MaenasError(f"{where}: 32 bits a pixel have no agreed range; convert it to 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -36,6 +36,8 @@ def postprocess(
     overlaps a better kept one by more than `iou` is dropped; the best `max_det` of the rest are returned. If
     `most` is given, only so many of the best candidates of an image compete: at a low `conf` there can be 600,000.
     """
+    if scores.device.type == "mps":  # which has no float64
+        scores, boxes = scores.cpu(), boxes.cpu()
     pairs = zip(scores.float(), boxes.float(), strict=True)
     return [_detections(s, b, conf=conf, iou=iou, max_det=max_det, most=most) for s, b in pairs]
 

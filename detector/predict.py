@@ -1,6 +1,6 @@
 """Images in, detections out.
 
-detector = Detector.load("damo-yolo-t.safetensors")
+detector = Detector.load("runs/mine")
 for result in detector.predict(["street.jpg", "harbour.png"]):
     print(result.names, result.scores, result.boxes)
 """
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from detector.export.metadata import NmsSettings
-from detector.images import Placement, normalise, prepare, read_image, stack
-from detector.postprocess import Detections, postprocess
+from detector.pipeline import detections_in_images, preprocess
+from detector.postprocess import Detections
+from detector.result import ImageLike, Result, image_list, to_pixels
 from detector.runtime.interface import Network, Runtime
 from detector.runtime.load import load_runtime
 from maenas.errors import MaenasError
@@ -27,26 +28,6 @@ CONF = 0.25
 IOU = 0.7
 MAX_DET = 300
 BATCH = 8
-
-ImageLike = str | Path | np.ndarray
-
-
-@dataclass(frozen=True)
-class Result:
-    """Detections of one image, best first; boxes are xyxy in its pixels and lie within it.
-
-    `boxes` float32 `[N, 4]`, `scores` float32 `[N]`, `labels` int64 `[N]`, all on the CPU; `names` of the N classes.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    names: tuple[str, ...]
-
-    @property
-    def detections(self) -> Detections:
-        """Without the names."""
-        return Detections(self.boxes, self.scores, self.labels)
 
 
 @dataclass(frozen=True)
@@ -66,7 +47,10 @@ class Detector:
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Detector:
-        """From weights (.safetensors), an ONNX file that maenas exported, or an engine; see `load_runtime`."""
+        """From the folder of a training run, weights (.safetensors), an ONNX file that maenas exported, or an engine.
+
+        Raises `MaenasError` as `load_runtime` does, which says what `device` may be.
+        """
         return cls.of(load_runtime(path, device))
 
     @classmethod
@@ -84,7 +68,7 @@ class Detector:
         classes: Sequence[int] | None = None,
         batch: int = BATCH,
     ) -> list[Result]:
-        """Detections of each image: paths of files, or uint8 RGB arrays `[H, W, 3]`.
+        """Detections of each image: files, images of Pillow, uint8 RGB arrays `[H, W, 3]` or tensors `[3, H, W]`.
 
         `conf` and `iou` as in `postprocess`; only the labels `classes` are looked for; `batch` images run at once.
         Raises `MaenasError` for a file that cannot be read, another kind of array, and settings out of range or that
@@ -92,13 +76,15 @@ class Detector:
         """
         _require_settings(max_det=max_det, batch=batch)
         self.require_thresholds(conf=conf, iou=iou)
-        chosen = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
+        chosen = image_list(images)
         parts = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
         results = []
         for part in parts:
-            pixels = [_pixels(image) for image in part]
+            pixels = [to_pixels(image) for image in part]
             found = self._detect(pixels, conf=conf, iou=iou, max_det=max_det, classes=classes)
-            results += [Result(*row, self.names_of(row.labels)) for row in found]
+            for given, array, row in zip(part, pixels, found, strict=True):
+                source = given if isinstance(given, str | Path) else array
+                results.append(Result(*row, self.names_of(row.labels), source))
         return results
 
     def require_thresholds(self, *, conf: float, iou: float) -> None:
@@ -108,8 +94,8 @@ class Detector:
                 raise MaenasError(f"{name} is {value}; it must be 0 to 1")
         if self.nms is not None and (conf < self.nms.conf or iou != self.nms.iou):
             raise MaenasError(
-                f"conf {conf:g} and iou {iou:g} are not to be had: suppression is in the file, with conf "
-                f"{self.nms.conf:g} and iou {self.nms.iou:g}; choose that iou and no lower conf, or export it anew"
+                f"conf {conf:g} and iou {iou:g} are not possible: suppression is in the file, with conf "
+                f"{self.nms.conf:g} and iou {self.nms.iou:g}. Choose that iou and no lower conf, or export it again"
             )
 
     def names_of(self, labels: Tensor) -> tuple[str, ...]:
@@ -121,33 +107,16 @@ class Detector:
         self, images: list[np.ndarray], *, conf: float, iou: float, max_det: int, classes: Sequence[int] | None
     ) -> list[Detections]:
         """Detections in pixels of each image, on the CPU."""
-        prepared, placements = zip(*(prepare(image, self.input) for image in images), strict=True)
-        scores, boxes = self.network(normalise(stack(prepared).to(self.device), self.input))
+        tensor, placements = preprocess(images, self.input, self.device)
+        scores, boxes = self.network(tensor)
         if classes is not None:
             wanted = torch.zeros(scores.shape[-1], dtype=torch.bool, device=self.device)
             wanted[list(classes)] = True
             scores = scores * wanted
-        found = postprocess(scores, boxes, conf=conf, iou=iou, max_det=max_det)
-        return [_in_image(row, placement) for row, placement in zip(found, placements, strict=True)]
+        return detections_in_images(scores, boxes, placements, conf=conf, iou=iou, max_det=max_det)
 
 
 def _require_settings(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise MaenasError(f"{name} is {value}; it must be at least 1")
-
-
-def _pixels(image: ImageLike) -> np.ndarray:
-    if not isinstance(image, np.ndarray):
-        return read_image(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        shape = "x".join(map(str, image.shape))
-        raise MaenasError(f"an image is {image.dtype} of {shape}; an array must be uint8 RGB of height x width x 3")
-    return image
-
-
-def _in_image(found: Detections, placement: Placement) -> Detections:
-    boxes = placement.to_image(found.boxes.cpu())
-    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, placement.width)
-    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, placement.height)
-    return Detections(boxes, found.scores.cpu(), found.labels.cpu())

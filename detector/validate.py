@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torchvision.ops import clip_boxes_to_image
 
 from detector.data.loader import EvalBatch, eval_batches
 from detector.data.pictures import Reports
 from detector.data.sample import Dataset
 from detector.distributed import World, gather_rows
-from detector.images import Placement, normalise
-from detector.postprocess import MAX_DETECTIONS, Detections, postprocess
+from detector.images import normalise
+from detector.pipeline import detections_in_images
+from detector.postprocess import MAX_DETECTIONS, Detections
 from detector.predict import Detector
 
 CONF, IOU = 0.001, 0.7  # the published IoU of T, S, M and L; their conf of 0.05 cuts the precision-recall curve off
@@ -64,16 +64,15 @@ def detect_dataset(
 def _detect(detector: Detector, batch: EvalBatch, conf: float, iou: float) -> list[Tensor]:
     """Rows `[N, 7]` for each image of a batch."""
     scores, boxes = detector.network(normalise(batch.images.to(detector.device), detector.input))
-    found = postprocess(scores, boxes, conf=conf, iou=iou, max_det=MAX_DETECTIONS, most=MOST_CANDIDATES)
-    return [_rows(id, row, place) for id, row, place in zip(batch.ids, found, batch.placements, strict=True)]
+    limits = {"max_det": MAX_DETECTIONS, "most": MOST_CANDIDATES}
+    found = detections_in_images(scores, boxes, batch.placements, conf=conf, iou=iou, **limits)
+    return [_rows(id, row) for id, row in zip(batch.ids, found, strict=True)]
 
 
-def _rows(id: int, found: Detections, placement: Placement) -> Tensor:
-    """Detections in pixels of the image, as rows of id, label, score, box: float64 holds each of them exactly."""
-    boxes = clip_boxes_to_image(placement.to_image(found.boxes.cpu()), (placement.height, placement.width))
-    labels = found.labels.cpu()
-    head = torch.stack([torch.full_like(labels, id), labels], dim=1).double()
-    return torch.cat([head, found.scores.cpu()[:, None].double(), boxes.double()], dim=1)
+def _rows(id: int, found: Detections) -> Tensor:
+    """Detections as rows of id, label, score, box: float64 holds each of them exactly."""
+    head = torch.stack([torch.full_like(found.labels, id), found.labels], dim=1).double()
+    return torch.cat([head, found.scores[:, None].double(), found.boxes.double()], dim=1)
 
 
 def _by_image(ids: list[int], rows: Tensor) -> dict[int, Detections]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from detector.export.metadata import NmsSettings
-from detector.images import normalise, prepare, stack
 from detector.model.deploy import DeployedNet
+from detector.pipeline import preprocess
 from detector.postprocess import Detections
 from detector.runtime.onnx import OnnxSession
 from maenas.errors import MaenasError
@@ -57,7 +57,7 @@ def check_parity(
     run = OnnxSession(checked.SerializeToString(), torch.device("cpu"), where="the exported model")
     count = run.batch or len(images)
     total = -(-len(images) // count) * count
-    batch = normalise(stack([prepare(images[n % len(images)], size)[0] for n in range(total)]), size)
+    batch = preprocess([images[n % len(images)] for n in range(total)], size)[0]
     boxes_off, scores_off, detections = 0.0, 0.0, 0
     for part in batch.split(count):
         outputs = run(part)

@@ -7,25 +7,28 @@ scores, boxes = runtime.network(images)
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from detector.device import choose_device
 from detector.model.deploy import deploy
+from detector.model.net import DetectorNet
 from detector.model.weights import load_net
 from detector.runtime.interface import Runtime
 from maenas.errors import MaenasError
 
+WEIGHTS = "weights.safetensors"  # in the folder of a training run
+
 
 def load_runtime(path: str | Path, device: str = "auto", *, threads: int | None = None) -> Runtime:
-    """From weights (.safetensors), an ONNX file that `maenas export` wrote, or an engine.
+    """From weights (.safetensors), the folder of a training run, an ONNX file of `maenas export`, or an engine.
 
-    `device` is "auto" (CUDA where the library and the machine have it), "cpu", "cuda", "cuda:1" ...; `threads` are
+    `device` as for `choose_device`, `auto` among those that the library has, too; `threads` are
     those of ONNX Runtime on the CPU (PyTorch's belong to the process), None for as many as there are cores.
     Raises `MaenasError` for a file that cannot be used, a missing package, and a device that is not there.
     """
-    suffix = Path(path).suffix.lower()
+    path = weights_path(path)
+    suffix = path.suffix.lower()
     if suffix == ".safetensors":
         return _load_weights(path, device)
     if suffix == ".onnx":
@@ -41,7 +44,18 @@ def load_runtime(path: str | Path, device: str = "auto", *, threads: int | None 
     )
 
 
-def torch_runtime(net: Any, names: tuple[str, ...], device: torch.device) -> Runtime:
+def weights_path(path: str | Path) -> Path:
+    """`path`, or the weights in it where it is the folder of a training run; raises `MaenasError` if it has none."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    inside = path / WEIGHTS
+    if not inside.is_file():
+        raise MaenasError(f"{path}: there is no {WEIGHTS} in this folder; name the folder of a training run, or a file")
+    return inside
+
+
+def torch_runtime(net: DetectorNet, names: tuple[str, ...], device: torch.device) -> Runtime:
     """The deployed form of a `DetectorNet` in PyTorch, channels-last."""
     network = deploy(net).to(device).to(memory_format=torch.channels_last)
     return Runtime(network, net.spec, names, device, f"torch {torch.__version__}", "fp32", None, None)

@@ -108,9 +108,12 @@ def load_onnx(path: str | Path, device: str, *, threads: int | None = None) -> R
 
 def onnx_runtime(model: bytes, device: str, *, threads: int | None = None, where: str) -> Runtime:
     """As `load_onnx`, of a model in memory."""
-    if device == "auto" and PROVIDERS["cuda"] not in import_onnxruntime().get_available_providers():
-        device = "cpu"
-    session = OnnxSession(model, choose_device(device), threads=threads, where=where)
+    place = choose_device(device)
+    if device == "auto" and (place.type != "cuda" or PROVIDERS["cuda"] not in _providers()):
+        place = torch.device("cpu")
+    if place.type == "mps":
+        raise MaenasError(f"{where}: ONNX Runtime runs on cpu and cuda here, not on mps; choose --device cpu")
+    session = OnnxSession(model, place, threads=threads, where=where)
     export = from_properties(session.properties, where=where)
     _require_ends(session, export, where)
     classes = export.detector.head.num_classes
@@ -122,12 +125,16 @@ def onnx_runtime(model: bytes, device: str, *, threads: int | None = None, where
         network,
         export.detector,
         export.names,
-        choose_device(device),
+        place,
         session.library,
         export.precision,
         export.nms,
         session.batch,
     )
+
+
+def _providers() -> list[str]:
+    return import_onnxruntime().get_available_providers()
 
 
 def read_model(path: str | Path, where: str) -> bytes:

@@ -68,7 +68,7 @@ def load_engine(path: str | Path, device: str) -> Runtime:
     plan, card = read_engine(path)
     place = choose_device(device)
     if place.type != "cuda":
-        raise MaenasError(f"engine {path}: runs on NVIDIA GPUs only, and --device {device} is the CPU here")
+        raise MaenasError(f"engine {path}: runs on NVIDIA GPUs only, and --device {device} is {place} here")
     builder = EngineBuilder()
     gpu = torch.cuda.get_device_name(place)
     for what, built, here in (("by", card.runtime, builder.runtime), ("for", card.gpu or gpu, gpu)):

@@ -32,19 +32,19 @@ def detect_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for what is written.")] = Path("detections"),
     save_txt: Annotated[bool, typer.Option("--save-txt", help="Write labels/NAME.txt (YOLO format).")] = False,
     save_json: Annotated[bool, typer.Option("--save-json", help="Write detections.json (COCO results).")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Find objects in images or a video, and draw them."""
     from tqdm import tqdm
 
     require_packages("torch", "torchvision", "cv2", "PIL", "safetensors")
-    from detector.detect import Settings, detect_images, detect_video
+    from detector.detect import DetectSettings, detect_images, detect_video
     from detector.predict import Detector
     from detector.sources import find_images, is_video
 
     paths = [] if is_video(source) else find_images(source)
     detector = Detector.load(weights, device)
-    settings = Settings(out, conf, iou, parse_classes(classes, detector.names), save_txt, save_json)
+    settings = DetectSettings(out, conf, iou, parse_classes(classes, detector.names), save_txt, save_json)
     quiet = not sys.stderr.isatty()
     with tqdm(total=len(paths) or None, unit=" images", desc="detect", disable=quiet, leave=False) as bar:
         if paths:

@@ -16,7 +16,8 @@ from torch.multiprocessing.spawn import start_processes
 from detector.data.dataset import open_dataset
 from detector.data.sample import Dataset
 from detector.data.shapes import write_shapes
-from detector.distributed import gather_rows, join_world, pick_device, sync_batch_norm
+from detector.device import choose_device
+from detector.distributed import gather_rows, join_world, sync_batch_norm
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, read_weights
 from detector.recipe import Recipe, override
@@ -137,14 +138,14 @@ def test_statistics_and_rows_are_shared_by_the_processes(tmp_path: Path) -> None
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
-    assert pick_device("cpu") == torch.device("cpu")
+    assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(MaenasError, match="choose auto, cpu, cuda"):
-        pick_device("gpu")
+        choose_device("gpu")
     with pytest.raises(MaenasError, match="choose auto, cpu, cuda"):
-        pick_device("cuda:first")
+        choose_device("cuda:first")
     if not torch.cuda.is_available():
         with pytest.raises(MaenasError, match="PyTorch finds 0 CUDA devices; choose cpu"):
-            pick_device("cuda")
+            choose_device("cuda")
 
 
 def test_one_process_has_no_group(monkeypatch: pytest.MonkeyPatch) -> None:

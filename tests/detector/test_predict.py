@@ -11,18 +11,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detector.detect import Settings, coco_rows, detect_images, detect_video, yolo_lines
+from detector.detect import DetectSettings, coco_rows, detect_images, detect_video, yolo_lines
 from detector.device import choose_device
 from detector.draw import draw_detections
 from detector.images import read_image
 from detector.model.net import DetectorNet
 from detector.model.weights import write_weights
 from detector.postprocess import Detections
-from detector.predict import Detector, Result
+from detector.predict import Detector
+from detector.result import Result
 from detector.sources import Video, find_images, image_ids, is_video, output_names
 from maenas.errors import MaenasError
 from maenas.palette import class_colour
 from maenas.spec import InputSpec, published_specs
+from tests.detector.conftest import TINY
 
 NAMES = ("cat", "dog", "car")
 
@@ -48,8 +50,8 @@ def save(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-def settings(out: Path, **changes) -> Settings:
-    return replace(Settings(out, 0.25, 0.7, None, save_txt=True, save_json=True), **changes)
+def settings(out: Path, **changes) -> DetectSettings:
+    return replace(DetectSettings(out, 0.25, 0.7, None, save_txt=True, save_json=True), **changes)
 
 
 def test_boxes_are_of_the_image_and_within_it() -> None:
@@ -238,3 +240,78 @@ def test_a_video_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     source = write_video(tmp_path / "clip.mp4", 2)
     with pytest.raises(MaenasError, match="would be overwritten"):
         detect_video(DETECTOR, source, settings(tmp_path), lambda total: None)
+
+
+def test_a_result_is_plain_data_a_picture_and_readable() -> None:
+    (result,) = DETECTOR.predict(image(60, 100), conf=0.5)
+    assert len(result) == 2
+    boxes = [pytest.approx([0.0, 0.0, 50.0, 60.0]), pytest.approx([50.0, 30.0, 100.0, 60.0])]
+    assert json.loads(json.dumps(result.to_dict())) == {
+        "boxes": boxes,
+        "scores": pytest.approx([0.9, 0.8]),
+        "labels": [0, 1],
+        "names": ["cat", "dog"],
+    }
+    assert repr(result).splitlines() == [
+        "Result: 1 cat, 1 dog",
+        "  cat 0.90 [0.0, 0.0, 50.0, 60.0]",
+        "  dog 0.80 [50.0, 30.0, 100.0, 60.0]",
+    ]
+    assert repr(DETECTOR.predict(image(), conf=0.95)[0]) == "Result: nothing"
+    drawn = np.asarray(result.plot())
+    np.testing.assert_array_equal(drawn, draw_detections(image(60, 100), result.detections, NAMES))
+
+
+def test_every_kind_of_image_gives_the_same_detections(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
+    path = save(tmp_path / "a.png", pixels)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    seen: list[Tensor] = []
+
+    def spy(images: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(images.clone())
+        return two_boxes(images)
+
+    detector = replace(DETECTOR, network=spy)
+    for given in (path, str(path), Image.open(path), pixels, tensor, pixels[None], tensor[None]):
+        (result,) = detector.predict(given)
+        np.testing.assert_array_equal(np.asarray(result.plot()), np.asarray(DETECTOR.predict(pixels)[0].plot()))
+    assert all(torch.equal(images, seen[0]) for images in seen)
+    assert len(detector.predict([path, Image.open(path), pixels, tensor])) == 4
+    assert len(detector.predict(torch.stack([tensor, tensor]))) == 2
+    for wrong in (tensor.float(), tensor.permute(1, 2, 0), 3, [None]):
+        with pytest.raises(MaenasError, match="an image is"):
+            detector.predict(wrong)  # type: ignore[arg-type]
+
+
+def test_a_result_without_its_image_cannot_be_drawn() -> None:
+    result = Result(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), ())
+    with pytest.raises(MaenasError, match="does not know its image"):
+        result.plot()
+
+
+def test_a_detector_is_loaded_from_the_folder_of_a_run(tmp_path: Path) -> None:
+    write_weights(tmp_path / "weights.safetensors", DetectorNet(TINY), TINY, ("a", "b", "c", "d"))
+    assert Detector.load(tmp_path, "cpu").names == ("a", "b", "c", "d")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MaenasError, match=r"there is no weights\.safetensors in this folder"):
+        Detector.load(tmp_path / "empty")
+
+
+def test_a_number_is_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("1") == choose_device("cuda:1") == torch.device("cuda", 1)
+    assert choose_device("cuda") == choose_device("auto") == torch.device("cuda", 0)
+    with pytest.raises(MaenasError, match="choose cuda:0 to 1"):
+        choose_device("2")
+
+
+def test_an_apple_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == choose_device("mps") == torch.device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(MaenasError, match="finds no Apple GPU here"):
+        choose_device("mps")
