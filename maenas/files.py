@@ -3,9 +3,11 @@
 import contextlib
 import difflib
 import errno
+import gzip
 import os
 import secrets
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -38,14 +40,25 @@ SHIPPED: Final[Mapping[DataKind, tuple[str, ...]]] = MappingProxyType(
             "damo-yolo-t.json",
         ),
         "latency_tables": (
+            "a100-ultralytics-fp16-b1.json",
             "cpu-amd-epyc-onnxruntime-t1-fp32-b1.json",
             "cpu-amd-epyc-onnxruntime-t2-fp32-b1.json",
             "devices.yaml",
             "h100-torch-fp16-b1.json",
+            "orin-agx-trtutils-fp16-b1.json",
+            "orin-nano-super-ultralytics-fp16-b1.json",
+            "orin-nano-super-ultralytics-int8-b1.json",
+            "orin-nano-trtutils-fp16-b1.json",
+            "orin-nx-trtutils-fp16-b1.json",
             "published/t4.json",
             "published/v100-tensorrt-fp16-b1.json",
+            "rtx3080ti-trtutils-fp16-b1.json",
+            "rtx3090-trtutils-fp16-b1.json",
+            "shared-fp16-b1.json",
             "t4-damo-yolo-report-fp16-b1.json",
             "t4-tensorrt10-fp16-b1.json",
+            "titan-rtx-trtutils-fp16-b1.json",
+            "xavier-nx-trtutils-fp16-b1.json",
         ),
     }
 )
@@ -105,6 +118,24 @@ def read_text(path: str | os.PathLike[str], *, what: str, max_bytes: int = MAX_T
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise MaenasError(f"{what} {path}:{line}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def read_packed_text(path: str | os.PathLike[str], *, what: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """As `read_text`; a file whose name ends in .gz is unpacked, and `max_bytes` holds for what comes out."""
+    path = Path(path)
+    if not path.name.lower().endswith(".gz") or not path.is_file():
+        return read_text(path, what=what, max_bytes=max_bytes)
+    try:
+        with gzip.open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise MaenasError(f"{what} {path}: cannot be read: {error}") from error
+    if len(data) > max_bytes:
+        raise MaenasError(f"{what} {path}: larger than the limit of {max_bytes} bytes when unpacked")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MaenasError(f"{what} {path}: not UTF-8 text (byte {error.start})") from error
 
 
 def refuse_pipe(path: str | os.PathLike[str], *, what: str) -> None:

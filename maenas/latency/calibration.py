@@ -2,7 +2,7 @@
 
 Loss: mean over the networks of sqrt(e^2 + d^2) - d, e = ln(predicted / measured), d = 2 %: the absolute log error,
 rounded at zero, so that one odd measurement does not drag the rest. Constants may be tied (kept as they are) when the
-measurements cannot tell them apart.
+measurements cannot tell them apart, or pulled towards what other devices have (`Pull`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,34 @@ from maenas.lowering import Kernel
 from maenas.strict import STRICT
 
 CONSTANT_NAMES = tuple(field.name for field in dataclasses.fields(Constants))
+FREE_NAMES = CONSTANT_NAMES[:4]  # what a fit without a pull determines
 START = Constants(compute_efficiency=0.5, memory_efficiency=0.5, launch_s=5e-6, serial_cycles=28.0)
 ROUNDING = 0.02  # d of the loss
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Lets few families determine all constants: ln(constant) is drawn to that of `centre`, with a standard deviation.
+
+    Adds scale / (2 families) sum z^2 to the loss, z in units of `log_spread`. So one family at an error of `scale`
+    weighs as much as one constant at one standard deviation: errors within a family are alike, and count once.
+    """
+
+    centre: Constants
+    log_spread: tuple[float, ...]
+    scale: float = 0.04
+
+    def starts(self) -> tuple[Constants, ...]:
+        """Where the fit begins: launches bound by the device, by the host, or by either."""
+        c = self.centre
+        return tuple(
+            dataclasses.replace(c, launch_s=c.launch_s * a, issue_s=c.issue_s * b)
+            for a, b in ((1.0, 1.0), (0.6, 2.5), (1.7, 0.5))
+        )
+
+
+# Rounded medians of nine devices fitted almost freely; launches are left nearly free (docs/lab/devices.md).
+PULL = Pull(Constants(1.0, 0.6, 7e-6, 6.3, 6e-6, 3.6), (0.25, 0.4, 2.0, 0.5, 2.0, 0.5))
 
 
 @dataclass(frozen=True)
@@ -85,12 +111,14 @@ def calibrate(
     device: Device,
     precision: Precision,
     batch: int,
-    fitted: Sequence[str] = CONSTANT_NAMES,
+    fitted: Sequence[str] = FREE_NAMES,
     start: Constants = START,
+    pull: Pull | None = None,
 ) -> Calibration:
     """Fit the constants named in `fitted`, the others staying as in `start`; then once more without each family.
 
-    Raises `MaenasError` if there are fewer scored families than fitted constants plus one.
+    With a `pull`, all constants are fitted from it. Raises `MaenasError` if there are fewer families than fitted
+    constants plus one, or with a pull fewer than two.
     """
     unknown = [name for name in fitted if name not in CONSTANT_NAMES]
     if unknown or not fitted:
@@ -98,28 +126,25 @@ def calibrate(
             f"cannot fit {', '.join(unknown) or 'nothing'}; the constants are {', '.join(CONSTANT_NAMES)}"
         )
     families = list(dict.fromkeys(network.family for network in networks))
-    if len(families) <= len(fitted) + 1:
+    names = CONSTANT_NAMES if pull else tuple(name for name in CONSTANT_NAMES if name in fitted)
+    if len(families) < (2 if pull else len(names) + 2):
         raise MaenasError(
-            f"{len(families)} network families cannot determine {len(fitted)} constants and leave one out; "
-            f"measure at least {len(fitted) + 2}, or fit fewer constants"
+            f"{len(families)} network families cannot determine {len(names)} constants and leave one out; "
+            f"measure at least {2 if pull else len(names) + 2}, or fit fewer constants"
         )
-    works = [network_work(n.kernels, device=device, precision=precision, batch=batch) for n in networks]
-    names = tuple(name for name in CONSTANT_NAMES if name in fitted)
-    constants = _fit(list(zip(works, networks, strict=True)), names, start)
-    left_out: dict[str, Constants] = {}
+    data = _stack(networks, device=device, precision=precision, batch=batch)
+    starts = pull.starts() if pull else (start,)
+    constants = _fit(data, names, starts, pull, len(families))
+    fitted_s = data.predict(constants)
+    left_out_s = np.empty_like(fitted_s)
+    members = np.array([network.family for network in networks])
     for family in families:
-        rest = [(w, n) for w, n in zip(works, networks, strict=True) if n.family != family]
-        left_out[family] = _fit(rest, names, start)
+        rest = data.pick(np.flatnonzero(members != family))
+        without = _fit(rest, names, starts, pull, len(families) - 1)
+        left_out_s[members == family] = data.predict(without)[members == family]
     residuals = tuple(
-        Residual(
-            n.name,
-            n.family,
-            n.scored,
-            _ms(n.seconds),
-            _ms(np.sum(work_seconds(w, constants))),
-            _ms(np.sum(work_seconds(w, left_out[n.family]))),
-        )
-        for w, n in zip(works, networks, strict=True)
+        Residual(n.name, n.family, n.scored, _ms(n.seconds), _ms(fit), _ms(left))
+        for n, fit, left in zip(networks, fitted_s, left_out_s, strict=True)
     )
     return Calibration(constants, names, residuals)
 
@@ -129,7 +154,7 @@ def network_work(kernels: Sequence[Kernel], *, device: Device, precision: Precis
     works = [kernel_work(k, device=device, precision=precision, batch=batch) for k in kernels]
     columns = {
         name: np.array([getattr(w, name) for w in works], dtype=np.float64)
-        for name in ("compute_s", "serial_s", "memory_s", "launches")
+        for name in ("compute_s", "serial_s", "memory_s", "launches", "concat_s")
     }
     return KernelWork(**columns)  # pyright: ignore[reportArgumentType]  # launches: one a kernel
 
@@ -138,26 +163,67 @@ def _ms(seconds: float) -> float:
     return round(float(seconds) * 1e3, 4)
 
 
-def _fit(rows: Sequence[tuple[KernelWork, Measured]], names: tuple[str, ...], start: Constants) -> Constants:
+@dataclass(frozen=True)
+class _Stack:
+    """Kernels of all networks one after another; network i begins at `begins[i]` and took `seconds[i]`."""
+
+    work: KernelWork
+    begins: np.ndarray
+    seconds: np.ndarray
+
+    def predict(self, constants: Constants) -> np.ndarray:
+        """Seconds `[networks]`."""
+        return np.add.reduceat(work_seconds(self.work, constants), self.begins)
+
+    def pick(self, networks: np.ndarray) -> _Stack:
+        """The networks of these numbers only."""
+        ends = np.append(self.begins[1:], len(self.work.compute_s))
+        parts = [np.arange(self.begins[i], ends[i]) for i in networks]
+        kernels = np.concatenate(parts)
+        work = KernelWork(*(getattr(self.work, field.name)[kernels] for field in dataclasses.fields(KernelWork)))
+        sizes = [len(part) for part in parts]
+        return _Stack(work, np.cumsum([0, *sizes[:-1]]), self.seconds[networks])
+
+
+def _stack(networks: Sequence[Measured], *, device: Device, precision: Precision, batch: int) -> _Stack:
+    kernels = [kernel for network in networks for kernel in network.kernels]
+    work = network_work(kernels, device=device, precision=precision, batch=batch)
+    sizes = [len(network.kernels) for network in networks]
+    return _Stack(work, np.cumsum([0, *sizes[:-1]]), np.array([network.seconds for network in networks]))
+
+
+def _fit(
+    data: _Stack, names: tuple[str, ...], starts: Sequence[Constants], pull: Pull | None, families: int
+) -> Constants:
     def at(x: np.ndarray) -> Constants | None:
         try:
-            return dataclasses.replace(start, **dict(zip(names, np.exp(x).tolist(), strict=True)))
+            return dataclasses.replace(starts[0], **dict(zip(names, np.exp(x).tolist(), strict=True)))
         except MaenasError:  # out of bounds
             return None
+
+    centre = _logs(pull.centre, names) if pull else 0.0
+    weight = pull.scale / (2 * families) if pull else 0.0
 
     def loss(x: np.ndarray) -> float:
         constants = at(x)
         if constants is None:
             return math.inf
-        errors = [math.log(float(np.sum(work_seconds(w, constants))) / n.seconds) for w, n in rows]
-        return float(np.mean(np.hypot(errors, ROUNDING))) - ROUNDING
+        errors = np.log(data.predict(constants) / data.seconds)
+        far = weight * float(np.sum(((x - centre) / pull.log_spread) ** 2)) if pull else 0.0
+        return float(np.mean(np.hypot(errors, ROUNDING))) - ROUNDING + far
 
-    x0 = np.log([getattr(start, name) for name in names])
-    best = min((minimise(loss, x0, step) for step in (0.1, -0.3)), key=loss)
+    begun = [(_logs(start, names), step) for start in starts for step in (0.1, -0.3)]
+    best = min((minimise(loss, x0, step) for x0, step in begun), key=loss)
     best = minimise(loss, best, 0.05)  # a fresh simplex: the first may have collapsed
     constants = at(best)
     assert constants is not None
+    if constants.issue_s <= constants.launch_s:  # the device is never faster than the host, so it does not matter
+        constants = dataclasses.replace(constants, issue_s=0.0)
     return dataclasses.replace(constants, **{name: float(f"{getattr(constants, name):.4g}") for name in names})
+
+
+def _logs(constants: Constants, names: tuple[str, ...]) -> np.ndarray:
+    return np.log([getattr(constants, name) for name in names])
 
 
 def minimise(loss: Callable[[np.ndarray], float], start: np.ndarray, step: float, *, rounds: int = 400) -> np.ndarray:

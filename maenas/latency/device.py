@@ -36,7 +36,8 @@ class Device:
     """A device. Rates are dense (no structured sparsity), in tera-operations a second; a multiply-add counts as two.
 
     `memory_bandwidth_gbs` is in 1e9 bytes a second, `l2_cache_mb` in MiB. A rate that the hardware does not have
-    is None.
+    is None. `tf32_tflops` is the rate of fp32 convolutions where tensor cores take them (Ampere and later), as the
+    runtimes do unless told not to; None where it is no higher than `fp32_tflops`.
     """
 
     __pydantic_config__ = STRICT
@@ -50,6 +51,7 @@ class Device:
     fp32_tflops: Figure
     fp16_tflops: Figure | None
     int8_tops: Figure | None
+    tf32_tflops: Figure | None = None
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -115,8 +117,11 @@ def get_device(name: str) -> Device:
 
 
 def peak_ops_per_s(device: Device, *, precision: Precision) -> float:
-    """The peak dense rate in operations a second. Raises MaenasError if the hardware has none for this precision."""
-    figure = {"fp32": device.fp32_tflops, "fp16": device.fp16_tflops, "int8": device.int8_tops}[precision]
+    """The peak dense rate in operations a second; fp32 means TF32 where the hardware has it.
+
+    Raises MaenasError if the hardware has none for this precision.
+    """
+    figure = {"fp32": device.tf32_tflops or device.fp32_tflops, "fp16": device.fp16_tflops, "int8": device.int8_tops}[precision]
     if figure is None:
         raise MaenasError(f"{device.name} has no {precision} arithmetic; choose another precision")
     return figure.value * 1e12

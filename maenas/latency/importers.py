@@ -17,12 +17,10 @@ read such a tensor). Which activation was fused, if any, was not published, so n
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import io
 import math
 import re
 import statistics
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,7 @@ from typing import Any, ClassVar, Literal
 
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
-from maenas.files import data_dir, read_text
+from maenas.files import data_dir, read_packed_text, read_text
 from maenas.latency.device import Precision
 from maenas.latency.measured import MAX_SIZE, MAX_TABLE_BYTES, KernelKey, MeasuredTable, Row, make_table
 from maenas.latency.onnx.lower import kernels_from_json
@@ -200,7 +198,7 @@ def _merged(key: KernelKey, times: list[float]) -> Row:
 def _kernel_lines(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Place and the fields in the order of `COLUMNS` of every row; blank lines are skipped."""
     is_columns = path.name.lower().endswith((".csv", ".csv.gz"))
-    lines = io.StringIO(_kernel_text(path), newline=None)
+    lines = io.StringIO(read_packed_text(path, what="kernel table", max_bytes=MAX_TABLE_BYTES), newline=None)
     for number, line in enumerate(lines, start=1):
         place = f"{path}:{number}"
         if not line.strip():
@@ -219,22 +217,6 @@ def _kernel_lines(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         if len(fields) != len(COLUMNS):
             raise MaenasError(f"{place}: {len(fields)} values, but {len(COLUMNS)} are needed: {', '.join(COLUMNS)}")
         yield place, fields
-
-
-def _kernel_text(path: Path) -> str:
-    if not path.name.lower().endswith(".gz") or not path.is_file():
-        return read_text(path, what="kernel table", max_bytes=MAX_TABLE_BYTES)
-    try:
-        with gzip.open(path, "rb") as file:
-            data = file.read(MAX_TABLE_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise MaenasError(f"kernel table {path}: cannot be read: {error}") from error
-    if len(data) > MAX_TABLE_BYTES:
-        raise MaenasError(f"kernel table {path}: larger than the limit of {MAX_TABLE_BYTES} bytes when unpacked")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MaenasError(f"kernel table {path}: not UTF-8 text (byte {error.start})") from error
 
 
 def _kernel_row(fields: tuple[str, ...], place: str) -> tuple[int, KernelKey, float]:

@@ -1,6 +1,6 @@
 """Time of one fused kernel on a GPU, from its shape and the device's figures.
 
-    t = max(arithmetic, memory) + launch
+    t = max(max(arithmetic, memory) + launch, issue)
     arithmetic = max(tiles in waves over the SMs / compute efficiency, serial chain of the depth loop)
     memory = bytes moved once / memory efficiency
 
@@ -8,11 +8,11 @@ A dense convolution is a matrix product, M = batch Ho Wo by N = Cout by K = k^2 
 whole waves of tiles, so the last wave is paid in full, and small tiles reuse less of what they load (`TILE_REUSE`).
 However few tiles there are, each walks through K step by step: that chain has a latency that no idle SM shortens.
 The shape of this model was chosen on measured V100 kernels (docs/latency.md); only the numbers in `Constants` are
-fitted to whole networks.
+fitted to whole networks. `issue` is what the host needs from one launch to the next, where it launches kernel by kernel.
 
 Data movements (pool, resize, space-to-depth, copies, box decoding) pay memory and launch. A concat of several tensors
-is free: the runtime lets its producers write in place. Activations and residual adds ride in the epilogue; a residual
-costs its bytes.
+is free where the runtime lets its producers write in place; `concat_passes` says what it costs elsewhere. Activations
+and residual adds ride in the epilogue; a residual costs its bytes.
 
 Widths may be integer arrays that broadcast (see `lowering`). The constants only scale the terms, so `kernel_work` is
 computed once and `work_seconds` is cheap.
@@ -45,7 +45,9 @@ LOOKUP_SIZE = 4096  # more widths than this are looked up in a table of all widt
 class Constants:
     """What is fitted. Efficiencies are shares of the device's peak figures; `launch_s` is in seconds a kernel.
 
-    `serial_cycles` is the latency of one element of K in clock cycles at boost.
+    `serial_cycles` is the latency of one element of K in clock cycles at boost. `issue_s` is the least time from one
+    launch to the next: 0 where the host is never waited for. `concat_passes` is how often a concat of several tensors
+    moves its bytes in and out, at the full bandwidth: 0 where they are written in place.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -53,6 +55,8 @@ class Constants:
     memory_efficiency: float
     launch_s: float
     serial_cycles: float
+    issue_s: float = 0.0
+    concat_passes: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -60,6 +64,8 @@ class Constants:
             ("memory_efficiency", 0.01, 3.0),
             ("launch_s", 1e-8, 1e-3),
             ("serial_cycles", 0.0, 1000.0),
+            ("issue_s", 0.0, 1e-3),
+            ("concat_passes", 0.0, 50.0),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -68,12 +74,16 @@ class Constants:
 
 @dataclass(frozen=True, slots=True)
 class KernelWork:
-    """Seconds at full efficiency (`serial_s`: at one cycle an element of K), and the number of launches."""
+    """Seconds at full efficiency (`serial_s`: at one cycle an element of K), and the number of launches.
+
+    `concat_s` is one pass of a concat of several tensors: its bytes in and out.
+    """
 
     compute_s: Seconds
     serial_s: Seconds
     memory_s: Seconds
     launches: int
+    concat_s: Seconds = 0.0
 
 
 def kernel_seconds(
@@ -87,7 +97,8 @@ def work_seconds(work: KernelWork, constants: Constants) -> Seconds:
     """Seconds of `work` with fitted constants."""
     arithmetic = np.maximum(work.compute_s / constants.compute_efficiency, work.serial_s * constants.serial_cycles)
     memory = work.memory_s / constants.memory_efficiency
-    seconds = np.maximum(arithmetic, memory) + work.launches * constants.launch_s
+    busy = np.maximum(arithmetic, memory) + work.launches * constants.launch_s
+    seconds = np.maximum(busy, work.launches * constants.issue_s) + work.concat_s * constants.concat_passes
     return seconds if np.ndim(seconds) else float(seconds)
 
 
@@ -96,9 +107,9 @@ def kernel_work(kernel: Kernel, *, device: Device, precision: Precision, batch: 
     if batch < 1:
         raise MaenasError(f"batch is {batch}; it must be at least 1")
     peak = peak_ops_per_s(device, precision=precision)
-    if kernel.op == "concat" and len(kernel.inputs) > 1:
-        return KernelWork(0.0, 0.0, 0.0 * _as_float(kernel.out_channels), 0)  # the inputs are written in place
     memory = _bytes(kernel, precision, batch) / (device.memory_bandwidth_gbs.value * 1e9)
+    if kernel.op == "concat" and len(kernel.inputs) > 1:
+        return KernelWork(0.0, 0.0, 0.0 * memory, 0, memory)
     if kernel.op != "conv":
         return KernelWork(0.0, 0.0, memory, 1)
     depthwise = (np.asarray(kernel.groups) > 1) & (np.asarray(kernel.in_channels) == kernel.groups)

@@ -15,21 +15,24 @@ from maenas.latency.intervals import student_t95
 from maenas.latency.kernel_model import Constants, Seconds, kernel_seconds
 from maenas.latency.measured import read_measured
 from maenas.latency.measured_predictor import MeasuredPredictor, measured_predictor
-from maenas.latency.table import SETUPS, LatencyTable, read_table, shipped_table
+from maenas.latency.table import SETUPS, LatencyTable, read_table, shipped_precisions, shipped_table
+from maenas.latency.transfer import Transfer, read_transfer
 from maenas.lowering import Kernel
 
 DEFAULT_DEVICE = "t4"
 DEFAULT_PRECISION = "fp16"
-UNKNOWN_FACTOR = 2.0  # half-width of the interval where no error is known; argued in docs/latency.md
+SHARED = "shared"  # in place of a table's id and setup: constants that devices share
+HOST_BOUND = "bound by the host"  # in the conditions of a setup whose small inputs are
 PARTS = ("backbone", "neck", "head")
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """The kernel model on one device in one setup. Latencies are of one batch, without NMS, in seconds.
+    """The kernel model on one device in one setup. Latencies are of one batch, in seconds, without NMS
+    unless `conditions` say otherwise.
 
-    `table_id` is the id of the table that the constants come from. `calibrated` is false where they were fitted on
-    another device, precision or batch: then no error is known.
+    `table_id` is the id of the table that the constants come from, or "shared". `calibrated` is false where they were
+    fitted on another device, precision or batch: then the error is that of devices left out whole.
     """
 
     device: Device
@@ -52,9 +55,9 @@ class Predictor:
     def interval(self, seconds: float) -> tuple[float, float]:
         """90 % prediction interval around a network's predicted seconds.
 
-        Calibrated: e^(+-w), w = t s sqrt(1 + 1/n), s the root mean square of the n left-out log errors and t the 95 %
-        quantile of Student's t with n degrees of freedom: the errors are taken as normal around zero. Otherwise a
-        factor of 2 either way, which is a judgement.
+        e^(+-w), w = t s sqrt(1 + 1/n), s the root mean square of the left-out log errors and t the 95 % quantile of
+        Student's t with n degrees of freedom: the errors are taken as normal around zero. n counts what was left out
+        together: families of networks; kinds of devices where the device is not calibrated.
         """
         factor = math.exp(self.log_half_width)
         return seconds / factor, seconds * factor
@@ -84,7 +87,7 @@ def load_predictor(device: str, *, precision: str | None = None, batch: int = 1)
     name of a measured table, or "cpu" for the table measured on this machine's processor (see `find_measured`).
 
     A measured table gives a `MeasuredPredictor`, for the table's own precision and batch only. A device without a table
-    of its own gets the constants of the T4 with its own figures. Without `precision`: the measured table's own, else
+    of its own gets the constants that devices share, with its own figures. Without `precision`: the measured table's own, else
     fp16. Raises `MaenasError` for an unknown device or setup, and for a precision that the device lacks.
     """
     if precision is not None and precision not in PRECISION_BYTES:
@@ -98,20 +101,21 @@ def load_predictor(device: str, *, precision: str | None = None, batch: int = 1)
 
 
 def _modelled(device: str, precision: str, batch: int) -> Predictor:
-    table, hardware = _find(device)
+    table, hardware = _find(device, precision)
     _require_precision(hardware, precision)
-    calibrated = (table.device, table.precision, table.batch) == (hardware.id, precision, batch)
-    half_width = _log_half_width(table) if calibrated else math.log(UNKNOWN_FACTOR)
+    transfer = read_transfer()
+    calibrated = table is not None and (table.precision, table.batch) == (precision, batch)
+    half_width = _log_half_width(table) if table and calibrated else transfer.log_half_width
     return Predictor(
         device=hardware,
         precision=cast(Precision, precision),
         batch=batch,
-        constants=table.constants,
+        constants=table.constants if table else transfer.constants.on(hardware),
         network_seconds=0.0,
-        table_id=table.id,
-        description=_description(table, hardware, precision, batch, calibrated),
+        table_id=table.id if table else SHARED,
+        description=_description(table, transfer, hardware, precision, batch),
         calibrated=calibrated,
-        conditions=_conditions(table, hardware, precision, batch, calibrated, half_width),
+        conditions=_conditions(table, hardware, precision, batch, half_width),
         log_half_width=half_width,
     )
 
@@ -128,16 +132,18 @@ def predict(kernels: Sequence[Kernel], predictor: AnyPredictor) -> Prediction:
     return Prediction(total, *predictor.interval(total), seconds, parts)
 
 
-def _find(device: str) -> tuple[LatencyTable, Device]:
+def _find(device: str, precision: str) -> tuple[LatencyTable | None, Device]:
+    """The table that the constants come from, None for the shared ones, and the device."""
     if device.lower().endswith(".json"):
         table = read_table(device)
         return table, get_device(table.device)
     name, at, setup = device.partition("@")
     hardware = get_device(name)
-    if at:
-        return shipped_table(hardware.id, setup), hardware
-    owner = hardware.id if hardware.id in SETUPS else DEFAULT_DEVICE
-    return shipped_table(owner, SETUPS[owner][0]), hardware
+    if not at and hardware.id not in SETUPS:
+        return None, hardware
+    setup = setup if at else SETUPS[hardware.id][0]
+    known = [shipped for shipped in shipped_precisions(hardware.id, setup) if shipped == precision]
+    return shipped_table(hardware.id, setup, *known), hardware
 
 
 def _require_precision(device: Device, precision: str) -> None:
@@ -149,40 +155,52 @@ def _require_precision(device: Device, precision: str) -> None:
 
 def _log_half_width(table: LatencyTable) -> float:
     errors = [math.log(r.left_out_ms / r.measured_ms) for r in table.calibration.scored]
-    n = len(errors)
-    return student_t95(n) * math.sqrt(sum(e * e for e in errors) / n) * math.sqrt(1 + 1 / n)
+    n = table.calibration.families
+    return student_t95(n) * math.sqrt(sum(e * e for e in errors) / len(errors)) * math.sqrt(1 + 1 / n)
 
 
-def _description(table: LatencyTable, device: Device, precision: str, batch: int, calibrated: bool) -> str:
-    record = table.calibration
-    if calibrated:
+def _description(table: LatencyTable | None, transfer: Transfer, device: Device, precision: str, batch: int) -> str:
+    error = f"devices left out whole were off by {transfer.mean_error:.0%} on average"
+    if table is None:
         return (
-            f"modelled: {device.name}, {table.runtime}, {precision}, batch {batch}; calibrated on "
-            f"{len(record.scored)} published networks, mean abs error {record.mean_error_left_out:.1%} leave-one-out"
+            f"modelled: {device.name}, {precision}, batch {batch}; NOT calibrated: constants that "
+            f"{len(transfer.tables)} other devices share (fp16, batch 1); {error}"
         )
+    if (table.precision, table.batch) != (precision, batch):
+        return (
+            f"modelled: {device.name}, {precision}, batch {batch}; NOT calibrated: constants of {table.device} "
+            f"({table.runtime}, {table.precision}, batch {table.batch}); {error}"
+        )
+    record = table.calibration
+    scored, alone = len(record.scored), record.families == len(record.scored)
+    counted = f"{scored} published {'networks' if alone else f'latencies in {record.families} series'}"
     return (
-        f"modelled: {device.name}, {precision}, batch {batch}; NOT calibrated: constants of {table.device} "
-        f"({table.runtime}, {table.precision}, batch {table.batch}), no error is known"
+        f"modelled: {device.name}, {table.runtime}, {precision}, batch {batch}; calibrated on {counted}, "
+        f"mean abs error {record.mean_error_left_out:.1%} {'leave-one-out' if alone else 'leave-one-series-out'}"
+        + ("; with NMS" if table.nms_included else "")
+        + ("; bound by the host at small inputs" if HOST_BOUND in table.conditions else "")
     )
 
 
 def _conditions(
-    table: LatencyTable, device: Device, precision: str, batch: int, calibrated: bool, half_width: float
+    table: LatencyTable | None, device: Device, precision: str, batch: int, half_width: float
 ) -> dict[str, Any]:
     """What a file that quotes a prediction says about it."""
+    calibrated = table is not None and (table.precision, table.batch) == (precision, batch)
+    left_out = "" if calibrated else ": what devices left out whole were off by"
     return {
-        "kind": table.kind,
+        "kind": "modelled",
         "device": device.id,
         "precision": precision,
         "batch": batch,
-        "nms_included": table.nms_included,
+        "nms_included": table.nms_included if table else False,
         "calibrated": calibrated,
-        "table": table.id,
-        "table_device": table.device,
-        "setup": table.setup,
-        "runtime": table.runtime,
-        "table_precision": table.precision,
-        "table_batch": table.batch,
-        "mean_abs_error_left_out": table.calibration.mean_error_left_out if calibrated else None,
-        "interval": f"90 %, x/÷ {math.exp(half_width):.3f}" if calibrated else f"a judgement, x/÷ {UNKNOWN_FACTOR:g}",
+        "table": table.id if table else SHARED,
+        "table_device": table.device if table else SHARED,
+        "setup": table.setup if table else SHARED,
+        "runtime": table.runtime if table else "TensorRT",
+        "table_precision": table.precision if table else "fp16",
+        "table_batch": table.batch if table else 1,
+        "mean_abs_error_left_out": table.calibration.mean_error_left_out if table and calibrated else None,
+        "interval": f"90 %, x/÷ {math.exp(half_width):.3f}{left_out}",
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from maenas.errors import MaenasError
-from maenas.files import read_text, shipped_file
+from maenas.files import read_packed_text, shipped_file
 from maenas.latency.calibration import Measured
 from maenas.lowering import Epilogue, Kernel, Op, lower
 from maenas.spec import published_spec
@@ -118,9 +118,12 @@ class Published:
 
 
 def read_published(path: str | Path | None = None) -> Published:
-    """Read a file of published latencies; the shipped T4 file if `path` is None. Raises `MaenasError`."""
+    """Read a file of published latencies (.json or .json.gz); the shipped T4 file if `path` is None.
+
+    Raises `MaenasError`.
+    """
     path = shipped_file("latency_tables", "published/t4.json") if path is None else Path(path)
-    return parse_json(read_text(path, what="published latencies"), Published, where=str(path))
+    return parse_json(read_packed_text(path, what="published latencies"), Published, where=str(path))
 
 
 def measured_networks(published: Published, setup: str) -> tuple[Measured, ...]:

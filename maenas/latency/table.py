@@ -14,21 +14,35 @@ from typing import ClassVar, Literal
 
 from maenas.errors import MaenasError
 from maenas.files import read_text, shipped_file, write_atomic
-from maenas.latency.calibration import CONSTANT_NAMES, START, Calibration, Residual, calibrate
+from maenas.latency.calibration import CONSTANT_NAMES, FREE_NAMES, PULL, START, Calibration, Residual, calibrate
 from maenas.latency.device import Precision, get_device
 from maenas.latency.kernel_model import Constants
 from maenas.latency.published import Published, measured_networks
 from maenas.strict import STRICT, dump_json, parse_json
 
-SETUPS: dict[str, tuple[str, ...]] = {"t4": ("tensorrt10", "damo-yolo-report")}  # shipped tables; first is the default
-
-
+# Shipped tables, those of fp16 but for `PRECISIONS`; the first setup of a device is its default.
+SETUPS: dict[str, tuple[str, ...]] = {
+    "t4": ("tensorrt10", "damo-yolo-report"),
+    "a100": ("ultralytics",),
+    "rtx3090": ("trtutils",),
+    "rtx3080ti": ("trtutils",),
+    "titan-rtx": ("trtutils",),
+    "orin-agx": ("trtutils",),
+    "orin-nx": ("trtutils",),
+    "orin-nano": ("trtutils",),
+    "orin-nano-super": ("ultralytics",),
+    "xavier-nx": ("trtutils",),
+}
+PRECISIONS: dict[str, tuple[Precision, ...]] = {"orin-nano-super@ultralytics": ("fp16", "int8")}
 FREE_NETWORKS = 8  # two for each constant
 
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """How the constants came about. `tied` lists constants taken over from the table `tied_to` instead of fitted."""
+    """How the constants came about. `tied` lists constants taken over from the table `tied_to` instead of fitted.
+
+    A constant in neither has its default. `pulled`: the fit was drawn to what devices share (`calibration.PULL`).
+    """
 
     __pydantic_config__: ClassVar = STRICT
     source: str
@@ -38,10 +52,15 @@ class CalibrationRecord:
     mean_error_fit: float
     mean_error_left_out: float
     residuals: tuple[Residual, ...]
+    pulled: bool = False
 
     def __post_init__(self) -> None:
-        if tuple(sorted((*self.fitted, *self.tied))) != tuple(sorted(CONSTANT_NAMES)):
-            raise MaenasError(f"fitted and tied together must be exactly {', '.join(CONSTANT_NAMES)}")
+        stated = (*self.fitted, *self.tied)
+        if len(set(stated)) < len(stated) or not set(FREE_NAMES) <= set(stated) <= set(CONSTANT_NAMES):
+            raise MaenasError(
+                f"fitted and tied together must hold each of {', '.join(FREE_NAMES)} once, "
+                f"and of {', '.join(CONSTANT_NAMES)} no other"
+            )
         if bool(self.tied) != (self.tied_to is not None):
             raise MaenasError("tied_to names a table exactly when some constants are tied")
         if len(self.scored) < 2:
@@ -53,6 +72,11 @@ class CalibrationRecord:
     def scored(self) -> tuple[Residual, ...]:
         """Residuals that count in the errors."""
         return tuple(r for r in self.residuals if r.scored)
+
+    @property
+    def families(self) -> int:
+        """Scored families: as many networks as are independent of each other."""
+        return len({r.family for r in self.scored})
 
 
 @dataclass(frozen=True)
@@ -107,36 +131,46 @@ def write_table(path: str | Path, table: LatencyTable) -> None:
     write_atomic(path, table_to_json(table))
 
 
-def shipped_table(device: str, setup: str) -> LatencyTable:
+def shipped_table(device: str, setup: str, precision: Precision = "fp16") -> LatencyTable:
     """The shipped table of a device (its catalogue id) in a setup; raises `MaenasError` listing the known setups."""
-    known = SETUPS.get(device, ())
-    if setup not in known:
+    if setup not in SETUPS.get(device, ()):
         names = ", ".join(f"{name}@{s}" for name, setups in SETUPS.items() for s in setups)
         raise MaenasError(f"there is no setup {setup!r} of {device}; the known ones are {names}")
-    return read_table(shipped_file("latency_tables", f"{device}-{setup}-fp16-b1.json"))
+    return read_table(shipped_file("latency_tables", f"{device}-{setup}-{precision}-b1.json"))
+
+
+def shipped_precisions(device: str, setup: str) -> tuple[Precision, ...]:
+    """Precisions that a shipped setup was calibrated in."""
+    return PRECISIONS.get(f"{device}@{setup}", ("fp16",))
 
 
 def calibrate_table(
-    published: Published, setup: str, *, fitted: tuple[str, ...] = CONSTANT_NAMES, base: LatencyTable | None = None
+    published: Published, setup: str, *, fitted: tuple[str, ...] = FREE_NAMES, base: LatencyTable | None = None
 ) -> LatencyTable:
-    """Table fitted to the published latencies of `setup`; constants not in `fitted` are those of `base`."""
-    if base is None and set(fitted) != set(CONSTANT_NAMES):
+    """Table fitted to the published latencies of `setup`; constants not in `fitted` are those of `base`.
+
+    Without a base, families too few to tell the constants apart are pulled to what devices share.
+    """
+    if base is None and set(fitted) != set(FREE_NAMES):
         raise MaenasError("constants that are not fitted need a base table to come from")
     conditions = published.find_setup(setup)
+    networks = measured_networks(published, setup)
+    pulled = base is None and len({network.family for network in networks}) < len(FREE_NAMES) + 2
     calibration = calibrate(
-        measured_networks(published, setup),
+        networks,
         device=get_device(conditions.device),
         precision=conditions.precision,
         batch=conditions.batch,
         fitted=fitted,
         start=START if base is None else base.constants,
+        pull=PULL if pulled else None,
     )
-    record = _record(calibration, conditions.source, base)
+    record = _record(calibration, conditions.source, base, pulled)
     fields = {
         "schema": "maenas/latency-table@1",
         "kind": "modelled",
         "device": conditions.device,
-        "setup": setup,
+        "setup": (setup.partition("@")[2] or setup).removesuffix(f"-{conditions.precision}"),
         "runtime": conditions.runtime,
         "precision": conditions.precision,
         "batch": conditions.batch,
@@ -172,8 +206,8 @@ def table_name(table: LatencyTable) -> str:
     return f"{table.device}-{table.setup}-{table.precision}-b{table.batch}"
 
 
-def _record(calibration: Calibration, source: str, base: LatencyTable | None) -> CalibrationRecord:
-    tied = tuple(name for name in CONSTANT_NAMES if name not in calibration.fitted)
+def _record(calibration: Calibration, source: str, base: LatencyTable | None, pulled: bool) -> CalibrationRecord:
+    tied = tuple(name for name in FREE_NAMES if name not in calibration.fitted)
     return CalibrationRecord(
         source,
         calibration.fitted,
@@ -182,6 +216,7 @@ def _record(calibration: Calibration, source: str, base: LatencyTable | None) ->
         round(calibration.fit_mean_error, 5),
         round(calibration.left_out_mean_error, 5),
         calibration.residuals,
+        pulled,
     )
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.latency.onnx.lower import Lowered
-from maenas.latency.predictor import UNKNOWN_FACTOR, AnyPredictor, Prediction
+from maenas.latency.predictor import AnyPredictor, Prediction
 from maenas.lowering import Kernel
+
+UNKNOWN_FACTOR = 2.0  # how much longer than guessed an operator without a rule may take: a judgement
 
 
 @dataclass(frozen=True)
