@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import gzip
 import json
 import re
@@ -24,8 +25,8 @@ from maenas.latency.published import Published, PublishedLatency, PublishedNetwo
 OUT = Path(__file__).parent / "data" / "published_devices.json.gz"
 STRIDES = (1, 2, 4, 8, 16, 32, 64)
 HARNESS = {
-    "trtutils": "wall time from Python round execution and synchronisation, no CUDA graph, so small inputs are bound by "
-    "the host; NMS of 100 boxes (YOLOv10: top-k) inside; inputs 160 to 1280; power mode and clocks not stated",
+    "trtutils": "wall time from Python round execution and synchronisation, no CUDA graph, so small inputs are "
+    "bound by the host; NMS of 100 boxes (YOLOv10: top-k) inside; inputs 160 to 1280; power mode and clocks not stated",
     "ultralytics": "the harness of the package; inference without pre- and post-processing; clocks not stated",
 }
 SERIES = re.compile(r"yolov?\d+|yolox|resnext|resnet|res2net|regnet|mobilenet|efficientnet|mixnet|squeezenet")
@@ -50,8 +51,9 @@ def main() -> None:
         if name not in networks:
             networks[name] = PublishedNetwork(name, None, None, kernel_rows(kernels_from_json(graph, name)))
         latencies.append(PublishedLatency(row["setup"], name, series(row["model"]), True, row["latency_ms"]))
-    published = Published("maenas/published-latencies@1", tuple(map(_setup, setups)), tuple(networks.values()), tuple(latencies))
-    data = json.dumps(_plain(published), separators=(",", ":")).encode()
+    parts = (tuple(map(_setup, setups)), tuple(networks.values()), tuple(latencies))
+    published = dataclasses.asdict(Published("maenas/published-latencies@1", *parts))
+    data = json.dumps(published, separators=(",", ":")).encode()
     OUT.parent.mkdir(exist_ok=True)
     write_atomic(OUT, gzip.compress(data, 9, mtime=0))
     print(f"wrote {OUT}: {len(networks)} networks, {len(latencies)} latencies, {OUT.stat().st_size} bytes")
@@ -67,12 +69,6 @@ def _setup(row: dict[str, Any]) -> PublishedSetup:
     conditions = HARNESS.get(re.sub(r"-(fp16|int8)$", "", row["setup"].partition("@")[2]), "see the source")
     fields = (row["setup"], row["device"], row["runtime"], row["precision"], row["batch"], row["nms_included"])
     return PublishedSetup(*fields, conditions, row["source"])
-
-
-def _plain(published: Published) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(published)
 
 
 def _graph(graphs: dict[str, Any], model: str, size: int) -> dict[str, Any] | None:

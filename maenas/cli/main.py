@@ -504,7 +504,7 @@ def devices(as_json: Json = False) -> None:
     table = [["device", "name", "SMs", "GB/s", "fp16 TFLOPS", "calibrated setups"]]
     for name, entry in catalogue.items():
         rate = "-" if entry.fp16_tflops is None else f"{entry.fp16_tflops.value:g}"
-        setups = ", ".join(SETUPS.get(name, [])) or "none: modelled with the T4's constants"
+        setups = ", ".join(SETUPS.get(name, [])) or "none: constants that devices share"
         table.append(
             [name, entry.name, f"{entry.sm_count.value:g}", f"{entry.memory_bandwidth_gbs.value:g}", rate, setups]
         )

@@ -178,7 +178,7 @@ class _Stack:
     def pick(self, networks: np.ndarray) -> _Stack:
         """The networks of these numbers only."""
         ends = np.append(self.begins[1:], len(self.work.compute_s))
-        parts = [np.arange(self.begins[i], ends[i]) for i in networks]
+        parts = [np.arange(int(self.begins[i]), int(ends[i])) for i in networks]
         kernels = np.concatenate(parts)
         work = KernelWork(*(getattr(self.work, field.name)[kernels] for field in dataclasses.fields(KernelWork)))
         sizes = [len(part) for part in parts]

@@ -121,7 +121,8 @@ def peak_ops_per_s(device: Device, *, precision: Precision) -> float:
 
     Raises MaenasError if the hardware has none for this precision.
     """
-    figure = {"fp32": device.tf32_tflops or device.fp32_tflops, "fp16": device.fp16_tflops, "int8": device.int8_tops}[precision]
+    fp32 = device.tf32_tflops or device.fp32_tflops
+    figure = {"fp32": fp32, "fp16": device.fp16_tflops, "int8": device.int8_tops}[precision]
     if figure is None:
         raise MaenasError(f"{device.name} has no {precision} arithmetic; choose another precision")
     return figure.value * 1e12

@@ -8,7 +8,8 @@ A dense convolution is a matrix product, M = batch Ho Wo by N = Cout by K = k^2 
 whole waves of tiles, so the last wave is paid in full, and small tiles reuse less of what they load (`TILE_REUSE`).
 However few tiles there are, each walks through K step by step: that chain has a latency that no idle SM shortens.
 The shape of this model was chosen on measured V100 kernels (docs/latency.md); only the numbers in `Constants` are
-fitted to whole networks. `issue` is what the host needs from one launch to the next, where it launches kernel by kernel.
+fitted to whole networks. `issue` is what the host needs from one launch to the next, where it launches kernels one by
+one.
 
 Data movements (pool, resize, space-to-depth, copies, box decoding) pay memory and launch. A concat of several tensors
 is free where the runtime lets its producers write in place; `concat_passes` says what it costs elsewhere. Activations

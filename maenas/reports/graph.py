@@ -19,7 +19,7 @@ def format_graph(title: str, lowered: Lowered, predictor: AnyPredictor, *, layer
     """Predicted latency of a network: by kind of kernel, by kernel with `layers`, and what was left out."""
     graph = predict_graph(lowered, predictor)
     prediction, cost = graph.prediction, total_cost(lowered.kernels)
-    kind = "90 % interval" if predictor.calibrated else "a guess at the range"
+    kind = "90 % interval" if predictor.calibrated else "90 % range over devices"
     span = f"{format_latency(prediction.low)} to {format_latency(prediction.high)}"
     word = provenance_word(predictor)
     lines = [

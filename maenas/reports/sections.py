@@ -78,7 +78,7 @@ def networks_table(rows: Sequence[Summary], devices: Devices) -> Table:
             [row.network.name, spec.id, size, str(spec.head.num_classes), *numbers, f"{row.score:.4f}", *times]
         )
     return Table(
-        "Whole detectors, without NMS; in parentheses the 90 % interval, or a guess at it where no error is known",
+        "Whole detectors, without NMS unless the conditions say otherwise; in parentheses the 90 % interval",
         header,
         cells,
         left=2,

@@ -52,7 +52,9 @@ def format_setup(setup: Setup) -> str:
         limits.append(f"{format_count(request.max_flops)} FLOPs")
     if request.max_activation_bytes is not None:
         limits.append(f"{format_bytes(request.max_activation_bytes)} of activations")
-    lines.append(_line("budget", f"{', '.join(limits) or 'layers only'}; {counted}, NMS not included"))
+    with_nms = [d for d, p in zip(request.devices, setup.predictors, strict=False) if p.conditions.get("nms_included")]
+    nms = f"NMS included on {', '.join(with_nms)}" if with_nms else "NMS not included"
+    lines.append(_line("budget", f"{', '.join(limits) or 'layers only'}; {counted}, {nms}"))
     size = f"{setup.input_size}x{setup.input_size}, {request.num_classes} classes"
     lines.append(_line("detector", f"{size}; neck {space.neck!r}: {get_neck_preset(space.neck).description}"))
     bounds = [f"at most {depths.max_layers} layers"] if depths.max_layers is not None else []
@@ -83,7 +85,7 @@ def format_result(result: SearchResult) -> str:
 
 def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, prediction: Prediction) -> str:
     """One predicted latency with its interval and what it is worth."""
-    kind = "90 % interval" if predictor.calibrated else "a guess at the range"
+    kind = "90 % interval" if predictor.calibrated else "90 % range over devices"
     text = (
         f"{format_latency(prediction.seconds)} {provenance_word(predictor)} on {predictor.device.name} "
         f"({kind} {format_latency(prediction.low)} to {format_latency(prediction.high)})"

@@ -425,7 +425,7 @@ def test_devices_lists_the_catalogue_and_which_are_calibrated(maenas: Maenas) ->
     lines = {line.split()[0]: line for line in text.splitlines()[1:]}
     assert list(lines) == list(load_devices())
     for name, line in lines.items():
-        assert ("none: modelled with the T4's constants" in line) == (not document["devices"][name])
+        assert ("none: constants that devices share" in line) == (not document["devices"][name])
 
 
 def test_calibrate_writes_the_shipped_tables_again(maenas: Maenas, tmp_path: Path) -> None:

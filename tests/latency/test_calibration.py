@@ -8,7 +8,7 @@ import pytest
 
 from maenas.errors import MaenasError
 from maenas.files import data_dir
-from maenas.latency.calibration import START, Measured, calibrate, minimise, network_work
+from maenas.latency.calibration import PULL, START, Measured, calibrate, minimise, network_work
 from maenas.latency.device import get_device
 from maenas.latency.importers import import_published
 from maenas.latency.kernel_model import work_seconds
@@ -67,6 +67,26 @@ def test_constants_that_made_the_data_are_found_again():
     assert found.constants.compute_efficiency == pytest.approx(0.42, rel=0.01)
     assert found.constants.launch_s == pytest.approx(7e-6, rel=0.01)
     assert found.left_out_mean_error < 0.005
+
+
+def test_a_pull_lets_two_families_find_the_constants_that_made_the_data():
+    true = dataclasses.replace(PULL.centre, compute_efficiency=0.8, launch_s=2e-5, issue_s=0.0, concat_passes=4.0)
+    networks = []
+    for number, network in enumerate(measured_networks(read_published(), "tensorrt10")):
+        work = network_work(network.kernels, device=T4, precision="fp16", batch=1)
+        seconds = float(np.sum(work_seconds(work, true)))
+        networks.append(dataclasses.replace(network, seconds=seconds, family=str(number % 2)))
+    found = calibrate(networks, device=T4, precision="fp16", batch=1, pull=PULL)
+    assert found.constants.compute_efficiency == pytest.approx(0.8, rel=0.05)
+    assert found.constants.launch_s == pytest.approx(2e-5, rel=0.05)
+    assert found.left_out_mean_error < 0.03
+
+
+def test_one_family_is_refused_even_with_a_pull():
+    kernels = network_kernels(read_published().networks[0])
+    networks = [Measured(str(i), kernels, 1e-3, "same") for i in range(5)]
+    with pytest.raises(MaenasError, match="measure at least 2"):
+        calibrate(networks, device=T4, precision="fp16", batch=1, pull=PULL)
 
 
 def test_too_few_networks_are_refused():

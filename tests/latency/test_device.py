@@ -26,7 +26,7 @@ def figures(device: Device) -> list[Figure]:
 def test_the_shipped_catalogue_reads() -> None:
     devices = load_devices()
     assert list(devices)[:3] == ["t4", "p100", "v100"]
-    assert len(devices) == 16
+    assert len(devices) == 20
     assert all(device.id == id_ for id_, device in devices.items())
 
 

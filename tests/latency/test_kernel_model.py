@@ -79,6 +79,20 @@ def test_arrays_equal_scalars(case: str, count: int):
     np.testing.assert_allclose(together[picked], alone, rtol=1e-12)
 
 
+def test_the_host_sets_a_least_time_and_a_concat_costs_its_passes():
+    options: Any = {"device": T4, "precision": "fp16", "batch": 1}
+    tiny, large = make(cin=8, cout=8, side=4), make(cin=256, cout=256, side=160, kernel=3)
+    bound = dataclasses.replace(CONSTANTS, issue_s=1e-4, concat_passes=3.0)
+    assert kernel_seconds(tiny, **options, constants=bound) == pytest.approx(1e-4)
+    assert kernel_seconds(large, **options, constants=bound) == seconds(large) > 1e-4
+    joined = Kernel("concat", "x", (0, 1), 64, 64, 40, 40, 40, 40)
+    assert seconds(joined) == 0
+    passes = 3 * 2 * 2 * 64 * 40 * 40 / 320e9  # three times in and out, two bytes an element
+    assert kernel_seconds(joined, **options, constants=bound) == pytest.approx(passes)
+    alone = Kernel("concat", "x", (0,), 64, 64, 40, 40, 40, 40)
+    assert kernel_seconds(alone, **options, constants=CONSTANTS) > CONSTANTS.launch_s
+
+
 def test_widths_broadcast():
     result = seconds(make(cin=np.array([[8], [64]]), cout=np.array([16, 32, 48]), kernel=3))
     assert result.shape == (2, 3)

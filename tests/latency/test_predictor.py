@@ -8,8 +8,9 @@ import pytest
 from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.latency.device import load_devices
-from maenas.latency.predictor import UNKNOWN_FACTOR, load_predictor, predict
-from maenas.latency.table import shipped_table
+from maenas.latency.predictor import load_predictor, predict
+from maenas.latency.table import SETUPS, shipped_precisions, shipped_table
+from maenas.latency.transfer import read_transfer
 from maenas.lowering import lower
 from maenas.spec import read_spec
 
@@ -34,13 +35,35 @@ def test_the_interval_of_damo_yolo_t_holds_its_measurement(device: str, measured
 
 
 def test_the_interval_holds_at_least_nine_tenths_of_the_left_out_networks():
-    predictors = {setup: load_predictor(f"t4@{setup}") for setup in ("tensorrt10", "damo-yolo-report")}
-    inside = []
-    for setup, predictor in predictors.items():
-        for row in shipped_table("t4", setup).calibration.scored:
-            low, high = predictor.interval(row.left_out_ms)
-            inside.append(low <= row.measured_ms <= high)
-    assert sum(inside) / len(inside) >= 0.9
+    for device, setups in SETUPS.items():
+        inside = []
+        for setup in setups:
+            for precision in shipped_precisions(device, setup):
+                predictor = load_predictor(f"{device}@{setup}", precision=precision)
+                for row in shipped_table(device, setup, precision).calibration.scored:
+                    low, high = predictor.interval(row.left_out_ms)
+                    inside.append(low <= row.measured_ms <= high)
+        assert sum(inside) / len(inside) >= 0.9, device
+
+
+@pytest.mark.parametrize("device", [device for device in SETUPS if device != "t4"])
+def test_a_calibrated_device_names_its_setup_its_error_and_what_is_in_the_number(device: str):
+    predictor = load_predictor(device)
+    table = shipped_table(device, SETUPS[device][0])
+    error = table.calibration.mean_error_left_out
+    assert predictor.calibrated
+    assert predictor.conditions["setup"] == SETUPS[device][0]
+    assert predictor.conditions["nms_included"] is table.nms_included
+    assert f"mean abs error {error:.1%} leave-one-series-out" in predictor.description
+    assert ("with NMS" in predictor.description) is table.nms_included
+    assert error <= (0.08 if "bound by the host" in predictor.description else 0.06)
+
+
+def test_a_precision_with_a_table_of_its_own_uses_it():
+    int8 = load_predictor("orin-nano-super", precision="int8")
+    assert int8.calibrated
+    assert int8.table_id != load_predictor("orin-nano-super").table_id
+    assert not load_predictor("orin-nx", precision="int8").calibrated
 
 
 def test_parts_and_kernels_sum_to_the_total():
@@ -58,7 +81,9 @@ def test_a_transferred_prediction_says_so_and_has_a_wide_interval(device: str, p
     assert not predictor.calibrated
     assert "NOT calibrated" in predictor.description
     assert predictor.conditions["mean_abs_error_left_out"] is None
-    assert predictor.interval(1.0) == pytest.approx((1 / UNKNOWN_FACTOR, UNKNOWN_FACTOR))
+    factor = math.exp(read_transfer().log_half_width)
+    assert 1.3 < factor < 2
+    assert predictor.interval(1.0) == pytest.approx((1 / factor, factor))
 
 
 def test_every_catalogue_device_predicts_and_its_conditions_are_json():

@@ -8,8 +8,8 @@ from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.latency.onnx.lower import Lowered, fuse
 from maenas.latency.onnx.node_graph import read_json
-from maenas.latency.onnx.predict import kernel_kind, predict_graph
-from maenas.latency.predictor import UNKNOWN_FACTOR, load_predictor, predict
+from maenas.latency.onnx.predict import UNKNOWN_FACTOR, kernel_kind, predict_graph
+from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import Kernel
 from maenas.reports.graph import format_graph, graph_document
 
