@@ -1,7 +1,8 @@
 """Calibrate the kernel model on every device with published latencies; write the tables that are good enough.
 
     python benchmarks/device_calibration.py            # writes benchmarks/results/device_calibration.json
-    python benchmarks/device_calibration.py --tables   # and latency_tables/*.json, for what is within LIMITS
+    python benchmarks/device_calibration.py --tables   # and latency_tables/*.json, for what is within its limit
+    python benchmarks/device_calibration.py --ablation # and what each part of the form is worth (4 minutes)
 
 Errors are those of whole series left out, and of whole devices (with their kind) left out.
 """
@@ -11,13 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from maenas.files import data_dir, write_atomic
+from maenas.latency.calibration import PULL, Pull, calibrate
+from maenas.latency.device import get_device
+from maenas.latency.kernel_model import kernel_seconds
 from maenas.latency.published import Published, measured_networks, read_published
 from maenas.latency.table import LatencyTable, calibrate_table, shipped_table, table_name, write_table
 from maenas.latency.transfer import FILE, Source, Transfer, transfer_from, write_transfer
@@ -26,6 +31,7 @@ HERE = Path(__file__).parent
 DATA, RESULT = HERE / "data" / "published_devices.json.gz", HERE / "results" / "device_calibration.json"
 LIMIT, HOST_BOUND_LIMIT = 0.06, 0.08  # mean error of series left out
 HOST_BOUND = "bound by the host"  # in the conditions of such a setup
+ABLATED = ("a100@ultralytics", "rtx3090@trtutils", "orin-agx@trtutils", "orin-nx@trtutils", "xavier-nx@trtutils")
 KINDS = {
     "t4": "Turing",
     "titan-rtx": "Turing",
@@ -43,7 +49,8 @@ KINDS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", action="store_true", help="write the tables, too")
-    write_tables = parser.parse_args().tables
+    parser.add_argument("--ablation", action="store_true", help="fit without parts of the form, too")
+    options = parser.parse_args()
     begin, published = time.perf_counter(), read_published(DATA)
     rows, shipped = [], []
     for setup in published.setups:
@@ -64,13 +71,15 @@ def main() -> None:
         "held_out_mean_error": round(transfer.mean_error, 4),
         "held_out_range": round(float(np.exp(transfer.log_half_width)), 3),
         "int8_from_fp16_constants": _other_precision(published, dict(shipped)),
+        "t4_constants": {name: _t4_constants(published, name) for name, _ in shipped},
+        "ablation": _ablation(published, ABLATED) if options.ablation else None,
         "seconds": round(time.perf_counter() - begin, 1),
     }
     write_atomic(RESULT, json.dumps(result, indent=1) + "\n")
     for row in transfer.held_out:
         print(json.dumps(asdict(row)))
     print(f"wrote {RESULT}; devices left out: {transfer.mean_error:.1%}, range x/÷ {result['held_out_range']}")
-    if write_tables:
+    if options.tables:
         _write(shipped, transfer)
 
 
@@ -118,6 +127,40 @@ def _sources(published: Published, shipped: list[tuple[str, LatencyTable]]) -> l
     return sources
 
 
+def _t4_constants(published: Published, setup: str) -> float:
+    """Mean error with the constants of the T4, as every device was predicted before."""
+    return round(_with_constants_of(shipped_table("t4", "tensorrt10"), published, setup), 4)
+
+
+def _ablation(published: Published, setups: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Mean error of series left out, by variant and setup: a constant is held by a pull that does not give way."""
+    off, stiff = 1e-9, 1e-3
+    centre, (compute, memory, launch, serial, issue, concat) = PULL.centre, PULL.log_spread
+    no_concat, no_issue = replace(centre, concat_passes=off), replace(centre, issue_s=off)
+    variants = {
+        "shipped form": PULL,
+        "concats free": Pull(no_concat, (compute, memory, launch, serial, issue, stiff)),
+        "no host bound": Pull(no_issue, (compute, memory, launch, serial, stiff, concat)),
+        "neither": Pull(replace(no_concat, issue_s=off), (compute, memory, launch, serial, stiff, stiff)),
+        "hardly a pull": Pull(centre, (2.0,) * 6),
+    }
+    table: dict[str, dict[str, float]] = {}
+    for variant, pull in variants.items():
+        table[variant] = {}
+        for setup in setups:
+            conditions = published.find_setup(setup)
+            fit = calibrate(
+                measured_networks(published, setup),
+                device=get_device(conditions.device),
+                precision=conditions.precision,
+                batch=conditions.batch,
+                pull=pull,
+            )
+            table[variant][setup] = round(fit.left_out_mean_error, 4)
+        print(variant, json.dumps(table[variant]), flush=True)
+    return table
+
+
 def _other_precision(published: Published, tables: dict[str, LatencyTable]) -> dict[str, float]:
     """Mean error of int8 where only the constants of fp16 are used."""
     device, setup = "orin-nano-super", "orin-nano-super@ultralytics"
@@ -126,9 +169,6 @@ def _other_precision(published: Published, tables: dict[str, LatencyTable]) -> d
 
 
 def _with_constants_of(table: LatencyTable, published: Published, setup: str) -> float:
-    from maenas.latency.device import get_device
-    from maenas.latency.kernel_model import kernel_seconds
-
     conditions, errors = published.find_setup(setup), []
     device = get_device(conditions.device)
     for network in measured_networks(published, setup):
