@@ -1,16 +1,15 @@
 """Detections against ground truth: COCO average precision, per class, confusion matrix, precision over recall.
 
 The COCO metrics are those of faster-coco-eval, which equal pycocotools'. Boxes are xyxy in pixels of the images.
-Legend: C classes, T IoU thresholds, R recall points.
+Legend: C classes, T IoU thresholds, R recall points, S confidences.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,20 +20,21 @@ from torchvision.ops import box_iou
 from detector.data.dataset import Dataset, Sample
 from detector.postprocess import Detections
 from maenas.files import ensure_folder, write_atomic
+from maenas.run_files import (
+    METRICS_FILE,
+    TRUTH_PICTURE,
+    ClassResult,
+    Confusion,
+    Curves,
+    Evaluation,
+    OverConfidence,
+)
 
 RECALLS: Final = tuple(i / 100 for i in range(101))
+CONFIDENCES: Final = RECALLS
 CONFUSION_SCORE: Final = 0.25
 CONFUSION_IOU: Final = 0.5
 _AREAS: Final = {"": 0, "s": 1, "m": 2, "l": 3}  # all, and by COCO's sizes: under 32^2, under 96^2, the rest
-
-
-class ClassMetrics(NamedTuple):
-    """Results of one class; None where it has no box."""
-
-    name: str
-    boxes: int
-    ap: float | None
-    ap50: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +46,10 @@ class Metrics:
     """
 
     summary: Mapping[str, float | None]
-    per_class: tuple[ClassMetrics, ...]
+    per_class: tuple[ClassResult, ...]
     confusion: np.ndarray  # int64 [C + 1, C + 1]: truth by prediction; the last row and column are the background
     precision: np.ndarray  # float [C, R]: at IoU 0.5 and the recalls 0, 0.01, ..., 1; nan for a class without boxes
+    scores: np.ndarray  # float [C, R]: the confidence at which each of those recalls is reached; 0 where it is not
     images: int
     listed_images: int
 
@@ -56,21 +57,27 @@ class Metrics:
         """The numbers of `summary` that there are."""
         return {name: value for name, value in self.summary.items() if value is not None}
 
-    def document(self) -> dict[str, Any]:
-        """Everything as plain data for JSON."""
+    def stored(self) -> Evaluation:
+        """As it is stored and reported."""
         curves = {
-            entry.name: row.round(6).tolist()
+            entry.name: tuple(row.round(6).tolist())
             for entry, row in zip(self.per_class, self.precision, strict=True)
             if entry.boxes
         }
-        return {
-            "images": self.images,
-            "listed_images": self.listed_images,
-            "summary": dict(self.summary),
-            "per_class": [entry._asdict() for entry in self.per_class],
-            "confusion": {"score": CONFUSION_SCORE, "iou": CONFUSION_IOU, "matrix": self.confusion.tolist()},
-            "precision_at_iou50": {"recalls": RECALLS, "classes": curves},
-        }
+        matrix = tuple(map(tuple, self.confusion.tolist()))
+        return Evaluation(
+            images=self.images,
+            listed_images=self.listed_images,
+            summary=dict(self.summary),
+            per_class=self.per_class,
+            confusion=Confusion(CONFUSION_SCORE, CONFUSION_IOU, matrix),
+            precision_at_iou50=Curves(RECALLS, curves),
+            over_confidence=mean_over_confidence(self.precision, self.scores),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Everything as plain data for JSON."""
+        return asdict(self.stored())
 
 
 def evaluate(dataset: Dataset, detections: Mapping[int, Detections]) -> Metrics:
@@ -84,44 +91,52 @@ def evaluate(dataset: Dataset, detections: Mapping[int, Detections]) -> Metrics:
     samples = [sample for sample in dataset.samples if sample.id in detections]
     if len(samples) < len(detections):
         raise ValueError("detections of images that the data set does not have")
-    precision, recall = _accumulated(samples, dataset.names, detections)
+    precision, recall, scores = _accumulated(samples, dataset.names, detections)
     per_class = []
     for label, name in enumerate(dataset.names):
         boxes = sum(int((sample.labels == label).sum()) for sample in samples)
         own = precision[:, :, label, 0, -1]
-        per_class.append(ClassMetrics(name, boxes, _mean(own), _mean(own[0])))
+        per_class.append(ClassResult(name, boxes, _mean(own), _mean(own[0])))
     curves = precision[0, :, :, 0, -1].T
     return Metrics(
         summary=_summary(precision, recall),
         per_class=tuple(per_class),
         confusion=confusion_matrix(samples, detections, len(dataset.names)),
         precision=np.where(curves < 0, np.nan, curves),
+        scores=np.maximum(scores[0, :, :, 0, -1].T, 0.0),
         images=len(samples),
         listed_images=len(dataset),
     )
 
 
-def write_report(metrics: Metrics, folder: Path) -> None:
-    """Writes `metrics.json`, `precision_recall.png` and `confusion.png`; raises MaenasError if it cannot."""
-    from detector.plots import confusion_plot, precision_plot
+def write_report(metrics: Metrics, folder: Path, picture: bytes | None = None) -> None:
+    """Writes `metrics.json`, plots, and `picture`, a JPEG of truth and predictions; raises MaenasError if it cannot."""
+    from detector.plots import confidence_plot, confusion_plot, precision_plot
 
     ensure_folder(folder)
     names = tuple(entry.name for entry in metrics.per_class)
-    write_atomic(folder / "metrics.json", json.dumps(metrics.document(), indent=1, allow_nan=False) + "\n")
+    write_atomic(folder / METRICS_FILE, metrics.stored().text())
     write_atomic(folder / "precision_recall.png", precision_plot(metrics.precision, RECALLS, names))
+    write_atomic(folder / "confidence.png", confidence_plot(metrics.precision, metrics.scores, names))
     write_atomic(folder / "confusion.png", confusion_plot(metrics.confusion, names))
+    if picture is not None:
+        write_atomic(folder / TRUTH_PICTURE, picture)
 
 
 def _accumulated(
     samples: list[Sample], names: tuple[str, ...], detections: Mapping[int, Detections]
-) -> tuple[np.ndarray, np.ndarray]:
-    """COCO's precision `[T, R, C, areas, limits]` and recall `[T, C, areas, limits]`; -1 where there is no box."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """COCO's precision `[T, R, C, areas, limits]`, recall `[T, C, areas, limits]` and scores, as precision.
+
+    -1 where there is no box.
+    """
     truth = COCO(_truth(samples, names))
     rows = [np.zeros((0, 7)), *(_rows(sample.id, detections[sample.id]) for sample in samples)]
     evaluation = COCOeval_faster(truth, truth.loadRes(np.concatenate(rows)), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+    found = evaluation.eval
+    return np.asarray(found["precision"]), np.asarray(found["recall"]), np.asarray(found["scores"])
 
 
 def _truth(samples: list[Sample], names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
@@ -174,6 +189,36 @@ def _mean(values: np.ndarray) -> float | None:
     """The mean over everything that has a box (-1: has none)."""
     rated = values[values > -1]
     return float(rated.mean()) if rated.size else None
+
+
+# Over confidence ----------------------------------------------------------------------------------------------------
+
+
+def over_confidence(precision: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall `[C, S]` of the detections of at least each of the confidences 0, 0.01, ..., 1.
+
+    From COCO's precision and scores `[C, R]`, so that both stand at the recalls 0, 0.01, ..., 1. Where nothing is that
+    confident, recall is 0 and precision that of the most confident detection.
+    """
+    reached = (scores[:, None, :] >= np.array(CONFIDENCES)[None, :, None]) & (precision[:, None, :] > 0)  # [C, S, R]
+    last = np.maximum(reached.sum(axis=2) - 1, 0)
+    recall = np.array(RECALLS)[last]
+    return np.take_along_axis(precision, last, axis=1), np.where(reached.any(axis=2), recall, 0.0)
+
+
+def f1_of(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
+    """Harmonic mean; 0 where both are 0."""
+    return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+
+
+def mean_over_confidence(precision: np.ndarray, scores: np.ndarray) -> OverConfidence | None:
+    """Means over the classes that have a box; None without one."""
+    rated = ~np.isnan(precision).any(axis=1)
+    if not rated.any():
+        return None
+    p, r = over_confidence(precision[rated], scores[rated])
+    means = (tuple(values.mean(axis=0).round(6).tolist()) for values in (p, r, f1_of(p, r)))
+    return OverConfidence(CONFIDENCES, *means)
 
 
 # Confusion ----------------------------------------------------------------------------------------------------------

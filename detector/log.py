@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from detector.data.loader import Batch
@@ -25,9 +26,8 @@ from detector.draw import Tile, encoded, sheet
 from detector.step import LOSSES
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
+from maenas.run_files import EPOCHS_FILE, STEPS_FILE, Epoch
 
-STEPS_FILE = "steps.csv"  # one row for every step
-EPOCHS_FILE = "epochs.jsonl"  # one object for every epoch: mean losses, and metrics where it was evaluated
 MOST_DRAWN = 16  # images of the first batch
 COLUMNS = ("step", "epoch", "lr", *LOSSES, "images_per_s")
 
@@ -88,13 +88,11 @@ class TrainingLog:
     def epoch(self, epoch: int, *, step: int, seconds: float, metrics: Mapping[str, float] | None) -> None:
         """The end of an epoch, counted from 1, after `step` steps; `metrics` where it was evaluated."""
         means = {name: total / max(self._count, 1) for name, total in self._sums.items()}
-        row: dict[str, Any] = {"epoch": epoch, "step": step, "seconds": round(seconds, 3), "losses": means}
-        if metrics is not None:
-            row["metrics"] = dict(metrics)
-            if self._board is not None:
-                for name, value in metrics.items():
-                    self._board.add_scalar(f"val/{name}", value, step)
-        self._epochs.write(json.dumps(row) + "\n")
+        row = Epoch(epoch, step, round(seconds, 3), means, None if metrics is None else dict(metrics))
+        if metrics is not None and self._board is not None:
+            for name, value in metrics.items():
+                self._board.add_scalar(f"val/{name}", value, step)
+        self._epochs.write(row.line())
         self._sums = dict.fromkeys(LOSSES, 0.0)
         self._count = 0
         self._last = time.monotonic()  # evaluation is not part of the next step
@@ -112,12 +110,11 @@ class TrainingLog:
         sys.stdout.flush()
 
 
-def _epoch_text(row: Mapping[str, Any]) -> str:
-    losses = "  ".join(f"{name} {value:.3f}" for name, value in row["losses"].items() if value)
-    text = f"epoch {row['epoch']:>4}  {row['seconds']:6.1f} s  {losses}"
-    metrics = row.get("metrics")
-    shown = [] if metrics is None else [f"  {name} {metrics[name]:.3f}" for name in ("AP", "AP50") if name in metrics]
-    return text + "".join(shown)
+def _epoch_text(row: Epoch) -> str:
+    losses = "  ".join(f"{name} {value:.3f}" for name, value in row.losses.items() if value)
+    metrics = row.metrics or {}
+    shown = [f"  {name} {metrics[name]:.3f}" for name in ("AP", "AP50") if name in metrics]
+    return f"epoch {row.epoch:>4}  {row.seconds:6.1f} s  {losses}" + "".join(shown)
 
 
 def _keep_until(out: Path, step: int) -> None:
@@ -172,7 +169,7 @@ def curves_plot(out: Path) -> bytes:
         values = [row["metrics"].get(name, 0.0) for row in evaluated]
         right.plot([row["epoch"] for row in evaluated], values, "o-", markersize=3, label=name)
     right.set(title="validation", xlabel="epoch", ylim=(0, None))
-    right.xaxis.get_major_locator().set_params(integer=True)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (left, middle, right):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +22,7 @@ import torch
 
 from detector.batch_size import choose_batch
 from detector.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
+from detector.data.label_plot import label_plot
 from detector.data.loader import Batch, Loader, LoaderSettings, make_loader
 from detector.data.pictures import Reports, free_memory
 from detector.data.sample import Dataset
@@ -32,12 +33,15 @@ from detector.log import TrainingLog, batch_picture, curves_plot
 from detector.model.deploy import deploy
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, load_into, write_weights
+from detector.postprocess import Detections
 from detector.predict import Detector
 from detector.recipe import Recipe
 from detector.step import Parts, Schedule, assemble, step_lr, train_step
+from detector.truth_picture import truth_and_predictions
 from detector.validate import detect_dataset
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, reason, write_atomic
+from maenas.run_files import BATCH_PICTURE, EVALUATION, LABELS_PICTURE
 from maenas.spec import DetectorSpec
 from maenas.strict import dump_json
 
@@ -156,6 +160,8 @@ class _Run:
         self.reader = LossReader(out)
         self.reports = Reports(() if job.val is None else job.val.samples[world.rank :: world.size])
         self.metrics: Metrics | None = None
+        self.found: Mapping[int, Detections] = {}  # of the last evaluation
+        self.picture: bytes | None = None  # of the best one
         self.saved_at, self.saving_s = time.monotonic(), 0.0
 
     def go(self) -> Outcome:
@@ -174,7 +180,7 @@ class _Run:
         if self.world.is_main:
             write_atomic(self.out / "curves.png", curves_plot(self.out))
         if self.metrics is not None:
-            write_report(self.metrics, self.out / "evaluation")
+            write_report(self.metrics, self.out / EVALUATION, self.picture)
         return Outcome(self.out / WEIGHTS, self.best_ap, self.metrics)
 
     def _epoch(self, epoch: int, batches: Iterator[Batch], log: TrainingLog | None) -> None:
@@ -185,7 +191,8 @@ class _Run:
             count = schedule.first_batch(self.step + 1) - schedule.first_batch(self.step)
             group = list(islice(batches, count))
             if self.step == 0 and self.world.is_main:
-                write_atomic(self.out / "batch.jpg", batch_picture(group[0], self.job.train.names))
+                write_atomic(self.out / LABELS_PICTURE, label_plot(self.job.train))
+                write_atomic(self.out / BATCH_PICTURE, batch_picture(group[0], self.job.train.names))
             self.reader.push(self.step, group, train_step(self.parts, group, self.step))
             self.step += 1
             self._tell(log, everything=False)
@@ -232,6 +239,7 @@ class _Run:
         found = detect_dataset(
             detector, self.job.val, self.world, workers=_workers(self.job.recipe), reports=self.reports
         )
+        self.found = found
         return evaluate(self.job.val, found) if self.world.is_main else None
 
     def _save_if_due(self, log: TrainingLog | None) -> None:
@@ -253,6 +261,7 @@ class _Run:
         ap = -1.0 if metrics is None else metrics.summary["AP"] or 0.0
         if ap > self.best_ap or (self.job.val is None and self.closed == self.job.recipe.epochs):
             self.best_ap, self.best_epoch, self.metrics = ap, self.closed, metrics
+            self.picture = None if self.job.val is None else truth_and_predictions(self.job.val, self.found)
             self._write_weights()
             self._save(BEST, log)
         patience = self.job.recipe.patience

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from maenas.errors import MaenasError, printable
+from maenas.errors import MaenasError, printable_line
 
 data_app = typer.Typer(help="Data sets: check one, write the built-in shapes.", no_args_is_help=True)
 
@@ -18,6 +19,9 @@ data_app = typer.Typer(help="Data sets: check one, write the built-in shapes.", 
 def data_check(
     path: Annotated[str, typer.Argument(help="Folder (COCO, YOLO, Pascal VOC), COCO .json, data.yaml, or shapes.")],
     sheet: Annotated[Path | None, typer.Option("--sheet", help="PNG file for some images with their boxes.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="PNG file: boxes by class, place and size, of the training split.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document as the last line, and nothing else.")
     ] = False,
@@ -32,8 +36,13 @@ def data_check(
         report = check(path, on_image=lambda: (bar.update(), None)[1])
     if sheet is not None:
         write_atomic(sheet, contact_sheet(report.splits["train"]))
+    if labels is not None:
+        from detector.data.label_plot import label_plot
+
+        write_atomic(labels, label_plot(report.splits["train"]))
     document = report.document()
-    print(json.dumps({"command": "data check", **document}) if as_json else _text(document, sheet))
+    written = [path for path in (sheet, labels) if path is not None]
+    print(json.dumps({"command": "data check", **document}) if as_json else _text(document, written))
     if not report.usable:
         raise typer.Exit(1)
 
@@ -54,7 +63,7 @@ def data_shapes(
     print(f"wrote {out}: {images} images of {size}x{size}")
 
 
-def _text(document: dict[str, Any], sheet: Path | None) -> str:
+def _text(document: dict[str, Any], written: Sequence[Path]) -> str:
     lines = []
     for name, split in document["splits"].items():
         lines.append(
@@ -62,12 +71,11 @@ def _text(document: dict[str, Any], sheet: Path | None) -> str:
             f"{split['boxes']} boxes: {split['source']}"
         )
         shown = list(split["classes"].items())
-        classes = ", ".join(f"{label} {count}" for label, count in shown[:20])
+        classes = ", ".join(f"{printable_line(label)} {count}" for label, count in shown[:20])
         lines.append(f"       {len(shown)} classes: {classes}{' ...' if len(shown) > 20 else ''}")
         lines += _problem_lines(split["problems"])
     lines += _problem_lines(document["leaks"])
-    if sheet is not None:
-        lines.append(f"wrote  {sheet}")
+    lines += [f"wrote  {path}" for path in written]
     lines.append("usable" if document["usable"] else "cannot be trained on: see above")
     return "\n".join(lines)
 
@@ -76,5 +84,5 @@ def _problem_lines(problems: dict[str, Any]) -> list[str]:
     lines = []
     for kind, entry in problems.items():
         lines.append(f"       {entry['count']} x {kind}")
-        lines += [f"           {printable(example)}" for example in entry["examples"]]
+        lines += [f"           {printable_line(example)}" for example in entry["examples"]]
     return lines

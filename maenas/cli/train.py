@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, printable_line
 
 DataPath = Annotated[
     str, typer.Option("--data", help="A folder or file in COCO, YOLO or Pascal VOC format, or the word shapes.")
@@ -119,7 +119,7 @@ def _print_job(job: Any, world: Any, folder: Path) -> None:
     from detector.data.sample import summarise
 
     size = job.spec.input
-    classes = ", ".join(job.train.names[:8]) + (", ..." if len(job.train.names) > 8 else "")
+    classes = ", ".join(map(printable_line, job.train.names[:8])) + (", ..." if len(job.train.names) > 8 else "")
     print(f"{'detector':<11}{job.name}, {size.height}x{size.width}, {len(job.train.names)} classes ({classes})")
     print(f"{'data':<11}{len(job.train)} images to train on, {len(job.val)} to evaluate on ({job.train.source})")
     for line in summarise((*job.train.problems, *job.val.problems)):
@@ -141,7 +141,7 @@ def _start_text(job: Any) -> str:
         if names
     ]
     if not report.reinitialised and job.start.names != job.train.names:
-        parts.append(f"the class convolutions were trained for {', '.join(job.start.names[:8])}")
+        parts.append(f"the class convolutions were trained for {', '.join(map(printable_line, job.start.names[:8]))}")
     return f"given weights; {'; '.join(parts) or 'all tensors fit'}"
 
 
@@ -178,6 +178,7 @@ def eval_command(
     from detector.distributed import World
     from detector.evaluate import evaluate, write_report
     from detector.predict import Detector
+    from detector.truth_picture import truth_and_predictions
     from detector.validate import detect_dataset, lowest_thresholds
 
     if split not in ("train", "val", "test"):
@@ -193,7 +194,7 @@ def eval_command(
         found = detect_dataset(detector, dataset, world, conf=conf, iou=iou, batch=batch, on_images=bar.update)
     metrics = evaluate(dataset, found)
     if plots is not None:
-        write_report(metrics, plots)
+        write_report(metrics, plots, truth_and_predictions(dataset, found))
     if as_json:
         settings = {"weights": str(weights), "data": dataset.source, "split": split, "conf": conf, "iou": iou}
         print(json.dumps({"command": "eval", **settings, **metrics.document()}))

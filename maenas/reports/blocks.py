@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -69,7 +70,23 @@ class Picture:
     uri: str
 
 
-Block = Note | Facts | Table | Meters | Plot | Picture
+@dataclass(frozen=True)
+class Download:
+    """A file inside the page, offered under the link `text`."""
+
+    kind: ClassVar = "download"
+    text: str
+    file_name: str
+    media_type: str
+    content: str
+
+    @property
+    def uri(self) -> str:
+        """The file as a data URI."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.content.encode()).decode()}"
+
+
+Block = Note | Facts | Table | Meters | Plot | Picture | Download
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,27 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from maenas.errors import printable_line
 from maenas.latency.predictor import AnyPredictor
 from maenas.nas.space import SearchSpace
+from maenas.reports.label_places import Label, place_labels
 from maenas.reports.landscape import Landscape, Place, Progress
 from maenas.reports.network import Part, op_name, shape_text
 from maenas.reports.networks import Summary
 
 Figure = dict[str, Any]
+View = dict[str, list[float]]  # ranges of the axes
 
 NEAR = 1.25  # times the front's highest latency: published detectors up to there are shown at first
 LOG_TICKS = [digit * 10.0**power for power in range(-6, 10) for digit in (1, 2, 5)]
-MOST_MARKERS = 60  # points of a curve up to which each is marked
-MOST_NUMBERS = 25  # classes up to which a confusion matrix shows its counts
+WIDE, NARROW = (940.0, 400.0), (255.0, 360.0)  # pixels of the front's plot on a screen and on a phone
 LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}  # in a row above the plot
 PLACE_HOVER = "%{text}<br>%{x:.4g} ms, score %{y:.6g}<extra></extra>"
 
 
 def plain(text: str) -> str:
     """`text` for plotly, which would take some of it for markup and what stands between two dollars for a formula."""
-    return html.escape(text).replace("$", "&#36;")
+    return html.escape(printable_line(text)).replace("$", "&#36;")
 
 
 def front_figure(landscape: Landscape, word: str, score: str) -> Figure:
@@ -45,9 +47,12 @@ def front_figure(landscape: Landscape, word: str, score: str) -> Figure:
         "text": [*(architecture_text(front.setup.space, point.solution.genome) for point in points), "end"],
         "hovertemplate": PLACE_HOVER,
     }
-    published = _places(landscape.published, "published", "diamond", 9, "top center")
-    chosen = _places(landscape.networks, "this report", "star", 15, "bottom right")
-    (_, near), *_ = front_views(landscape)
+    (_, near), (_, far) = front_views(landscape)
+    places = [*landscape.networks, *landscape.published]
+    wide, narrow = (_labels(landscape, places, (near, far), size) for size in (WIDE, NARROW))
+    count = len(landscape.networks)
+    chosen = _places(places[:count], "this report", "star", 15, wide[:count], narrow[:count])
+    published = _places(places[count:], "published", "diamond", 9, wide[count:], narrow[count:])
     return {
         "data": [line, published, chosen],
         "layout": {
@@ -58,7 +63,7 @@ def front_figure(landscape: Landscape, word: str, score: str) -> Figure:
     }
 
 
-def front_views(landscape: Landscape) -> list[tuple[str, dict[str, list[float]]]]:
+def front_views(landscape: Landscape) -> list[tuple[str, View]]:
     """Ranges of the axes: around the front, and with all that is published."""
     near = [place for place in landscape.published if place.seconds <= NEAR * landscape.front.high_s]
     return [
@@ -74,22 +79,51 @@ def architecture_text(space: SearchSpace, genome: Any) -> str:
     return f"widths {widths}, units {'/'.join(str(stage.depth) for stage in backbone.stages)}"
 
 
-def _places(places: Sequence[Place], name: str, symbol: str, size: int, side: str) -> Figure:
+def _places(
+    places: Sequence[Place], name: str, symbol: str, size: int, wide: Sequence[Label], narrow: Sequence[Label]
+) -> Figure:
+    """Points with their names; under `meta`, where the names stand on a narrow screen."""
     return {
         "type": "scatter",
         "mode": "markers+text",
         "name": name,
         "x": [place.seconds * 1e3 for place in places],
         "y": [place.score for place in places],
-        "text": [plain(place.name) for place in places],
-        "textposition": side,
+        "text": ["<br>".join(map(plain, label.lines)) for label in wide],
+        "textposition": [label.side for label in wide],
+        "meta": {"narrow": [label.side for label in narrow]},
+        "customdata": [plain(place.name) for place in places],
         "cliponaxis": False,
         "marker": {"symbol": symbol, "size": size},
-        "hovertemplate": PLACE_HOVER,
+        "hovertemplate": PLACE_HOVER.replace("%{text}", "%{customdata}"),
     }
 
 
-def _window(landscape: Landscape, places: Sequence[Place]) -> dict[str, list[float]]:
+def _labels(
+    landscape: Landscape, places: Sequence[Place], views: Sequence[View], size: tuple[float, float]
+) -> list[Label]:
+    """Where the names stand in a plot of `size`: in the first view that holds the point."""
+    labels: dict[int, Label] = {}
+    for view in views:
+        chosen = [index for index, place in enumerate(places) if index not in labels and _inside(place, view)]
+        points = [_pixel(places[index].seconds, places[index].score, view, size) for index in chosen]
+        curve = [_pixel(point.latency_s, point.score, view, size) for point in landscape.front.points]
+        placed = place_labels(points, [places[index].name for index in chosen], curve, size)
+        labels |= dict(zip(chosen, placed, strict=True))
+    return [labels[index] for index in range(len(places))]
+
+
+def _inside(place: Place, view: View) -> bool:
+    (left, right), (low, high) = view["xaxis.range"], view["yaxis.range"]
+    return left <= place.seconds * 1e3 <= right and low <= place.score <= high
+
+
+def _pixel(seconds: float, score: float, view: View, size: tuple[float, float]) -> tuple[float, float]:
+    (left, right), (low, high) = view["xaxis.range"], view["yaxis.range"]
+    return (seconds * 1e3 - left) / (right - left) * size[0], (high - score) / (high - low) * size[1]
+
+
+def _window(landscape: Landscape, places: Sequence[Place]) -> View:
     """Axis ranges that hold the front and `places`."""
     points = landscape.front.points
     times = [point.latency_s * 1e3 for point in points] + [place.seconds * 1e3 for place in places]
@@ -224,67 +258,5 @@ def progress_figure(progress: Progress, bound: float | None, score: str) -> Figu
             },
             "yaxis": {"title": {"text": f"{plain(score)} score"}},
             "legend": LEGEND,
-        },
-    }
-
-
-def curves_figure(
-    epochs: Sequence[int], values: Mapping[str, Sequence[float | None]], title: str, *, log: bool
-) -> Figure:
-    """One curve a name over the epochs; on a logarithmic axis with `log`, else from 0 to 1."""
-    axis: Figure = {"type": "log", "tickvals": LOG_TICKS, "tickformat": "~g"} if log else {"range": [0, 1]}
-    mode = "lines+markers" if len(epochs) <= MOST_MARKERS else "lines"
-    return {
-        "data": [
-            {"type": "scatter", "mode": mode, "name": name, "x": list(epochs), "y": list(row)}
-            for name, row in values.items()
-        ],
-        "layout": {
-            "xaxis": {"title": {"text": "epoch"}},
-            "yaxis": {"title": {"text": title}, **axis},
-            "legend": LEGEND,
-            "showlegend": True,
-        },
-    }
-
-
-def precision_figure(recalls: Sequence[float], classes: Mapping[str, Sequence[float]]) -> Figure:
-    """Precision over recall, one curve a class."""
-    return {
-        "data": [
-            {"type": "scatter", "mode": "lines", "name": plain(name), "x": list(recalls), "y": list(row)}
-            for name, row in classes.items()
-        ],
-        "layout": {
-            "xaxis": {"title": {"text": "recall"}, "range": [0, 1]},
-            "yaxis": {"title": {"text": "precision"}, "range": [0, 1.02]},
-            "legend": LEGEND,
-            "showlegend": True,
-        },
-    }
-
-
-def confusion_figure(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Figure:
-    """Truth by prediction as shares of each row, with the counts."""
-    labels = [plain(name) for name in names]
-    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
-    heat = {
-        "type": "heatmap",
-        "x": labels,
-        "y": labels,
-        "z": shares,
-        "text": [[str(count) for count in row] for row in matrix],
-        "texttemplate": "%{text}" if len(names) <= MOST_NUMBERS else "",
-        "zmin": 0,
-        "zmax": 1,
-        "colorscale": [[0, "rgba(47, 111, 196, 0.06)"], [1, "rgb(47, 111, 196)"]],
-        "colorbar": {"title": {"text": "share of row"}, "thickness": 12},
-        "hovertemplate": "%{y} found as %{x}: %{text} (%{z:.1%})<extra></extra>",
-    }
-    return {
-        "data": [heat],
-        "layout": {
-            "xaxis": {"title": {"text": "found as"}, "type": "category"},
-            "yaxis": {"title": {"text": "is"}, "type": "category", "autorange": "reversed"},
         },
     }

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from maenas import __version__
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, printable
 from maenas.reports.blocks import Plot, Section
 
 FOLDER = Path(__file__).parent
@@ -32,6 +32,7 @@ def render_page(title: str, sections: Sequence[Section]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible,
     )
     plots = list(_plots(sections))
     scripts = [get_plotlyjs(), _read("page.js")]
@@ -46,6 +47,11 @@ def render_page(title: str, sections: Sequence[Section]) -> str:
         figures=Markup(_json([plot.figure for plot in plots])),
         policy=_policy(scripts),
     )
+
+
+def _visible(value: object) -> object:
+    """Texts with their control characters as escapes; what is markup already stays."""
+    return printable(value) if type(value) is str else value
 
 
 def _plots(sections: Sequence[Section]) -> Iterator[Plot]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from maenas.cost import total_cost
+from maenas.errors import printable_line
 from maenas.latency.predictor import AnyPredictor, Prediction, predict, provenance_word
 from maenas.latency.table import LatencyTable
 from maenas.lowering import Kernel, is_depthwise, lower
@@ -25,7 +26,11 @@ DEPTHWISE_SHARE = 0.1  # of a latency, above which its prediction carries a caut
 
 
 def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Rows of cells as aligned text: the first `left` columns to the left, the others to the right."""
+    """Rows of cells as aligned text: the first `left` columns to the left, the others to the right.
+
+    Cells may come from any file: control characters are shown as escapes.
+    """
+    rows = [[printable_line(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -1,14 +1,27 @@
+import dataclasses
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detector.data.dataset import Dataset
 from detector.data.sample import Sample
-from detector.evaluate import Metrics, confusion_matrix, evaluate, write_report
+from detector.evaluate import (
+    CONFIDENCES,
+    Metrics,
+    confusion_matrix,
+    evaluate,
+    f1_of,
+    over_confidence,
+    write_report,
+)
 from detector.postprocess import Detections
+from detector.truth_picture import truth_and_predictions
+from maenas.run_files import ClassResult, confused_pairs, most_confused, read_evaluation
 
 NAMES = ("a", "b", "c", "none")
 
@@ -130,7 +143,7 @@ def test_no_detection_at_all_has_ap_0() -> None:
 def test_a_class_without_boxes_does_not_count() -> None:
     dataset = make_dataset(np.random.default_rng(0))
     metrics = evaluate(dataset, {sample.id: perfect(sample) for sample in dataset.samples})
-    assert metrics.per_class[3] == ("none", 0, None, None)
+    assert metrics.per_class[3] == ClassResult("none", 0, None, None)
     assert np.isnan(metrics.precision[3]).all()
 
 
@@ -185,9 +198,56 @@ def report(folder: Path) -> Metrics:
 def test_the_report_has_plots_and_json(tmp_path: Path) -> None:
     metrics = report(tmp_path / "new folder")
     files = {path.name: path.read_bytes() for path in (tmp_path / "new folder").iterdir()}
-    assert set(files) == {"metrics.json", "precision_recall.png", "confusion.png"}
+    assert set(files) == {"metrics.json", "precision_recall.png", "confidence.png", "confusion.png"}
     assert all(data.startswith(b"\x89PNG") for name, data in files.items() if name.endswith(".png"))
     document = json.loads(files["metrics.json"])
+    assert document == json.loads(json.dumps(metrics.document()))
+    assert read_evaluation(tmp_path / "new folder" / "metrics.json") == metrics.stored()
     assert document["summary"]["AP"] == metrics.scalars()["AP"]
     assert document["per_class"][3] == {"name": "none", "boxes": 0, "ap": None, "ap50": None}
     assert set(document["precision_at_iou50"]["classes"]) == {"a", "b", "c"}
+
+
+def test_recall_over_confidence_is_that_of_the_detections_that_are_left() -> None:
+    rng = np.random.default_rng(5)
+    dataset = make_dataset(rng)
+    found = realistic(rng, dataset)
+    whole = evaluate(dataset, found)
+    precision, recall = over_confidence(whole.precision[:3], whole.scores[:3])
+    for place in (0, 20, 50, 80, 95):
+        left = {id: Detections(*(t[d.scores >= CONFIDENCES[place]] for t in d)) for id, d in found.items()}
+        some = evaluate(dataset, left)
+        for label in range(3):
+            reached = some.precision[label] > 0
+            assert recall[label, place] == (CONFIDENCES[reached.sum() - 1] if reached.any() else 0)
+            if reached.any():
+                assert precision[label, place] >= some.precision[label][reached.sum() - 1]
+
+
+def test_f1_is_the_harmonic_mean() -> None:
+    assert f1_of(np.array([0.5, 1, 0]), np.array([0.5, 0.5, 0])) == pytest.approx([0.5, 2 / 3, 0])
+
+
+def test_the_most_confused_classes_stay_and_no_box_is_lost() -> None:
+    matrix = np.random.default_rng(0).integers(0, 3, (41, 41))
+    matrix[7, 9] = 500
+    small, names = most_confused(matrix, [f"c{number}" for number in range(40)], 10)
+    assert small.shape == (12, 12)
+    assert small.sum() == matrix.sum()
+    assert {"c7", "c9"} <= set(names)
+    assert names[-2:] == ["30 other classes", "background"]
+    assert small[names.index("c7"), names.index("c9")] == 500
+    assert (small[:10, -1] == matrix[[int(name[1:]) for name in names[:10]], -1]).all()
+    assert confused_pairs(matrix, 3)[0] == (7, 9, 500)
+
+
+def test_a_picture_shows_truth_and_predictions_and_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    dataset = make_dataset(rng, 3)
+    Image.new("RGB", (300, 200), "grey").save(tmp_path / "a.png")
+    first = dataclasses.replace(dataset.samples[0], path=tmp_path / "a.png")
+    dataset = dataclasses.replace(dataset, samples=(first, *dataset.samples[1:]))
+    found = realistic(rng, dataset)
+    with Image.open(io.BytesIO(truth_and_predictions(dataset, found))) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width > 2 * 320

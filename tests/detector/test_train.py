@@ -75,7 +75,7 @@ def one_thread() -> Any:
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than these runs."""
     monkeypatch.setattr(module, "curves_plot", lambda out: b"")
-    monkeypatch.setattr(module, "write_report", lambda metrics, folder: None)
+    monkeypatch.setattr(module, "write_report", lambda metrics, folder, picture: None)
 
 
 def rows(out: Path) -> list[list[str]]:

@@ -2,11 +2,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from maenas.errors import MaenasError
-from maenas.reports.blocks import Note, Picture, Plot, Section, Table
+from maenas.palette import class_colour, hex_colour
+from maenas.reports.blocks import Download, Note, Picture, Plot, Section, Table
+from maenas.reports.evaluation import class_table, evaluation_section
 from maenas.reports.training import detections_section, training_sections
+from maenas.run_files import ClassResult, Confusion, Curves, Evaluation, OverConfidence, read_evaluation
 
 EPOCHS = [
     {"epoch": 1, "step": 4, "seconds": 1.0, "losses": {"total": 2.0, "cls": 1.5, "distill": 0.0}},
@@ -57,6 +61,8 @@ def test_the_evaluation_is_that_of_the_file(run: Path) -> None:
     assert classes.rows == [["<cell>", "4", "0.2500", "0.5000"]]
     curves, confusion = plots(evaluation)
     assert curves.figure["data"][0]["name"] == "&lt;cell&gt;"
+    assert curves.figure["data"][0]["line"]["color"] == hex_colour(class_colour(0))
+    assert curves.figure["data"][1]["y"] == [1.0, 0.5, 0.0]  # the mean
     assert confusion.figure["data"][0]["z"] == [[0.75, 0.25], [1.0, 0.0]]
     assert confusion.table is not None
     assert confusion.table.rows == [["<cell>", "3", "1"], ["background", "2", "0"]]
@@ -102,3 +108,72 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
         detections_section(tmp_path)
     with pytest.raises(MaenasError, match="cannot be read"):
         detections_section(tmp_path / "missing")
+
+
+def many(classes: int) -> Evaluation:
+    """An evaluation of that many classes: class i has AP i / classes, and the first is taken for the second."""
+    matrix = np.eye(classes + 1, dtype=int) * 5
+    matrix[0, 1] = 7
+    return Evaluation(
+        images=2,
+        summary={"AP": 0.5},
+        per_class=tuple(ClassResult(f"c{i}", 5, i / classes, i / classes) for i in range(classes)),
+        confusion=Confusion(0.25, 0.5, tuple(map(tuple, matrix.tolist()))),
+        precision_at_iou50=Curves((0.0, 1.0), {f"c{i}": (1.0, i / classes) for i in range(classes)}),
+        over_confidence=OverConfidence((0.0, 0.5, 1.0), (0.2, 0.6, 1.0), (1.0, 0.6, 0.0), (0.33, 0.6, 0.0)),
+    )
+
+
+def test_of_many_classes_the_worst_and_the_best_are_drawn_and_all_are_in_a_table_file() -> None:
+    section = evaluation_section(many(300))
+    _, worst, best = (block for block in section.blocks if isinstance(block, Table))
+    assert [row[0] for row in worst.rows] == [f"c{i}" for i in range(50)]
+    assert [row[0] for row in best.rows] == [f"c{i}" for i in range(299, 249, -1)]
+    (file,) = (block for block in section.blocks if isinstance(block, Download))
+    assert len(file.content.splitlines()) == 301
+    confidence, precision, confusion = plots(section)
+    assert "F1 0.600 at confidence 0.50" in confidence.title
+    assert len(precision.figure["data"]) == 21
+    assert len(confusion.figure["data"][0]["z"]) == 42
+    assert confusion.table is not None
+    assert confusion.table.rows == [["c0", "c1", "7"]]
+
+
+def test_a_table_file_holds_no_formula() -> None:
+    row = class_table([ClassResult("=1+1", 1, None, None)]).splitlines()[1]
+    assert row == "'=1+1,1,,"
+
+
+def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(many(7).text(), encoding="utf-8")
+    assert read_evaluation(path) == many(7)
+
+
+def test_the_learning_rate_is_that_of_the_log(run: Path) -> None:
+    rows = [f"{step},1,{0.1 / step:.8g},1" for step in range(1, 2001)]
+    (run / "steps.csv").write_text("\n".join(["step,epoch,lr,total", *rows, "2001,1,0."]), encoding="utf-8")
+    rate = plots(training_sections(run)[0])[-1]
+    assert rate.title == "Learning rate"
+    trace = rate.figure["data"][0]
+    assert len(trace["x"]) <= 402
+    assert (trace["x"][0], trace["x"][-1], trace["y"][0]) == (1, 2000, 0.1)
+    (run / "steps.csv").write_text("step,epoch,lr\n1,1,fast\n", encoding="utf-8")
+    with pytest.raises(MaenasError, match=r"steps\.csv, line 2"):
+        training_sections(run)
+
+
+def test_the_axis_of_ap_follows_the_values(run: Path) -> None:
+    precision = plots(training_sections(run)[0])[1]
+    assert precision.figure["layout"]["yaxis"]["rangemode"] == "tozero"
+    assert "range" not in precision.figure["layout"]["yaxis"]
+
+
+def test_the_pictures_of_a_run_are_shown(run: Path) -> None:
+    (run / "labels.png").write_bytes(b"a")
+    (run / "evaluation" / "truth_and_predictions.jpg").write_bytes(b"b")
+    pictures = training_sections(run)[-1].blocks
+    assert [block.uri[:15] for block in pictures if isinstance(block, Picture)] == [
+        "data:image/jpeg",
+        "data:image/png;",
+    ]
