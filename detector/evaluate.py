@@ -1,7 +1,7 @@
 """Detections against ground truth: COCO average precision, per class, confusion matrix, precision over recall.
 
 The COCO metrics are those of faster-coco-eval, which equal pycocotools'. Boxes are xyxy in pixels of the images.
-Legend: C classes, T IoU thresholds, R recall points, S confidences.
+Legend: C classes, T IoU thresholds, R recall points.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from detector.confidence import RECALLS, mean_over_confidence
 from detector.data.dataset import Dataset, Sample
 from detector.postprocess import Detections
 from maenas.files import ensure_folder, write_atomic
@@ -27,11 +28,8 @@ from maenas.run_files import (
     Confusion,
     Curves,
     Evaluation,
-    OverConfidence,
 )
 
-RECALLS: Final = tuple(i / 100 for i in range(101))
-CONFIDENCES: Final = RECALLS
 CONFUSION_SCORE: Final = 0.25
 CONFUSION_IOU: Final = 0.5
 _AREAS: Final = {"": 0, "s": 1, "m": 2, "l": 3}  # all, and by COCO's sizes: under 32^2, under 96^2, the rest
@@ -189,36 +187,6 @@ def _mean(values: np.ndarray) -> float | None:
     """The mean over everything that has a box (-1: has none)."""
     rated = values[values > -1]
     return float(rated.mean()) if rated.size else None
-
-
-# Over confidence ----------------------------------------------------------------------------------------------------
-
-
-def over_confidence(precision: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall `[C, S]` of the detections of at least each of the confidences 0, 0.01, ..., 1.
-
-    From COCO's precision and scores `[C, R]`, so that both stand at the recalls 0, 0.01, ..., 1. Where nothing is that
-    confident, recall is 0 and precision that of the most confident detection.
-    """
-    reached = (scores[:, None, :] >= np.array(CONFIDENCES)[None, :, None]) & (precision[:, None, :] > 0)  # [C, S, R]
-    last = np.maximum(reached.sum(axis=2) - 1, 0)
-    recall = np.array(RECALLS)[last]
-    return np.take_along_axis(precision, last, axis=1), np.where(reached.any(axis=2), recall, 0.0)
-
-
-def f1_of(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """Harmonic mean; 0 where both are 0."""
-    return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-
-
-def mean_over_confidence(precision: np.ndarray, scores: np.ndarray) -> OverConfidence | None:
-    """Means over the classes that have a box; None without one."""
-    rated = ~np.isnan(precision).any(axis=1)
-    if not rated.any():
-        return None
-    p, r = over_confidence(precision[rated], scores[rated])
-    means = (tuple(values.mean(axis=0).round(6).tolist()) for values in (p, r, f1_of(p, r)))
-    return OverConfidence(CONFIDENCES, *means)
 
 
 # Confusion ----------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detector.confidence import CONFIDENCES, f1_of, over_confidence
 from detector.draw import short
-from detector.evaluate import CONFIDENCES, f1_of, over_confidence
 from maenas.palette import class_colour, hex_colour
 from maenas.run_files import most_confused
 

@@ -8,17 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from detector.confidence import CONFIDENCES, f1_of, over_confidence
 from detector.data.dataset import Dataset
 from detector.data.sample import Sample
-from detector.evaluate import (
-    CONFIDENCES,
-    Metrics,
-    confusion_matrix,
-    evaluate,
-    f1_of,
-    over_confidence,
-    write_report,
-)
+from detector.evaluate import Metrics, confusion_matrix, evaluate, write_report
 from detector.postprocess import Detections
 from detector.truth_picture import truth_and_predictions
 from maenas.run_files import ClassResult, confused_pairs, most_confused, read_evaluation

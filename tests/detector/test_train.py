@@ -114,6 +114,7 @@ def test_a_run_leaves_weights_checkpoints_logs_and_plots(job: Job, uninterrupted
         "steps.csv",
         "epochs.jsonl",
         "batch.jpg",
+        "labels.png",
         "curves.png",
         "evaluation",
     }
