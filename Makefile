@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off
 
 .DEFAULT_GOAL := help
-.PHONY: help search demo pipeline test test-full check bench clean
+.PHONY: help search demo pipeline test test-full check bench docs clean
 
 help:
 	@echo "make search      a detector for 3 ms on a T4"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-full   also those that take minutes"
 	@echo "make check       ruff and pyright"
 	@echo "make bench       the benchmarks that need no GPU; DATA=... adds that of the data pipeline"
+	@echo "make docs        the documentation as a site in site/; warnings are errors"
 	@echo "make clean       remove the virtual environment, caches and builds"
 
 search: $(VENV)/.runtime
@@ -42,8 +43,11 @@ bench: $(VENV)/.dev
 	  echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done
 	@test -z "$(DATA)" || $(BIN)/python benchmarks/data.py --data "$(DATA)"
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going --quiet --builder html --doctree-dir build/doctrees docs site
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -59,8 +63,12 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/.detector $(VENV)/.runtime
+	@touch $@ $(VENV)/.detector $(VENV)/.docs $(VENV)/.runtime
 
 $(VENV)/.detector: pyproject.toml | $(BIN)/python
 	@$(PIP) --editable '.[detector,export,report]'
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@$(PIP) --editable '.[docs]'
 	@touch $@ $(VENV)/.runtime

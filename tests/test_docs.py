@@ -1,8 +1,9 @@
 """What the documentation shows is true: its commands run, its files are accepted, its links lead somewhere.
 
 In a ```console block, lines that start with `$ maenas` are run one after the other in a folder of their own, with the
-```yaml blocks of the page whose first line is `# NAME.yaml` in it. A comment before a block changes that:
-`<!-- not run: reason -->`, or `<!-- compared with the real output ... -->`, which also compares what it prints.
+```yaml blocks of the page whose first line is `# NAME.yaml` in it. A ```python block is a program of its own. A comment
+before a block changes that: `<!-- not run: reason -->` (its commands are parsed all the same), or
+`<!-- compared with the real output ... -->`, which also compares what it prints.
 """
 
 import importlib.util
@@ -11,15 +12,25 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
+
+from maenas.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("*/README.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*/README.md"))]
+LONGEST = 120  # characters of a line, tables and what commands print aside
 TIMED = ("evolution", "exact")  # lines of a search's output that tell how long it took
-BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>console|yaml)\n(?P<body>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"(?:^ *<!-- (?P<mark>[^\n]*) -->\n)?"
+    r"^(?P<indent> *)```(?P<kind>console|python|yaml)\n(?P<body>.*?)^(?P=indent)```$",
+    re.M | re.S,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,9 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        return [line[2:] for line in self.lines if line.startswith("$ maenas")]
+        """Every `maenas ...`; a line that ends with a backslash goes on in the next one."""
+        text = re.sub(r"\\\n\s*", "", "\n".join(self.lines))
+        return [line[2:] for line in text.splitlines() if line.startswith("$ maenas")]
 
     @property
     def output(self) -> list[str]:
@@ -46,13 +59,19 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, m.start()) + 1, m["mark"] or "", m["kind"], tuple(m["body"].splitlines()))
+        Block(page, text.count("\n", 0, m.start()) + 1, m["mark"] or "", m["kind"], _lines(m["body"]))
         for m in BLOCK.finditer(text)
     ]
 
 
+def _lines(body: str) -> tuple[str, ...]:
+    return tuple(textwrap.dedent(body).splitlines())
+
+
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-TO_RUN = [block for block in BLOCKS if block.commands and not block.mark.startswith("not run: ")]
+COMMANDS = [block for block in BLOCKS if block.kind == "console" and block.commands]
+TO_RUN = [block for block in COMMANDS if not block.mark.startswith("not run: ")]
+PROGRAMS = [block for block in BLOCKS if block.kind == "python"]
 
 
 def write_yaml_files(page: Path, folder: Path) -> None:
@@ -81,6 +100,37 @@ def test_commands_of_the_documentation_run(block: Block, tmp_path: Path) -> None
     if block.mark.startswith("compared with the real output"):
         shown, real = ([line for line in lines if not line.startswith(TIMED)] for lines in (block.output, printed))
         assert real == shown, f"{block.place} shows what the command no longer prints"
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.place)
+def test_commands_of_the_documentation_have_only_options_that_there_are(block: Block) -> None:
+    group: Any = typer.main.get_command(app)
+    for command in block.commands:
+        words = shlex.split(command)[1:]
+        words = words[:-2] if words[-2:-1] == [">"] else words
+        context, inner = group.make_context("maenas", list(words)), group
+        while hasattr(inner, "commands"):
+            name, inner, words = inner.resolve_command(context, list(words))
+            context = inner.make_context(name, list(words), parent=context)
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.place)
+def test_programs_of_the_documentation_run(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = compile("\n".join(block.lines), block.place, "exec")
+    if not block.mark.startswith("not run: "):
+        monkeypatch.chdir(tmp_path)
+        exec(code, {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_line_is_too_long(page: Path) -> None:
+    """Rows of tables cannot be broken, and what a command prints is shown as it is."""
+    printed = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.lstrip().startswith("```"):
+            printed = "console" in line
+        if len(line) > LONGEST and not line.lstrip().startswith("|") and (not printed or line.startswith("$ ")):
+            pytest.fail(f"{page.name}:{number} has {len(line)} characters")
 
 
 def test_the_readme_shows_a_search() -> None:

@@ -29,7 +29,6 @@ app = typer.Typer(
     name="maenas",
     help="Design object detectors for the hardware they will run on.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
