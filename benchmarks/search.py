@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     results["commands"] = [measure_command(arguments) for arguments in (HEADLINE, ("--help",))]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"conditions": conditions, "results": results}, indent=1) + "\n", encoding="utf-8")
-    print(format_report(conditions, results), readme_table(conditions, results), sep="\n\n")
+    print(format_report(conditions, results), speed_table(conditions, results), sep="\n\n")
     print(f"wrote {path}")
 
 
@@ -227,8 +227,8 @@ def run_command(arguments: Sequence[str], folder: str) -> tuple[float, float]:
     return float(seconds), float(memory) * (1 if sys.platform == "darwin" else 1024)
 
 
-def readme_table(conditions: dict[str, Any], results: dict[str, Any]) -> str:
-    """The table under "Speed" in README.md, which tests/test_docs.py compares with the stored results."""
+def speed_table(conditions: dict[str, Any], results: dict[str, Any]) -> str:
+    """The table of docs/lab/speed.md, which tests/test_docs.py compares with the stored results."""
     exact = {row["space"]: row for row in results["exact"]}
     default, slowest = exact["k1kx"], max(exact.values(), key=lambda row: row["build_tables_s"] + row["solve_s"])
     runs = results["to_0.1_percent"]["runs"]

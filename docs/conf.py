@@ -25,6 +25,7 @@ html_copy_source = False
 html_show_sphinx = False
 html_show_sourcelink = False
 html_use_index = False
+highlight_language = "text"
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 

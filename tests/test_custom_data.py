@@ -19,7 +19,8 @@ PAGES = [ROOT / "docs" / name for name in ("custom-data.md", "tutorial.md")]
 
 def shown(page: Path) -> Iterator[tuple[str, list[str]]]:
     """Every command of a page with what is shown under it."""
-    for block in re.findall(r"^```console\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S):
+    text = re.sub(r" \\\n +", " ", page.read_text(encoding="utf-8"))
+    for block in re.findall(r"^```console\n(.*?)^```$", text, re.M | re.S):
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             command, *lines = part.rstrip("\n").split("\n")
             yield command, lines
