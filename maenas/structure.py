@@ -15,14 +15,13 @@ from __future__ import annotations
 import ast
 import math
 import warnings
-from typing import Any, Literal
+from typing import Any
 
+from maenas.choices import Family, Spelling
 from maenas.errors import MaenasError
 from maenas.lowering import round8
-from maenas.spec import Activation, BackboneSpec, Block, StageSpec, StemSpec
-
-Family = Literal["res", "csp", "mob"]
-Spelling = Literal["damo-yolo", "nas-toolbox"]
+from maenas.presets import get_neck_preset, make_head, make_neck
+from maenas.spec import Activation, BackboneSpec, Block, DetectorSpec, InputSpec, StageSpec, StemSpec
 
 MOBILE_KERNEL = 5
 MAX_TEXT = 1 << 20
@@ -62,6 +61,24 @@ def parse_structure(
         return BackboneSpec(stem_spec, tuple(stages), act, (taps[0], taps[1], taps[2]))
     except MaenasError as error:
         raise MaenasError(f"{where}: {error}") from None
+
+
+def structure_detector(
+    text: str,
+    *,
+    family: Family,
+    focus: bool,
+    act: Activation,
+    neck: str,
+    input_size: int,
+    num_classes: int,
+    where: str = "structure",
+) -> DetectorSpec:
+    """A whole detector around the backbone written in `text`: a neck preset and its head. Raises `MaenasError`."""
+    backbone = parse_structure(text, family=family, focus=focus, act=act, where=where)
+    preset = get_neck_preset(neck)
+    size = InputSpec(input_size, input_size)
+    return DetectorSpec(size, backbone, make_neck(preset, backbone.tap_channels), make_head(preset, num_classes))
 
 
 def format_structure(backbone: BackboneSpec, *, spelling: Spelling = "damo-yolo") -> str:

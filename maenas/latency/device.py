@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.files import read_text, shipped_file
 from maenas.strict import STRICT, parse_yaml
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)

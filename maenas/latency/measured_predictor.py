@@ -149,3 +149,17 @@ def _compare(rows: Sequence[tuple[Sequence[Kernel], float]], interpolator: Inter
     n = len(logs)
     half_width = student_t95(n - 1) * statistics.stdev(logs) * math.sqrt(1 + 1 / n)
     return Whole(n, math.exp(statistics.fmean(logs)), half_width)
+
+
+def whole_texts(table: MeasuredTable) -> list[str]:
+    """How blocks and networks measured whole compare with the sums of their predicted kernels, for people."""
+    if max(len(table.blocks), len(table.networks)) < MIN_NETWORKS:
+        return []
+    interpolator = fit_table(table)
+    found = (("blocks", whole_blocks(interpolator)), ("networks", whole_networks(interpolator)))
+    return [
+        f"{whole.count} {name} measured whole: {whole.factor:.3f} of the sums of their predicted kernels, "
+        f"90 % of the next within x/÷ {math.exp(whole.log_half_width):.3f}"
+        for name, whole in found
+        if whole is not None
+    ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,12 +14,14 @@ import numpy as np
 
 from maenas.errors import MaenasError
 from maenas.files import read_text, write_atomic
-from maenas.nas.evolution import STRATEGY, State, resume
+from maenas.nas.evolution import STRATEGY, State
+from maenas.nas.evolution import resume as resume_evolution
 from maenas.nas.provenance import space_id
-from maenas.nas.run import Setup
+from maenas.nas.run import SearchResult, Setup, run
 from maenas.strict import STRICT, dump_json, parse_json
 
 SCHEMA = "maenas/checkpoint@1"
+STORE_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,37 @@ def read_checkpoint(path: Path, setup: Setup) -> State:
         }
         np.random.PCG64().state = generator
         genes = np.array(stored.genes, dtype=np.int64)
-        return resume(setup.problem, stored.generation, stored.evaluated, genes, generator)
+        return resume_evolution(setup.problem, stored.generation, stored.evaluated, genes, generator)
     except (ValueError, OverflowError) as error:
         raise MaenasError(f"{path}: the checkpoint is damaged ({error})") from error
+
+
+def run_with_checkpoint(
+    setup: Setup,
+    path: Path,
+    *,
+    state: State | None = None,
+    on_generation: Callable[[State], None] = lambda state: None,
+    on_proof: Callable[[], None] = lambda: None,
+) -> SearchResult:
+    """`run` from `state` on, leaving the checkpoint `path` every few seconds and on Ctrl-C.
+
+    Raises `MaenasError` where it is interrupted, saying what is stored, and as `run` does.
+    """
+    last: list[State | None] = [state]
+    stored = [time.monotonic()]
+
+    def keep(now: State) -> None:
+        last[0] = now
+        on_generation(now)
+        if time.monotonic() - stored[0] > STORE_EVERY_S:
+            write_checkpoint(path, setup, now)
+            stored[0] = time.monotonic()
+
+    try:
+        return run(setup, on_generation=keep, state=state, on_proof=on_proof)
+    except KeyboardInterrupt:
+        if last[0] is None:
+            raise MaenasError("interrupted before the first generation; nothing to resume") from None
+        write_checkpoint(path, setup, last[0])
+        raise MaenasError(f"interrupted; {path} is stored: repeat the command with --resume to go on") from None

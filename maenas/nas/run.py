@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
+from maenas.choices import Solver
 from maenas.cost import PRECISION_BYTES, total_cost
 from maenas.errors import MaenasError
 from maenas.latency.predictor import AnyPredictor, Prediction, load_predictor, predict
@@ -34,8 +34,6 @@ from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.score import ScoreName, effectiveness, score_terms
 from maenas.spec import DetectorSpec, InputSpec
 from maenas.units import format_bytes, format_count, format_latency
-
-Solver = Literal["evolution", "exact"]
 
 
 @dataclass(frozen=True)

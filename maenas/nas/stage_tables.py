@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maenas.choices import Scope
 from maenas.cost import kernel_activations, kernel_flops, kernel_layers, kernel_params
 from maenas.lowering import IMAGE, Graph, Kernel, Tensor, lower_head, lower_neck, lower_stage, lower_stem
 from maenas.nas.space import SearchSpace
@@ -26,7 +27,6 @@ from maenas.presets import get_neck_preset
 from maenas.score import kernel_entropy
 from maenas.spec import OUTPUT_STRIDES
 
-Scope = Literal["detector", "backbone"]
 Table = NDArray[np.float64]
 
 SCORE_UNIT = 1e-9

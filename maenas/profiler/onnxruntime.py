@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from maenas.choices import Clock
 from maenas.deploy.program import Program
 from maenas.deploy.session import PROVIDERS, Target, import_onnxruntime, session_errors
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.latency.find import cpu_name
 
-Clock = Literal["wall", "cpu"]
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
 CLOCK_NAMES: dict[Clock, str] = {"wall": "wall", "cpu": "CPU time of the thread"}
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1", "use_tf32": "0"}

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from maenas import __version__
+from maenas.choices import Method
 from maenas.cost import kernel_flops
 from maenas.deploy.clock import Reference, Settings, Timing, measure, scaled, summarize, warm_up
 from maenas.deploy.gpu_state import gpu_state
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
+from maenas.latency.joining import OUR_CONDITIONS
 from maenas.latency.measured import (
     BlockRow,
     Failure,
@@ -42,12 +44,11 @@ NETWORK_CHUNK = 4  # of networks: they are larger
 STORE_EVERY_S = 5.0
 SHORTEST_S = 1e-7  # what a clock can tell from nothing; shorter times are stored as this
 REFERENCE = Kernel("conv", "reference", (-1,), 64, 64, 80, 80, 80, 80, kernel=3, epilogue=("relu",))
-METHODS = {
+METHODS: dict[Method, str] = {
     "in-graph": "T(producers, d copies, sinks) - T(producers, sinks), over d; see maenas/profiler/probe.py; caches as "
     "in a network: inputs just written, every copy with weights of its own",
     "alone": "each kernel in a graph of its own, with whatever conversions that costs",
 }
-OUR_CONDITIONS = ("date", "maenas", "gpu_state")  # may differ between a run and its continuation
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Setup:
     precision: Precision = "fp32"
     batch: int = 1
     settings: Settings = field(default_factory=Settings)
-    method: str = "in-graph"
+    method: Method = "in-graph"
     seed: int = 0
 
     def build(self, program: Program) -> Runner:

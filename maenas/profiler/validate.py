@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from maenas.choices import Scope
 from maenas.cost import total_cost
 from maenas.deploy.clock import Timing
+from maenas.errors import MaenasError
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import Prediction, predict
 from maenas.lowering import lower
 from maenas.nas.depth_bound import in_scope
-from maenas.nas.stage_tables import Scope
+from maenas.nas.sampling import random_detectors
+from maenas.nas.space import load_space, space_names
+from maenas.profiler.plan import DRAW_SEED
 from maenas.profiler.profile import Setup, time_networks
-from maenas.spec import DetectorSpec
+from maenas.spec import DetectorSpec, InputSpec, load_spec, published_specs
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,51 @@ def validate(
         )
         on_measured(rows[-1])
     return tuple(rows)
+
+
+def networks_to_validate(
+    names: Sequence[str] = (),
+    spaces: Sequence[str] = (),
+    *,
+    random: int = 16,
+    input_size: int | None = None,
+    seed: int = 0,
+) -> dict[str, DetectorSpec]:
+    """Detectors by name: `names` (spec files or published ones; all published where there are none), random ones.
+
+    `random` detectors are drawn from `spaces` (all shipped ones where none is named). Raises `MaenasError` for an
+    unknown name, and for the seed that drew the networks that are in every table.
+    """
+    if seed == DRAW_SEED:
+        raise MaenasError(f"--seed {seed} draws the networks that are in the table; choose another")
+    specs = {} if names else published_specs(input_size)
+    for name in names:
+        stored = load_spec(name)
+        size = stored.detector.input if input_size is None else InputSpec(input_size, input_size)
+        specs[name if stored.name in specs else stored.name] = dataclasses.replace(stored.detector, input=size)
+    drawn = random_detectors(
+        [load_space(name) for name in spaces or space_names()], random, seed=seed, input_size=input_size
+    )
+    return specs | dict(drawn)
+
+
+def document(rows: Sequence[Checked], scope: Scope, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """The comparison as JSON data."""
+    networks = [
+        {
+            "name": row.name,
+            "id": row.spec.id,
+            "gflops": row.flops / 1e9,
+            "measured_ms": row.timing.median_s * 1e3,
+            "iqr_ms": row.timing.iqr_s * 1e3,
+            "predicted_ms": row.prediction.seconds * 1e3,
+            "low_ms": row.prediction.low * 1e3,
+            "high_ms": row.prediction.high * 1e3,
+        }
+        for row in rows
+    ]
+    summary = dataclasses.asdict(agreement(rows))
+    return {"command": "validate", "scope": scope, "conditions": conditions, "summary": summary, "networks": networks}
 
 
 def agreement(rows: Sequence[Checked]) -> Agreement:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from maenas.deploy.clock import Timing
 from maenas.errors import MaenasError
-from maenas.latency.measured import MeasuredTable
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import AnyPredictor
 from maenas.lowering import lower
 from maenas.nas.depth_bound import in_scope
 from maenas.nas.run import Candidate, SearchResult, Setup, reordered
-from maenas.profiler.backend import Backend
+from maenas.profiler.backends import backend_of_table
 from maenas.profiler.profile import Setup as Clock
 from maenas.profiler.profile import time_networks
 
@@ -26,6 +26,16 @@ class Verified:
     timing: Timing
     within: bool
 
+    def document(self, clock: Clock) -> dict[str, Any]:
+        """What a spec's provenance says about the measurement."""
+        return {
+            "ms": self.timing.median_s * 1e3,
+            "iqr_ms": self.timing.iqr_s * 1e3,
+            "samples": self.timing.samples,
+            "runtime": clock.backend.runtime,
+            **clock.backend.conditions,
+        }
+
 
 def clock_of(setup: Setup) -> Clock:
     """The clock that the search's table was measured with; raises `MaenasError` as `clock_of_table` does."""
@@ -36,12 +46,8 @@ def clock_of(setup: Setup) -> Clock:
 
 def clock_of_table(predictor: AnyPredictor) -> Clock:
     """The clock that the predictor's table was measured with; raises `MaenasError` where this machine is another."""
-    if not isinstance(predictor, MeasuredPredictor):
-        raise MaenasError(
-            "measuring happens on this machine: give a table measured here (`maenas profile`) as the first --device"
-        )
-    table = predictor.interpolator.table
-    backend = _backend(table)
+    table = measured_predictor_of(predictor).interpolator.table
+    backend = backend_of_table(table)
     if backend.device_name != table.conditions.get("hardware"):
         raise MaenasError(
             f"the table was measured on {table.conditions.get('hardware')}, this machine is {backend.device_name}"
@@ -49,23 +55,13 @@ def clock_of_table(predictor: AnyPredictor) -> Clock:
     return Clock(backend, table.precision, table.batch)
 
 
-def _backend(table: MeasuredTable) -> Backend:
-    if table.runtime.startswith("onnxruntime-cpu"):
-        from maenas.profiler.onnxruntime import CLOCK_NAMES, OnnxRuntime
-
-        clock = "cpu" if table.conditions.get("clock") == CLOCK_NAMES["cpu"] else "wall"
-        return OnnxRuntime("cpu", threads=int(table.conditions.get("threads", "1")), clock=clock)
-    if table.runtime.startswith("onnxruntime"):
-        from maenas.profiler.onnxruntime import OnnxRuntime
-
-        return OnnxRuntime("cuda")
-    if table.runtime.startswith("tensorrt"):
-        from maenas.profiler.tensorrt import TensorRt
-
-        return TensorRt(opt_level=int(table.conditions.get("opt_level", "3")))
-    from maenas.profiler.torch_cuda import TorchCuda
-
-    return TorchCuda()
+def measured_predictor_of(predictor: AnyPredictor) -> MeasuredPredictor:
+    """`predictor`, which must come from a measured table; raises `MaenasError`."""
+    if not isinstance(predictor, MeasuredPredictor):
+        raise MaenasError(
+            "measuring happens on this machine: give a table measured here (`maenas profile`) as the first --device"
+        )
+    return predictor
 
 
 def verify(

@@ -15,7 +15,7 @@ from maenas.latency.predictor import AnyPredictor, Prediction, predict
 from maenas.lowering import lower
 from maenas.reports.origin import PART, Origin, read_origin
 from maenas.score import effectiveness, mae_score, score_terms
-from maenas.spec import DetectorSpec, SpecFile
+from maenas.spec import DetectorSpec, SpecFile, load_spec
 from maenas.strict import parse_json
 
 
@@ -54,6 +54,11 @@ class _Header:
 
     __pydantic_config__: ClassVar = PART
     detector: DetectorSpec
+
+
+def read_network(name: str) -> Network:
+    """The network of a spec file, a published name or a weights file; raises `MaenasError`."""
+    return from_weights(Path(name)) if name.endswith(".safetensors") else from_spec(load_spec(name), name)
 
 
 def from_spec(stored: SpecFile, where: str) -> Network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from maenas.presets import get_neck_preset
 from maenas.score import deepmad_score, effectiveness, mae_score, score_terms
 from maenas.spec import BackboneSpec, published_spec
 from maenas.units import format_bytes, format_count, format_latency
+
+if TYPE_CHECKING:
+    from maenas.profiler.verify import Verified
 
 WIDTH = 11
 DEPTHWISE_SHARE = 0.1  # of a latency, above which its prediction carries a caution
@@ -86,6 +89,14 @@ def format_result(result: SearchResult) -> str:
     lines.append(_line("sits on", reached))
     lines += _compared(setup)
     return "\n".join(lines)
+
+
+def format_verified(row: Verified) -> str:
+    """One candidate of a search, measured."""
+    predicted = row.candidate.predictions[0].seconds
+    fits = "" if row.within else ": over the budget, dropped"
+    text = f"{format_latency(row.timing.median_s)}, {format_latency(predicted)} predicted"
+    return _line("measured", f"{text} (score {row.candidate.score:.4f}){fits}")
 
 
 def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, prediction: Prediction) -> str:

@@ -256,10 +256,10 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "table that is none": ((*GOOD, "--device", "chain.json"), "chain.json:"),
     "unknown space": (("search", "--space", "k1ky", "--budget", "3ms"), "unknown space 'k1ky'"),
     "unknown score": ((*GOOD, "--score", "zen"), "--score is 'zen'; choose mae, deepmad, flops"),
-    "unknown solver": ((*GOOD, "--solver", "ilp"), "--solver is 'ilp'; choose evolution, exact"),
-    "unknown scope": ((*GOOD, "--scope", "neck"), "--scope is 'neck'; choose detector, backbone"),
+    "unknown solver": ((*GOOD, "--solver", "ilp"), "'--solver': 'ilp' is not one of"),
+    "unknown scope": ((*GOOD, "--scope", "neck"), "'--scope': 'neck' is not one of"),
     "unknown neck": ((*GOOD, "--neck", "xl"), "unknown neck 'xl'; the presets are t, s, m, l, nano"),
-    "unknown precision": ((*GOOD, "--precision", "fp8"), "unknown precision 'fp8'"),
+    "unknown precision": ((*GOOD, "--precision", "fp8"), "'--precision': 'fp8' is not one of"),
     "precision that the device lacks": (
         (*GOOD, "--device", "p100", "--precision", "int8"), "NVIDIA Tesla P100 SXM2 16 GB has no int8 arithmetic",
     ),
@@ -268,16 +268,16 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "empty space": (("search", "--space", "empty.yaml", "--budget", "3ms"), "empty.yaml"),
     "space in a folder": (("search", "--space", "./", "--budget", "3ms"), "this is a folder"),
     "input of 100": ((*GOOD, "--input", "100"), "input height is 100; it must be a positive multiple of 32"),
-    "input of 0": ((*GOOD, "--input", "0"), "input height is 0; it must be a positive multiple of 32"),
-    "no classes": ((*GOOD, "--classes", "0"), "classes is 0; it must be at least 1"),
-    "too many classes": ((*GOOD, "--classes", "100000"), "num_classes is 100000; it must be 1 to 65536"),
-    "top 0": ((*GOOD, "--top-k", "0"), "top-k is 0; it must be at least 1"),
-    "population of 1": ((*GOOD, "--population", "1"), "population is 1; it must be 2 to 1000000"),
-    "negative generations": ((*GOOD, "--generations", "-1"), "generations is -1; it must be 0 to 1000000"),
-    "negative seed": ((*GOOD, "--seed", "-1"), "seed is -1"),
-    "no batch": ((*GOOD, "--batch", "0"), "batch is 0; it must be at least 1"),
-    "negative effectiveness": ((*GOOD, "--max-effectiveness", "-1"), "max-effectiveness is -1; it must be"),
-    "effectiveness that is no number": ((*GOOD, "--max-effectiveness", "nan"), "max-effectiveness is nan; it must be"),
+    "input of 0": ((*GOOD, "--input", "0"), "for '--input': it must be greater"),
+    "no classes": ((*GOOD, "--classes", "0"), "for '--classes': it must be greater"),
+    "too many classes": ((*GOOD, "--classes", "100000"), "for '--classes': it must be less"),
+    "top 0": ((*GOOD, "--top-k", "0"), "for '--top-k': it must be greater"),
+    "population of 1": ((*GOOD, "--population", "1"), "for '--population': it must be greater"),
+    "negative generations": ((*GOOD, "--generations", "-1"), "for '--generations': it must be greater"),
+    "negative seed": ((*GOOD, "--seed", "-1"), "for '--seed': it must be greater"),
+    "no batch": ((*GOOD, "--batch", "0"), "for '--batch': it must be greater"),
+    "negative effectiveness": ((*GOOD, "--max-effectiveness", "-1"), "for '--max-effectiveness': it must be greater"),
+    "effectiveness that is no number": ((*GOOD, "--max-effectiveness", "nan"), "'--max-effectiveness': it must be greater"),
     "impossible budget": ((*SEARCH, "--budget", "1ms"), "impossible budget: latency on t4 is limited to 1.00 ms"),
     "limits that exclude each other": (
         (*SEARCH, "--budget", "1.53812ms", "--max-params", "4.3256M"), "",
@@ -312,10 +312,10 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
         ("structure", "import", "structure.txt", "--family", "res", "--out", "x.json"), "there is no stage after",
     ),
     "import an unknown family": (
-        ("structure", "import", "structure.txt", "--family", "vit", "--out", "x.json"), "--family is 'vit'",
+        ("structure", "import", "structure.txt", "--family", "vit", "--out", "x.json"), "'vit' is not one of",
     ),
     "import nothing": (("structure", "import", "no.txt", "--family", "res", "--out", "x.json"), "no such file"),
-    "export in an unknown spelling": (("structure", "export", "damo-yolo-t", "--spelling", "x"), "--spelling is 'x'"),
+    "export in an unknown spelling": (("structure", "export", "damo-yolo-t", "--spelling", "x"), "'x' is not one of"),
 }  # fmt: skip
 USAGE: dict[str, tuple[str, ...]] = {
     "unknown command": ("serach",),
@@ -493,7 +493,7 @@ def test_pareto_prints_a_table_and_writes_the_whole_front(maenas: Maenas, tmp_pa
 
 
 def test_the_point_of_a_front_is_what_a_search_at_its_latency_writes(maenas: Maenas, tmp_path: Path) -> None:
-    front = json.loads(maenas("pareto", "--budget", "1.6ms", "--json").out)
+    front = json.loads(maenas("pareto", "--space", "k1kx-tiny", "--budget", "1.6ms", "--json").out)
     point = front["points"][len(front["points"]) // 2]
     found = json.loads(
         maenas(*SEARCH, "--solver", "exact", "--budget", f"{point['latency_ms'] + 1e-8:.9f}ms", "--json").out

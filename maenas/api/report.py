@@ -1,0 +1,85 @@
+"""`maenas.report` and `maenas.compare`: networks as a page, and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maenas.choices import Precision
+from maenas.files import ensure_folder, write_atomic
+from maenas.latency.predictor import DEFAULT_DEVICE, load_predictor
+from maenas.reports.html import render_page
+from maenas.reports.networks import Devices, Network, Summary, distinct_names, read_network, summarise
+from maenas.reports.report import report_sections
+from maenas.units import parse_latency_s
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Networks in numbers on the same devices."""
+
+    rows: tuple[Summary, ...]
+    devices: Devices
+
+
+def report(
+    networks: Sequence[str],
+    *,
+    device: Sequence[str] = (),
+    precision: Precision | None = None,
+    batch: int | None = None,
+    space: str | None = None,
+    low: str | None = None,
+    high: str | None = None,
+    detections: Path | None = None,
+    out: str | Path = "report.html",
+    on_step: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Write one HTML page about `networks`: spec files, published names, weights.
+
+    Devices, precision and batch default to those of the first network's search, then to the T4. `low` and `high` are
+    the ends of the front, latencies with units; `detections` is a folder that `maenas detect` wrote. Returns the
+    page's path. Raises `MaenasError`.
+    """
+    chosen = distinct_names(read_network(name) for name in networks)
+    devices = devices_for(chosen, device, precision, batch)
+    path = Path(out)
+    ensure_folder(path.resolve().parent)
+    sections = report_sections(
+        chosen,
+        devices,
+        space=space,
+        low_s=None if low is None else parse_latency_s(low),
+        high_s=None if high is None else parse_latency_s(high),
+        detections=detections,
+        on_step=on_step,
+    )
+    write_atomic(path, render_page(", ".join(network.name for network in chosen), sections))
+    return path
+
+
+def compare(
+    networks: Sequence[str],
+    *,
+    device: Sequence[str] = (),
+    precision: Precision | None = None,
+    batch: int | None = None,
+) -> Comparison:
+    """Latency on each device, parameters, FLOPs, layers and score of `networks`; as in `report`."""
+    chosen = distinct_names(read_network(name) for name in networks)
+    devices = devices_for(chosen, device, precision, batch)
+    return Comparison(tuple(summarise(network, devices.predictors) for network in chosen), devices)
+
+
+def devices_for(
+    networks: Sequence[Network], names: Sequence[str], precision: Precision | None, batch: int | None
+) -> Devices:
+    """The devices asked for, else those that the first searched network was searched for, else the default one."""
+    origin = next((network.origin for network in networks if network.origin is not None), None)
+    if not names and origin is not None:
+        names = [row.device for row in origin.latency]
+        conditions = origin.latency[0].conditions
+        precision, batch = precision or conditions.precision, batch or conditions.batch
+    unique = tuple(dict.fromkeys(names or [DEFAULT_DEVICE]))
+    return Devices(unique, tuple(load_predictor(name, precision=precision, batch=batch or 1) for name in unique))

@@ -1,0 +1,51 @@
+"""Options that several commands share, each declared once; typer checks and shows their types."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maenas.choices import Precision, Scope
+
+AnySpace = Annotated[str, typer.Option("--space", help="A shipped space (see `maenas spaces`) or a YAML file.")]
+DEVICE_HELP = "Device (see `maenas devices`), DEVICE@SETUP, cpu (measured here), or a table."
+Devices = Annotated[list[str], typer.Option("--device", help=f"{DEVICE_HELP} Repeatable.")]
+OneDevice = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
+AnyPrecision = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Arithmetic of the network.", show_default="a measured table's own, else fp16"),
+]
+Batch = Annotated[int, typer.Option("--batch", help="Images at once; latencies are of the whole batch.", min=1)]
+Input = Annotated[
+    int | None,
+    typer.Option("--input", help="Side of the square input in pixels.", show_default="the space's", min=32, max=8192),
+]
+Classes = Annotated[int, typer.Option("--classes", help="Number of object classes.", min=1, max=65536)]
+AnyScope = Annotated[Scope, typer.Option("--scope", help="What budgets count: backbone, neck and head, or backbone.")]
+Neck = Annotated[
+    str | None,
+    typer.Option("--neck", help="Neck and head preset: t, s, m, l, nano.", show_default="the space's"),
+]
+Score = Annotated[str, typer.Option("--score", help="mae, deepmad or flops.")]
+MaxParams = Annotated[str | None, typer.Option("--max-params", help="Most parameters, for example 10M.")]
+MaxFlops = Annotated[str | None, typer.Option("--max-flops", help="Most operations, for example 20G.")]
+MaxMemory = Annotated[str | None, typer.Option("--max-activations", help="Most activation memory written, e.g. 60MB.")]
+MaxLayers = Annotated[
+    int | None,
+    typer.Option("--max-layers", help="Most main-path convolutions.", show_default="the space's", min=1, max=16384),
+]
+MaxRho = Annotated[
+    float | None, typer.Option("--max-effectiveness", help="Most DeepMAD effectiveness (depth / width).", min=0)
+]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.", min=0, max=2**63 - 1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print nothing but one JSON document.")]
+OutFile = Annotated[Path | None, typer.Option("--out", help="File for the result as JSON.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Plot to write (.png, .svg, .pdf).")]
+
+
+def print_json(command: str, **fields: Any) -> None:
+    """One JSON document on one line."""
+    print(json.dumps({"command": command, **fields}))

@@ -1,0 +1,239 @@
+"""`maenas search` and `maenas pareto`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maenas.choices import Solver
+from maenas.cli import options
+from maenas.errors import MaenasError
+
+if TYPE_CHECKING:
+    from maenas.api.search import Watch
+    from maenas.nas.evolution import State
+    from maenas.nas.run import SearchResult, Setup
+    from maenas.profiler.verify import Verified
+
+
+def search_command(
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", help="Latency budget with its unit, e.g. 3ms; one for each --device."),
+    ] = None,
+    device: options.Devices = ["t4"],  # noqa: B006
+    space: options.AnySpace = "k1kx",
+    scope: options.AnyScope = "detector",
+    solver: Annotated[Solver, typer.Option("--solver", help="Evolution is certified by the exact solver.")] = (
+        "evolution"
+    ),
+    score: options.Score = "mae",
+    precision: options.AnyPrecision = None,
+    batch: options.Batch = 1,
+    input_size: options.Input = None,
+    classes: options.Classes = 80,
+    neck: options.Neck = None,
+    max_params: options.MaxParams = None,
+    max_flops: options.MaxFlops = None,
+    max_activations: options.MaxMemory = None,
+    max_layers: options.MaxLayers = None,
+    max_effectiveness: options.MaxRho = None,
+    population: Annotated[
+        int, typer.Option("--population", help="Architectures kept from a generation.", min=2, max=1_000_000)
+    ] = 512,
+    generations: Annotated[
+        int, typer.Option("--generations", help="Generations; each tries 16 x population.", min=0, max=1_000_000)
+    ] = 120,
+    seed: options.Seed = 0,
+    top_k: Annotated[int, typer.Option("--top-k", help="How many of the best to write.", min=1, max=4096)] = 1,
+    verify: Annotated[
+        int,
+        typer.Option(
+            "--verify", help="Measure this many of the best on this machine; keep those that fit.", min=0, max=4096
+        ),
+    ] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the spec files.")] = Path("searched_models"),
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the spec.", show_default="from space and budgets")
+    ] = None,
+    as_json: options.AsJson = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False,
+) -> None:
+    """Find the best backbone within the budgets and write its detector spec."""
+    from maenas.api.search import search
+    from maenas.files import ensure_folder
+
+    if name is not None and Path(name).name != name:
+        raise MaenasError(f"--name is {name!r}; it must be a plain file name, the folder is --out")
+    budgets = budget or []
+    name = name or _default_name(space, device, budgets, [max_params, max_flops, max_activations])
+    ensure_folder(out)
+    checkpoint = out / f"{name}.ckpt.json"
+    with _watched(quiet=as_json, exact=solver == "exact", total=16 * population * (generations + 1)) as watch:
+        result = search(
+            budgets,
+            device=device,
+            space=space,
+            scope=scope,
+            solver=solver,
+            score=score,
+            precision=precision,
+            batch=batch,
+            input_size=input_size,
+            classes=classes,
+            neck=neck,
+            max_params=max_params,
+            max_flops=max_flops,
+            max_activations=max_activations,
+            max_layers=max_layers,
+            max_effectiveness=max_effectiveness,
+            population=population,
+            generations=generations,
+            seed=seed,
+            top_k=top_k,
+            verify=verify,
+            checkpoint=checkpoint,
+            resume=resume,
+            watch=watch,
+        )
+    paths = result.save(out, name, count=top_k)
+    checkpoint.unlink(missing_ok=True)
+    written = list(zip(paths, result, strict=False))
+    if as_json:
+        rows = [{"path": str(path), "id": design.spec.id, **design.provenance} for path, design in written]
+        options.print_json("search", specs=rows)
+        return
+    from maenas.reports.text import format_result
+
+    if verify:
+        print()
+    print(format_result(result.found))
+    for path, design in written:
+        print(f"{'wrote':<11}{path} (id {design.spec.id})")
+
+
+def _default_name(space: str, devices: list[str], budgets: list[str], limits: list[str | None]) -> str:
+    """`k1kx-t4-3ms`: the space, each device with its budget, the other limits."""
+    parts = [Path(space).stem]
+    for device, budget in zip(devices, budgets, strict=False):
+        parts += [Path(device).stem, budget]
+    parts += [limit for limit in limits if limit is not None]
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(part.replace(" ", "") for part in parts))
+
+
+@contextmanager
+def _watched(*, quiet: bool, exact: bool, total: int) -> Iterator[Watch]:
+    """Prints what a search does, with a progress bar on a terminal; nothing where `quiet`."""
+    from tqdm import tqdm
+
+    from maenas.api.search import Watch
+    from maenas.reports.text import format_setup, format_verified
+
+    begun: list[float] = []  # when evolution and proof began
+    hide = quiet or exact or not sys.stderr.isatty()
+
+    with tqdm(total=total, unit=" candidates", unit_scale=True, desc="evolution", disable=hide, leave=False) as bar:
+
+        def on_setup(setup: Setup) -> None:
+            begun[:] = [time.perf_counter()]
+            if not quiet:
+                print(format_setup(setup), end="\n\n", flush=True)
+
+        def on_generation(state: State) -> None:
+            bar.update(state.evaluated - bar.n)
+
+        def on_proof() -> None:
+            begun.append(time.perf_counter())
+            bar.close()
+
+        def on_found(found: SearchResult) -> None:
+            begun.append(time.perf_counter())
+            bar.close()
+            if not quiet:
+                print(_effort(found, begun), end="\n\n", flush=True)
+
+        def on_measured(row: Verified) -> None:
+            if not quiet:
+                print(format_verified(row), flush=True)
+
+        yield Watch(on_setup, on_generation, on_proof, on_found, on_measured)
+
+
+def _effort(found: SearchResult, begun: list[float]) -> str:
+    """What the solvers did and how long they took; `begun` are the times of the start, of the proof and of the end."""
+    evolving, proving = begun[1] - begun[0], begun[-1] - begun[1]
+    lines = []
+    if found.evaluated:
+        done = f"{found.evaluated:,} candidates in {evolving:.2f} s ({found.evaluated / evolving / 1e6:.2f} M/s)"
+        lines.append(f"{'evolution':<11}{done}, seed {found.setup.request.seed}")
+    if found.certificate is not None:
+        labels, choices = found.certificate.labels, found.certificate.options
+        lines.append(f"{'exact':<11}{labels:,} labels over {choices:,} options in {proving:.2f} s")
+    return "\n".join(lines)
+
+
+def pareto_command(
+    budget: Annotated[str, typer.Option("--budget", help="Highest latency of the front, e.g. 3ms.")],
+    low: Annotated[
+        str | None, typer.Option("--from", help="Lowest latency of the front.", show_default="the fastest")
+    ] = None,
+    device: options.OneDevice = "t4",
+    space: options.AnySpace = "k1kx",
+    scope: options.AnyScope = "detector",
+    score: options.Score = "mae",
+    precision: options.AnyPrecision = None,
+    batch: options.Batch = 1,
+    input_size: options.Input = None,
+    classes: options.Classes = 80,
+    neck: options.Neck = None,
+    max_params: options.MaxParams = None,
+    max_flops: options.MaxFlops = None,
+    max_activations: options.MaxMemory = None,
+    max_layers: options.MaxLayers = None,
+    max_effectiveness: options.MaxRho = None,
+    points: Annotated[
+        int, typer.Option("--points", help="Lines printed; the JSON file has the whole front.", min=2, max=100_000)
+    ] = 24,
+    out: Annotated[Path | None, typer.Option("--out", help="File for the whole front as JSON.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """The whole latency-score Pareto front, exactly: the best architecture for every budget."""
+    from maenas.api.search import pareto
+    from maenas.files import ensure_folder, write_atomic
+    from maenas.nas.pareto import front_document
+    from maenas.reports.text import format_front
+
+    if out is not None:
+        ensure_folder(out.resolve().parent)
+    front = pareto(
+        budget,
+        device=device,
+        low=low,
+        space=space,
+        scope=scope,
+        score=score,
+        precision=precision,
+        batch=batch,
+        input_size=input_size,
+        classes=classes,
+        neck=neck,
+        max_params=max_params,
+        max_flops=max_flops,
+        max_activations=max_activations,
+        max_layers=max_layers,
+        max_effectiveness=max_effectiveness,
+    )
+    document = front_document(front)
+    if out is not None:
+        write_atomic(out, json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document) if as_json else format_front(front, points))
+    if out is not None and not as_json:
+        print(f"wrote {out}")

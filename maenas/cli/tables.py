@@ -1,0 +1,130 @@
+"""`maenas tables`: look at measured latency tables, compare them, join them."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maenas.cli import options
+from maenas.errors import MaenasError
+
+if TYPE_CHECKING:
+    from maenas.latency.measured import KernelKey, MeasuredTable
+
+tables_app = typer.Typer(help="Measured latency tables: list, show, compare, join.", no_args_is_help=True)
+
+TableName = Annotated[str, typer.Argument(help="A measured table: a file (.json), a name, or cpu.")]
+WIDE = 0.05  # interquartile range over median, above which a row is uncertain
+
+
+@tables_app.command("list")
+def tables_list(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder.", show_default="latency_tables, and the shipped tables")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the measured tables of a folder."""
+    from maenas.latency.find import is_measured, table_files
+    from maenas.latency.measured import read_measured
+
+    if folder is not None and not folder.is_dir():
+        raise MaenasError(f"{folder}: there is no such folder")
+    paths = table_files() if folder is None else (p for p in sorted(folder.glob("*.json")) if is_measured(p))
+    found = [(path, read_measured(path)) for path in paths]
+    if as_json:
+        options.print_json("tables list", tables=[{"path": str(path), **_document(table)} for path, table in found])
+        return
+    if not found:
+        print(f"no measured tables{'' if folder is None else f' in {folder}'}")
+    for path, table in found:
+        setup = f"{table.device}, {table.runtime}, {table.precision}, batch {table.batch}"
+        print(f"{path.name}: {setup}, {len(table.rows)} kernels, {table.conditions.get('date', 'no date')}")
+
+
+@tables_app.command("show")
+def tables_show(table: TableName, as_json: options.AsJson = False) -> None:
+    """Conditions, method and spread of a table."""
+    from maenas.latency.find import load_measured
+    from maenas.latency.measured_predictor import whole_texts
+
+    measured = load_measured(table)
+    if as_json:
+        options.print_json("tables show", **_document(measured))
+        return
+    for name, value in _document(measured).items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            print("\n".join(f"  {key}: {text}" for key, text in value.items()))
+        else:
+            print(f"{name}: {value}")
+    spreads = [row.iqr_s / row.median_s for row in measured.rows if row.iqr_s is not None]
+    if spreads:
+        wide = sum(spread > WIDE for spread in spreads)
+        print(f"spread: median {statistics.median(spreads):.1%}, {wide} of {len(measured.rows)} kernels above 5 %")
+    for text in whole_texts(measured):
+        print(text)
+    for failure in measured.failed:
+        print(f"failed: {failure.what}: {failure.reason}")
+
+
+@tables_app.command("diff")
+def tables_diff(first: TableName, second: TableName, as_json: options.AsJson = False) -> None:
+    """Times of the second table over those of the first one, kernel by kernel."""
+    from maenas.latency.find import load_measured
+    from maenas.latency.joining import compare_tables, differences
+
+    one, two = load_measured(first), load_measured(second)
+    found = compare_tables(one, two)
+    if as_json:
+        options.print_json(
+            "tables diff",
+            common=len(found.ratios),
+            only_first=found.only_first,
+            only_second=found.only_second,
+            geometric_mean=found.geometric_mean,
+            median=found.median,
+            least=[found.ratios[found.least], list(found.least)],
+            most=[found.ratios[found.most], list(found.most)],
+            total=found.total,
+        )
+        return
+    print(f"{len(found.ratios)} kernels in both, {found.only_first} and {found.only_second} in one only")
+    print(f"ratio of the sums {found.total:.3f}; of kernels: geometric mean {found.geometric_mean:.3f}")
+    for label, key in (("least", found.least), ("most", found.most)):
+        print(f"{label:<6}{found.ratios[key]:.3f}  {_kernel_text(key)}")
+    for name, here, there in differences(one, two):
+        print(f"{name} differs: {here!r}, {there!r}")
+
+
+@tables_app.command("merge")
+def tables_merge(
+    files: Annotated[list[Path], typer.Argument(help="Tables of one setup; where rows clash the last one counts.")],
+    out: Annotated[Path, typer.Option("--out", help="File for the joined table.")],
+    force: Annotated[bool, typer.Option("--force", help="Join although conditions or methods differ.")] = False,
+) -> None:
+    """Join tables measured under the same conditions."""
+    from maenas.latency.joining import merge_tables
+    from maenas.latency.measured import read_measured, write_measured
+
+    table = merge_tables(
+        [read_measured(file) for file in files], [str(file) for file in files], across_conditions=force
+    )
+    write_measured(out, table)
+    print(f"wrote {out} (id {table.id}): {len(table.rows)} kernels")
+
+
+def _document(table: MeasuredTable) -> dict[str, Any]:
+    names = ("id", "device", "runtime", "precision", "batch", "conditions", "method")
+    counts = {kind: len(getattr(table, kind)) for kind in ("blocks", "networks", "failed")}
+    return {**{name: getattr(table, name) for name in names}, "kernels": len(table.rows), **counts}
+
+
+def _kernel_text(key: KernelKey) -> str:
+    epilogue = f" {key.epilogue}" if key.epilogue else ""
+    size = f"{key.kernel}x{key.kernel}/{key.stride}"
+    groups = f" groups {key.groups}" if key.groups > 1 else ""
+    return f"{key.op} {key.in_channels}-{key.out_channels} {size}{groups} at {key.height}x{key.width}{epilogue}"
