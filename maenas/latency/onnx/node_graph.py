@@ -10,15 +10,14 @@ from typing import Any
 
 from maenas.errors import MaenasError
 from maenas.files import refuse_pipe
+from maenas.latency.onnx.shapes import DEFAULT_DOMAINS, Shape, tensor_shapes
 
-Shape = tuple[int, ...]
 TensorId = int | str
 Tensor = tuple[TensorId, Shape | None]  # the shape is None where it depends on data, or on an unknown operator
 
 OLDEST_OPSET = 7  # before it, arithmetic broadcast by rules of its own
 MAX_NODES = 200_000
 SHAPE_BYTES = 1024  # constants up to this size may be shapes; weights are larger and are not needed
-DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +94,10 @@ def read_onnx(path: str | Path, *, input_size: int | None = None) -> NodeGraph:
     for value in inputs:
         _fix_shape(value, input_size, path)
     _load_shapes(onnx, model, path)
-    model = _infer_shapes(onnx, model, path)
+    shapes = tensor_shapes(onnx, model, path)
     return NodeGraph(
         images=tuple(value.name for value in inputs),
-        nodes=tuple(_nodes(onnx, model, path)),
+        nodes=tuple(_nodes(onnx, model, shapes, path)),
         outputs=frozenset(value.name for value in model.graph.output),
         where=str(path),
     )
@@ -195,24 +194,8 @@ def _size_bytes(tensor: Any) -> int:
     return 8 * count
 
 
-def _infer_shapes(onnx: Any, model: Any, path: Path) -> Any:
-    for values in (model.graph.value_info, model.graph.output):
-        for value in values:  # stale symbols would stand beside the sizes that are known now
-            for axis in value.type.tensor_type.shape.dim:
-                axis.ClearField("dim_param")
-    try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise _invalid(path, error) from None
-
-
-def _nodes(onnx: Any, model: Any, path: Path) -> Iterable[Node]:
-    graph = model.graph
-    shapes: dict[str, Shape | None] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.value_info, *graph.input, *graph.output):
-        if value.name not in shapes:
-            shapes[value.name] = _static_shape(value)
-    for number, node in enumerate(graph.node):
+def _nodes(onnx: Any, model: Any, shapes: Mapping[str, Shape | None], path: Path) -> Iterable[Node]:
+    for number, node in enumerate(model.graph.node):
         try:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         except ValueError as error:
@@ -222,11 +205,3 @@ def _nodes(onnx: Any, model: Any, path: Path) -> Iterable[Node]:
         inputs = tuple((name, shapes.get(name)) for name in node.input if name)
         outputs = tuple((name, shapes.get(name)) for name in node.output if name)
         yield Node(op, inputs, outputs, attributes, str(node.name or f"{kind.lower()}{number}"))
-
-
-def _static_shape(value: Any) -> Shape | None:
-    """None where the rank or an axis is not known."""
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape") or not all(axis.HasField("dim_value") for axis in tensor.shape.dim):
-        return None
-    return tuple(axis.dim_value for axis in tensor.shape.dim)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
+from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.predictor import AnyPredictor, Prediction
 from maenas.lowering import Kernel
@@ -39,12 +40,14 @@ class GraphPrediction:
 
 
 def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
-    """Latency of a lowered graph. Raises `MaenasError` if none of its kernels can be predicted.
+    """Latency of a lowered graph. Raises `MaenasError` if none of its kernels can be predicted, or if a convolution
+    or product has no kernel.
 
     A kernel that the predictor cannot take (a kind that its table did not measure) counts as unmodelled, at the time
     per byte of the others together. The interval's ends take the unmodelled operators as free and as `UNKNOWN_FACTOR`
     times as long as guessed; that is a judgement.
     """
+    _require_products(lowered)
     guesses = enumerate(_seconds(kernel, predictor) for kernel in lowered.kernels)
     known = {index: seconds for index, seconds in guesses if seconds is not None}
     if not math.fsum(known.values()):
@@ -90,6 +93,18 @@ def _seconds(kernel: Kernel, predictor: AnyPredictor) -> float | None:
         return float(predictor.kernel_seconds(kernel))
     except MaenasError:
         return None
+
+
+def _require_products(lowered: Lowered) -> None:
+    """Raises `MaenasError` where a convolution or product is not timed: a latency without it would say nothing."""
+    missing = Counter(op for op in lowered.untimed if op in PRODUCTS)
+    if missing:
+        counted = " and ".join(f"{count} {op}" for op, count in missing.items())
+        raise MaenasError(
+            f"the network has no latency: the sizes of {counted} are not known. The first operator whose shape depends "
+            f"on data is {lowered.untimed[0]}. Give the input's side with --input, or export with fixed sizes (no "
+            "dynamic axes); or cut the file before that operator, if it only selects boxes"
+        )
 
 
 def _names(lowered: Lowered) -> list[str]:
