@@ -277,7 +277,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "negative seed": ((*GOOD, "--seed", "-1"), "for '--seed': it must be greater"),
     "no batch": ((*GOOD, "--batch", "0"), "for '--batch': it must be greater"),
     "negative effectiveness": ((*GOOD, "--max-effectiveness", "-1"), "for '--max-effectiveness': it must be greater"),
-    "effectiveness that is no number": ((*GOOD, "--max-effectiveness", "nan"), "'--max-effectiveness': it must be greater"),
+    "effectiveness not a number": ((*GOOD, "--max-effectiveness", "nan"), "'--max-effectiveness': it must be greater"),
     "impossible budget": ((*SEARCH, "--budget", "1ms"), "impossible budget: latency on t4 is limited to 1.00 ms"),
     "limits that exclude each other": (
         (*SEARCH, "--budget", "1.53812ms", "--max-params", "4.3256M"), "",
