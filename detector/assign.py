@@ -30,12 +30,15 @@ class Assignment(NamedTuple):
 
 
 @torch.no_grad()
-def assign(scores: Tensor, boxes: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Assignment:
+def assign(
+    scores: Tensor, boxes: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, *, least: int = 1
+) -> Assignment:
     """Assign ground-truth boxes to priors, all images at once, without waiting for the device.
 
     `scores [B, A, C]` are probabilities, `boxes [B, A, 4]` predicted and `gt_boxes [B, M, 4]` true boxes (xyxy in
     pixels), `priors [A, 3]` x, y and stride, `gt_labels [B, M]` classes, -1 for padding. Computes in float32 whatever
-    is given.
+    is given. A box wants at least `least` (up to 10) of the priors that lie inside it and near its centre, or all where
+    there are fewer: predictions that hardly overlap it yet would teach it to one prior only. Published: 1.
 
     Takes at most the memory of 6 float32 tensors of `[B, M, A]` and 2 of `[B, A, C]`; none has boxes times classes.
     """
@@ -49,9 +52,10 @@ def assign(scores: Tensor, boxes: Tensor, priors: Tensor, gt_boxes: Tensor, gt_l
     cost = matching_cost(scores.float(), gt_labels.clamp(min=0), iou)
     # Any constant above the largest cost ranks like the published 1e8, which in float32 would drown the cost itself.
     most = cost.amax(dim=-1, keepdim=True).where(real, 0).amax(dim=1, keepdim=True)  # [B, 1, 1]
-    cost += (most + 1) * ~(in_box & near_centre)
+    central = in_box.logical_and_(near_centre)
+    cost += (most + 1) * ~central
     cost.masked_fill_(~(candidates & real), torch.inf)
-    gt_index = match(cost, iou)
+    gt_index = match(cost, iou, central.sum(dim=-1).clamp_(1, least))
     found = gt_index >= 0
     row = gt_index.clamp(min=0)
     return Assignment(
@@ -105,13 +109,15 @@ def matching_cost(scores: Tensor, gt_labels: Tensor, iou: Tensor) -> Tensor:
     return cost.sub_(torch.add(iou, IOU_EPS, out=p).log_(), alpha=IOU_WEIGHT)
 
 
-def match(cost: Tensor, iou: Tensor) -> Tensor:
+def match(cost: Tensor, iou: Tensor, least: Tensor) -> Tensor:
     """Row of the box that each prior gets, or -1: `[B, A]` from `[B, M, A]`; an infinite cost is never chosen.
+
+    A box wants about as many priors as already overlap it, and at least `least` `[B, M]`.
 
     A prior that several boxes want goes to the box of lowest cost, be that one among them or not, as released.
     """
     most = min(TOP_K, cost.shape[-1])
-    count = iou.topk(most).values.sum(dim=-1).long().clamp_(min=1)  # [B, M]
+    count = iou.topk(most).values.sum(dim=-1).long().maximum(least)  # [B, M]
     lowest = cost.topk(most, largest=False)  # [B, M, K]
     chosen = (torch.arange(most, device=cost.device) < count[..., None]) & lowest.values.isfinite()
     wanted = torch.zeros_like(cost, dtype=torch.bool).scatter_(-1, lowest.indices, chosen)

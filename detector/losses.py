@@ -42,11 +42,13 @@ def detection_losses(
     cls_weight: float = 1.0,
     box_weight: float = 2.0,
     dfl_weight: float = 0.25,
+    least_matches: int = 1,
 ) -> Losses:
     """Assign the boxes and measure how far the predictions are from them, in float32 whatever is given.
 
     `priors [A, 3]` are x, y and stride; `gt_boxes [B, M, 4]` xyxy in pixels; `gt_labels [B, M]` classes, -1 for
-    padding. Images without boxes are all background; without any positive, box and dfl are 0 and stay in the graph.
+    padding; `least_matches` is `least` of `assign`. Images without boxes are all background; without any positive, box
+    and dfl are 0 and stay in the graph.
 
     With a process group every process has to call this: the normalisers are means over the processes (one
     `all_reduce`), so that averaged gradients are those of the whole batch.
@@ -55,7 +57,7 @@ def detection_losses(
     with torch.autocast(bins.device.type, enabled=False):  # which would take the expectation in half precision
         boxes = decode_boxes(bins, priors, reg_max)  # [B, A, 4]
     scores = logits.detach().sigmoid()
-    assignment = assign(scores, boxes.detach(), priors, gt_boxes, gt_labels)
+    assignment = assign(scores, boxes.detach(), priors, gt_boxes, gt_labels, least=least_matches)
 
     image, prior = (assignment.gt_index >= 0).nonzero(as_tuple=True)  # [P] each
     target_boxes = gt_boxes.float()[image, assignment.gt_index[image, prior]]  # [P, 4]

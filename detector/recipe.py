@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from detector.data.settings import AugmentSettings
 from maenas.errors import MaenasError
@@ -76,6 +76,7 @@ class Recipe:
     cls_weight: float = 1.0
     box_weight: float = 2.0
     dfl_weight: float = 0.25
+    early_matches: int = 1  # priors that a box is given at least at the start; falls to 1 by the middle of the run
     # Data
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     multi_scale: tuple[int, ...] = ()  # longer sides in pixels, one drawn for each batch; empty: the input of the spec
@@ -125,6 +126,7 @@ _RANGES: Final = MappingProxyType(
         "cls_weight": (0, 1000),
         "box_weight": (0, 1000),
         "dfl_weight": (0, 1000),
+        "early_matches": (1, 10),
         "workers": (0, 1024),
         "seed": (0, 2**63 - 1),
         "eval_every": (1, 1_000_000),
@@ -171,6 +173,37 @@ PRESETS: Final = MappingProxyType(
         ),
     }
 )
+
+
+AUTO: Final = "auto"
+SMALL_DATA: Final = 5000  # images up to which a set counts as small
+
+
+class Choice(NamedTuple):
+    """The name of a preset, and why it was chosen."""
+
+    name: str
+    why: str
+
+
+def choose_recipe(*, images: int, classes: int, device: str, start: bool, shapes: bool, depthwise: bool) -> Choice:
+    """The preset for a training set of so many images and classes on a kind of device ("cpu", "cuda").
+
+    `start` says whether there are weights to begin with, `shapes` whether the data are the built-in shapes, and
+    `depthwise` whether the backbone is one of the nano kind.
+    """
+    if shapes:
+        return Choice("demo", "the built-in shapes")
+    if start:
+        return Choice("finetune", "there are weights to begin with")
+    kinds = f"{images} images of {classes} class{'' if classes == 1 else 'es'}"
+    if images <= SMALL_DATA:
+        return Choice("small-data", f"{kinds}, at most {SMALL_DATA} images")
+    if device != "cuda":
+        return Choice("small-data", f"{kinds}, but no GPU for 300 epochs")
+    if depthwise:
+        return Choice("nano", f"{kinds}, a network of depthwise convolutions")
+    return Choice("damo", kinds)
 
 
 def load_recipe(name: str) -> Recipe:

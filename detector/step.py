@@ -154,6 +154,11 @@ def half_precision(amp: Literal["auto", "none", "bf16", "fp16"], device: torch.d
     return {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 
 
+def least_matches(step: int, total: int, early: int) -> int:
+    """Priors that a box is given at least: `early` at the start, falling to 1 in the middle of the run."""
+    return 1 + round((early - 1) * max(0.0, 1 - 2 * step / total))
+
+
 def memory_format(net: nn.Module, device: torch.device) -> torch.memory_format:
     """Channels last, the faster layout, except where it is unsafe.
 
@@ -236,6 +241,7 @@ def _losses(parts: Parts, batch: Batch, step: int) -> Tensor:
         cls_weight=recipe.cls_weight,
         box_weight=recipe.box_weight,
         dfl_weight=recipe.dfl_weight,
+        least_matches=least_matches(step, parts.schedule.total, recipe.early_matches),
     )
     distill = weight * distill
     return torch.stack([task.total + distill, task.cls, task.box, task.dfl, distill])

@@ -22,12 +22,12 @@ def train_command(
     spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped one.")],
     data: DataPath = "shapes",
     recipe: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--recipe",
-            help="damo, nano, finetune, small-data, demo, or a YAML file. [default: damo; for the shapes demo]",
+            help="small-data, finetune, damo, nano, demo, or a YAML file; auto chooses by data, weights and device.",
         ),
-    ] = None,
+    ] = "auto",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the recipe, e.g. augment.shear=0.2. Repeatable.")
     ] = None,
@@ -62,27 +62,38 @@ def train_command(
     For several GPUs: torchrun --nproc-per-node 8 -m maenas train ...
     """
     from detector.data.shapes import SHAPES, SIZE
-    from detector.distributed import join_world
+    from detector.distributed import join_world, pick_device
     from detector.plan import plan_text
-    from detector.recipe import load_recipe, override
+    from detector.recipe import AUTO, Recipe, choose_recipe, load_recipe, override
     from detector.train import train
 
     shorts = {"epochs": epochs, "batch": batch, "seed": seed, "patience": patience}
     texts = [*(settings or []), *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
     if data == SHAPES:
-        recipe = recipe or "demo"
         input_size = SIZE if input_size is None else input_size
-    chosen = override(load_recipe(recipe or "damo"), texts)
-    job = _job(spec, data, chosen, input_size=input_size, finetune=finetune, teacher=teacher)
+    given = None if recipe == AUTO else override(load_recipe(recipe), texts)  # a mistake shows before data are read
+    job = _job(spec, data, given or Recipe(), input_size=input_size, finetune=finetune, teacher=teacher)
+    chosen = recipe
+    if given is None:
+        choice = choose_recipe(
+            images=len(job.train),
+            classes=len(job.train.names),
+            device=pick_device(device).type,
+            start=finetune is not None,
+            shapes=data == SHAPES,
+            depthwise=job.spec.backbone.stages[0].block == "k1dwk1",
+        )
+        job = replace(job, recipe=override(load_recipe(choice.name), texts))
+        chosen = f"{choice.name} (chosen: {choice.why})"
     folder = out or Path("runs") / job.name
     with join_world(device) as world:
         if plan:
             text = plan_text(job, world)
             if world.is_main:
-                print(text)
+                print(f"{'recipe':<11}{chosen}\n{text}")
             return
         if world.is_main:
-            _print_job(job, world, folder)
+            _print_job(job, world, folder, chosen)
         outcome = train(job, world, folder, resume=resume)
         if world.is_main:
             _print_outcome(outcome, folder)
@@ -115,7 +126,7 @@ def _job(
     )
 
 
-def _print_job(job: Any, world: Any, folder: Path) -> None:
+def _print_job(job: Any, world: Any, folder: Path, recipe: str) -> None:
     from detector.data.sample import summarise
 
     size = job.spec.input
@@ -126,6 +137,7 @@ def _print_job(job: Any, world: Any, folder: Path) -> None:
         print(f"{'left out':<11}{line}")
     if job.start is not None:
         print(f"{'start':<11}{_start_text(job)}")
+    print(f"{'recipe':<11}{recipe}")
     print(f"{'run':<11}{job.recipe.epochs} epochs on {world.device}, in {folder}", flush=True)
 
 

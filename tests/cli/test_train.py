@@ -32,6 +32,7 @@ def test_train_then_eval_then_finetune(maenas: Maenas, folder: Path, tmp_path: P
     trained = maenas("train", "tiny.json", "--data", folder, *SHORT)
     assert trained.code == 0, trained.err
     assert "tiny, 64x64, 4 classes (circle, square, triangle, cross)" in trained.out
+    assert "recipe     small-data (chosen: 16 images of 4 classes, at most 5000 images)" in trained.out
     assert "wrote runs/tiny/weights.safetensors" in trained.out
     weights = tmp_path / "runs" / "tiny" / "weights.safetensors"
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from detector.data.settings import AugmentSettings
 from detector.ema import ema_momentum
-from detector.recipe import PRESETS, Distillation, Recipe, load_recipe, override
-from detector.step import Schedule, half_precision
+from detector.recipe import PRESETS, Distillation, Recipe, choose_recipe, load_recipe, override
+from detector.step import Schedule, half_precision, least_matches
 from maenas.errors import MaenasError
 from maenas.strict import dump_json, parse_json, parse_yaml
 
@@ -99,6 +99,29 @@ def test_warm_up_and_plain_epochs_follow_the_epochs_that_are_asked_for(name: str
     assert recipe.plain_epochs >= min(1, preset.plain_epochs)
     assert override(preset, ["plain_epochs=1", f"epochs={epochs}"]) == replace(recipe, plain_epochs=1)
     assert override(preset, [f"epochs={preset.epochs}"]) == preset
+
+
+@pytest.mark.parametrize(
+    ("situation", "name"),
+    [
+        ({"shapes": True}, "demo"),
+        ({"start": True}, "finetune"),
+        ({"images": 205, "classes": 3}, "small-data"),
+        ({"images": 118_000, "classes": 80}, "damo"),
+        ({"images": 118_000, "classes": 80, "depthwise": True}, "nano"),
+        ({"images": 118_000, "classes": 80, "device": "cpu"}, "small-data"),
+    ],
+)
+def test_auto_chooses_by_data_weights_and_device(situation: dict[str, Any], name: str) -> None:
+    usual = {"images": 118_000, "classes": 80, "device": "cuda", "start": False, "shapes": False, "depthwise": False}
+    choice = choose_recipe(**(usual | situation))
+    assert choice.name == name
+    assert choice.why
+
+
+def test_boxes_are_given_several_priors_until_the_middle_of_the_run() -> None:
+    assert [least_matches(step, 100, 10) for step in (0, 25, 50, 99)] == [10, 5, 1, 1]
+    assert {least_matches(step, 100, 1) for step in range(100)} == {1}
 
 
 def test_mixed_precision_is_chosen_for_the_device() -> None:
