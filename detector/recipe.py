@@ -152,8 +152,20 @@ PRESETS: Final = MappingProxyType(
         "damo": _DAMO,
         "nano": replace(_DAMO, optimizer="adamw", lr_per_image=0.001 / 64, weight_decay=1e-2),
         "finetune": _FINETUNE,
+        # What was tried for it, with numbers: docs/lab/recipes.md
         "small-data": replace(
-            _DAMO, epochs=200, plain_epochs=20, batch=16, clip_norm=30.0, ema_decay=0.999, ema_ramp_steps=500.0
+            _DAMO,
+            epochs=60,
+            plain_epochs=6,
+            batch=16,
+            optimizer="adamw",
+            lr_per_image=0.002 / 16,
+            weight_decay=1e-2,
+            clip_norm=30.0,
+            ema_decay=0.998,
+            ema_ramp_steps=100.0,
+            early_matches=10,
+            augment=AugmentSettings(mosaic_prob=0.5, mosaic_size=320, mosaic_scale=(0.5, 1.5)),
         ),
         "demo": replace(
             _DAMO,

@@ -41,7 +41,7 @@ while [[ $# -gt 0 && $1 != -- ]]; do
   shift 2
 done
 [[ $# -eq 0 ]] || shift
-recipe=small-data
+recipe=auto
 teaching=1
 if [[ $data == shapes ]]; then
   classes=4

@@ -141,7 +141,7 @@ def test_the_pipeline_passes_on_what_it_is_given(scripts: Scripts) -> None:
     assert done.returncode == 0, done.stderr
     calls = scripts.calls()
     assert names_of(calls) == [name for number, name in enumerate(STEPS) if number != 11]  # no pictures are made
-    assert all("--data my cells --recipe small-data --resume --epochs 2" in call for call in calls[5:7])
+    assert all("--data my cells --recipe auto --resume --epochs 2" in call for call in calls[5:7])
     assert [call for call in calls if "--classes 3" in call and "s.yaml" in call] == calls[2:4]
     assert calls[-2].startswith("maenas detect new --weights o/student.onnx")
     assert "--images new" in calls[-3]
