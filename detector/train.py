@@ -42,7 +42,7 @@ from detector.validate import detect_dataset
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, reason, write_atomic
 from maenas.run_files import BATCH_PICTURE, EVALUATION, LABELS_PICTURE
-from maenas.spec import DetectorSpec
+from maenas.spec import DetectorSpec, SpecFile
 from maenas.strict import dump_json
 
 SAVING_SHARE = 0.05  # of a run's time that checkpoints at the ends of short epochs may take
@@ -64,6 +64,7 @@ class Job:
     recipe: Recipe
     start: Weights | None = None
     teacher: DetectorNet | None = None
+    spec_file: SpecFile | None = None  # what `spec` was taken from; the weights carry it
 
 
 class Outcome(NamedTuple):
@@ -277,7 +278,8 @@ class _Run:
         if self.best_ap >= 0:
             about["AP"] = f"{self.best_ap:.6f}"
         names = self.job.train.names
-        write_weights(self.out / WEIGHTS, self.parts.average, self.job.spec, names, metadata=about)
+        file = self.job.spec_file
+        write_weights(self.out / WEIGHTS, self.parts.average, self.job.spec, names, metadata=about, spec_file=file)
 
     def _save(self, name: str, log: TrainingLog | None) -> None:
         if log is None:

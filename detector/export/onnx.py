@@ -20,7 +20,7 @@ from detector.model.deploy import DeployedNet
 from maenas.deploy.onnx_writer import write_onnx
 from maenas.deploy.program import network
 from maenas.lowering import Kernel, lower
-from maenas.spec import DetectorSpec
+from maenas.spec import DetectorSpec, SpecFile
 
 OUTPUT_NAMES = {"head.scores": "scores", "head.boxes": "boxes"}
 
@@ -40,8 +40,10 @@ def resized(spec: DetectorSpec, size: int | None) -> DetectorSpec:
     return spec if size is None else replace(spec, input=replace(spec.input, height=size, width=size))
 
 
-def to_onnx(net: DeployedNet, names: tuple[str, ...], settings: ExportSettings) -> onnx.ModelProto:
-    """The deployed network, with `names` of its classes, as an ONNX model.
+def to_onnx(
+    net: DeployedNet, names: tuple[str, ...], settings: ExportSettings, spec_file: SpecFile | None = None
+) -> onnx.ModelProto:
+    """The deployed network, with `names` of its classes, as an ONNX model; `spec_file` is what it was trained from.
 
     Input `image` `[B, 3, H, W]` as `spec.input` says, in the precision of the model. Outputs `scores` `[B, C, A]` in
     that precision and `boxes` float32 `[B, 4, A]`, or with suppression those of `add_nms`.
@@ -52,7 +54,7 @@ def to_onnx(net: DeployedNet, names: tuple[str, ...], settings: ExportSettings) 
     model = write_onnx(program, precision=settings.precision, batch=settings.batch, weights=weights)
     if settings.nms is not None:
         add_nms(model, settings.nms)
-    export = exported(spec, names, precision=settings.precision, nms=settings.nms)
+    export = exported(spec, names, precision=settings.precision, nms=settings.nms, spec_file=spec_file)
     onnx.helper.set_model_props(model, to_properties(export))
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -23,11 +23,10 @@ from detector.model.published import BINS, published_names
 from detector.model.unpickle import read_tensors
 from maenas.errors import MaenasError
 from maenas.files import refuse_pipe, write_atomic
-from maenas.spec import DetectorSpec, HeadSpec
-from maenas.strict import STRICT, dump_json, parse_json
+from maenas.headers import KEY, WEIGHTS_SCHEMA, WeightsHeader
+from maenas.spec import DetectorSpec, HeadSpec, SpecFile
+from maenas.strict import dump_json, parse_json
 
-SCHEMA = "maenas/weights@1"
-DOCUMENT = "maenas"  # the one key of the file's metadata
 CLASS_CONVOLUTIONS = "head.cls"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 MOST_SHOWN = 4
@@ -43,6 +42,7 @@ class Weights:
     names: tuple[str, ...]
     state: State
     metadata: Mapping[str, str]
+    spec_file: SpecFile | None = None  # what they were trained from
 
 
 class LoadReport(NamedTuple):
@@ -57,27 +57,13 @@ class LoadReport(NamedTuple):
     reinitialised: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Header:
-    """The JSON document in the file's metadata."""
-
-    __pydantic_config__: ClassVar = STRICT
-    schema: str
-    names: tuple[str, ...]
-    metadata: Mapping[str, str]
-    detector: DetectorSpec
-
-    def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
-            raise MaenasError(f"schema is {self.schema!r}; this version reads {SCHEMA!r}")
-
-
 def write_weights(
     path: str | Path,
     source: nn.Module | State,
     spec: DetectorSpec,
     names: tuple[str, ...],
     metadata: Mapping[str, str] | None = None,
+    spec_file: SpecFile | None = None,
 ) -> None:
     """Write the network or state `source` atomically; equal arguments give equal bytes.
 
@@ -85,9 +71,9 @@ def write_weights(
     """
     state = source.state_dict() if isinstance(source, nn.Module) else source
     _check_complete(state, spec, names, where=f"weights for {path}")
-    header = dump_json(_Header(SCHEMA, tuple(names), dict(metadata or {}), spec))
+    header = dump_json(WeightsHeader(WEIGHTS_SCHEMA, tuple(names), dict(metadata or {}), spec, spec_file))
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_atomic(path, safetensors.torch.save(tensors, metadata={DOCUMENT: header}))
+    write_atomic(path, safetensors.torch.save(tensors, metadata={KEY: header}))
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -100,7 +86,7 @@ def read_weights(path: str | Path) -> Weights:
     refuse_pipe(path, what="weights")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(DOCUMENT)
+            header = (file.metadata() or {}).get(KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except OSError as error:
         raise MaenasError(f"{where}: cannot be read: {error.strerror or error}") from error
@@ -109,10 +95,10 @@ def read_weights(path: str | Path) -> Weights:
             f"{where}: not a whole safetensors file ({error}); a released .pth must be converted"
         ) from error
     if header is None:
-        raise MaenasError(f"{where}: there is no {DOCUMENT!r} document in it; it was not written by maenas")
-    document = parse_json(header, _Header, where=where)
+        raise MaenasError(f"{where}: there is no {KEY!r} document in it; it was not written by maenas")
+    document = parse_json(header, WeightsHeader, where=where)
     _check_complete(state, document.detector, document.names, where=where)
-    return Weights(document.detector, document.names, state, document.metadata)
+    return Weights(document.detector, document.names, state, document.metadata, document.spec_file)
 
 
 def read_published(path: str | Path, spec: DetectorSpec, names: tuple[str, ...] | None = None) -> Weights:

@@ -9,8 +9,9 @@ from pathlib import Path
 from maenas.choices import Precision
 from maenas.files import ensure_folder, write_atomic
 from maenas.latency.predictor import DEFAULT_DEVICE, load_predictor
+from maenas.reports.compare import Row, compared
 from maenas.reports.html import render_page
-from maenas.reports.networks import Devices, Network, Summary, distinct_names, read_network, summarise
+from maenas.reports.networks import Devices, Graph, Network, described, distinct_names, read_network
 from maenas.reports.report import report_sections
 from maenas.units import parse_latency_s
 
@@ -19,7 +20,7 @@ from maenas.units import parse_latency_s
 class Comparison:
     """Networks in numbers on the same devices."""
 
-    rows: tuple[Summary, ...]
+    rows: tuple[Row, ...]
     devices: Devices
 
 
@@ -36,13 +37,13 @@ def report(
     out: str | Path = "report.html",
     on_step: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Write one HTML page about `networks`: spec files, published names, weights.
+    """Write one HTML page about `networks`: spec files, published names, weights, ONNX files that maenas wrote.
 
     Devices, precision and batch default to those of the first network's search, then to the T4. `low` and `high` are
     the ends of the front, latencies with units; `detections` is a folder that `maenas detect` wrote. Returns the
     page's path. Raises `MaenasError`.
     """
-    chosen = distinct_names(read_network(name) for name in networks)
+    chosen = distinct_names(described(read_network(name)) for name in networks)
     devices = devices_for(chosen, device, precision, batch)
     path = Path(out)
     ensure_folder(path.resolve().parent)
@@ -66,17 +67,18 @@ def compare(
     precision: Precision | None = None,
     batch: int | None = None,
 ) -> Comparison:
-    """Latency on each device, parameters, FLOPs, layers and score of `networks`; as in `report`."""
+    """Latency on each device, parameters, FLOPs, layers and score of `networks`, as in `report`, and of any ONNX file."""
     chosen = distinct_names(read_network(name) for name in networks)
     devices = devices_for(chosen, device, precision, batch)
-    return Comparison(tuple(summarise(network, devices.predictors) for network in chosen), devices)
+    return Comparison(tuple(compared(network, devices.predictors) for network in chosen), devices)
 
 
 def devices_for(
-    networks: Sequence[Network], names: Sequence[str], precision: Precision | None, batch: int | None
+    networks: Sequence[Network | Graph], names: Sequence[str], precision: Precision | None, batch: int | None
 ) -> Devices:
     """The devices asked for, else those that the first searched network was searched for, else the default one."""
-    origin = next((network.origin for network in networks if network.origin is not None), None)
+    known = (network.origin for network in networks if isinstance(network, Network))
+    origin = next((origin for origin in known if origin is not None), None)
     if not names and origin is not None:
         names = [row.device for row in origin.latency]
         conditions = origin.latency[0].conditions

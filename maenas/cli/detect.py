@@ -6,11 +6,15 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maenas.errors import MaenasError
+if TYPE_CHECKING:
+    from maenas.latency.predictor import AnyPredictor
+    from maenas.reports.networks import Graph
+
+from maenas.errors import MaenasError, printable_line
 
 weights_app = typer.Typer(help="Weights files of the detectors.", no_args_is_help=True)
 
@@ -59,7 +63,7 @@ def detect_command(
     for message in summary.skipped:
         print(f"skipped: {message}", file=sys.stderr)
     counted = sorted(summary.counts.items(), key=lambda item: (-item[1], item[0]))
-    found = ", ".join(f"{count} {name}" for name, count in counted) or "nothing"
+    found = ", ".join(f"{count} {printable_line(name)}" for name, count in counted) or "nothing"
     print(f"{summary.images} {'images' if paths else 'frames'}: {found}")
     print(f"wrote {out}")
 
@@ -84,7 +88,7 @@ def parse_classes(text: str | None, names: tuple[str, ...]) -> tuple[int, ...] |
 
 
 def show_command(
-    network: Annotated[str, typer.Argument(help="A spec file, a shipped name (damo-yolo-t), or weights.")],
+    network: Annotated[str, typer.Argument(help="A spec file, a shipped name, weights, or an ONNX file.")],
     device: Annotated[str, typer.Option("--device", help="Device or table file whose latency is shared out.")] = "t4",
     precision: Annotated[
         str | None, typer.Option("--precision", help="fp32, fp16 or int8. [default: a measured table's own, else fp16]")
@@ -97,9 +101,14 @@ def show_command(
     """Print a network: every layer with shapes, parameters, FLOPs and its share of the latency."""
     from maenas.latency.predictor import load_predictor
     from maenas.reports.network import format_layers, layers_document
+    from maenas.reports.networks import Graph, read_network
 
-    name, spec = _named_spec(network)
+    found = read_network(network)
     predictor = load_predictor(device, precision=precision)
+    if isinstance(found, Graph):
+        _show_graph(found, predictor, plot, as_json=as_json)
+        return
+    name, spec = found.name, found.spec
     if plot is not None:
         require_packages("matplotlib")
         from maenas.reports.network_plot import plot_network
@@ -113,16 +122,20 @@ def show_command(
         print(f"\nwrote {plot}")
 
 
-def _named_spec(network: str) -> tuple[str, Any]:
-    if not network.endswith(".safetensors"):
-        from maenas.spec import load_spec
+def _show_graph(found: Graph, predictor: AnyPredictor, plot: Path | None, *, as_json: bool) -> None:
+    """A network of which only the kernels are known."""
+    from maenas.reports.graph import format_graph, graph_document
 
-        stored = load_spec(network)
-        return stored.name, stored.detector
-    require_packages("torch", "safetensors")
-    from detector.model.weights import read_weights
-
-    return Path(network).stem, read_weights(network).spec
+    if plot is not None:
+        raise MaenasError(f"--plot: {found.name} was not written by maenas, and nothing in it describes its detector")
+    if as_json:
+        print(
+            json.dumps(
+                {"command": "show", "network": found.name, **graph_document(found.lowered, predictor, layers=True)}
+            )
+        )
+        return
+    print(format_graph(found.name, found.lowered, predictor, layers=True))
 
 
 @weights_app.command("convert")

@@ -157,7 +157,7 @@ def _checked_model(path: Path, settings: Any, job: _Job, out: Path) -> Any:
     ensure_folder(out.resolve().parent)
     net, weights = load_net(path)
     deployed = deploy(net)
-    model = to_onnx(deployed, weights.names, settings)
+    model = to_onnx(deployed, weights.names, settings, weights.spec_file)
     size = resized(weights.spec, settings.size).input
     if job.images is None:
         pictures = natural_images(CHECKED_IMAGES, size)

@@ -11,7 +11,7 @@ import typer
 from maenas.choices import Precision
 from maenas.cli import options
 
-Networks = Annotated[list[str], typer.Argument(help="Spec files, shipped names (damo-yolo-t), weights (.safetensors).")]
+Networks = Annotated[list[str], typer.Argument(help="Spec files, published names, weights, ONNX files.")]
 Devices = Annotated[
     list[str] | None,
     typer.Option(

@@ -123,6 +123,7 @@ def _job(
         recipe,
         start=None if finetune is None else read_weights(finetune),
         teacher=None if teacher is None else load_net(teacher)[0],
+        spec_file=stored,
     )
 
 

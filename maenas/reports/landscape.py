@@ -101,7 +101,7 @@ def _request(network: Network, predictor: AnyPredictor, device: str, space: str 
         return _guessed(network, predictor, device, space, seconds)
     setup = setup_of(network.origin, network.spec, space)
     request = setup.request
-    if device == request.devices[0] and request.latency_s:
+    if device == request.devices[0] and request.latency_s and not network.changed:
         return request
     layers = request.max_layers if device != request.devices[0] else setup.depths.max_layers
     return replace(
@@ -166,7 +166,7 @@ def progress_of(network: Network, space: str | None = None) -> Progress | None:
     origin = network.origin
     if origin is None or origin.solver != "evolution":
         return None
-    setup = setup_of(origin, network.spec, space)
+    setup = setup_of(origin, network.searched or network.spec, space)
     states: list[State] = []
     evolve(setup.problem, setup.request.evolution, None, states.append)
     genome = setup.space.genome_of(network.spec.backbone)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TypeVar
 
 from maenas.cost import Cost, total_cost
 from maenas.errors import MaenasError
 from maenas.files import refuse_pipe
+from maenas.headers import KEY, Exported, WeightsHeader
+from maenas.latency.onnx.lower import Lowered, lower_onnx
+from maenas.latency.onnx.node_graph import read_properties
 from maenas.latency.predictor import AnyPredictor, Prediction, predict
 from maenas.lowering import lower
-from maenas.reports.origin import PART, Origin, read_origin
+from maenas.reports.origin import Origin, read_origin
 from maenas.score import effectiveness, mae_score, score_terms
 from maenas.spec import DetectorSpec, SpecFile, load_spec
 from maenas.strict import parse_json
@@ -21,12 +24,35 @@ from maenas.strict import parse_json
 
 @dataclass(frozen=True)
 class Network:
-    """A detector by name, with the search that it came from and the folder of its training run, where there is one."""
+    """A detector by name, with the search that it came from and the folder of its training run, where there is one.
+
+    `searched` is the detector that the search wrote: other classes or another input may have been trained. `ap` is the
+    average precision that the weights state, on the data that were held out from their training.
+    """
 
     name: str
     spec: DetectorSpec
     origin: Origin | None = None
     run: Path | None = None
+    searched: DetectorSpec | None = None
+    ap: float | None = None
+    data: str | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the detector has other classes or another input than the one that was searched."""
+        return self.searched is not None and self.searched != self.spec
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network of which only the kernels are known: an ONNX file that maenas did not write."""
+
+    name: str
+    lowered: Lowered
+
+
+Named = TypeVar("Named", Network, Graph, Network | Graph)
 
 
 @dataclass(frozen=True)
@@ -48,22 +74,10 @@ class Summary:
     predictions: tuple[Prediction, ...]
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What a weights file says about its network."""
-
-    __pydantic_config__: ClassVar = PART
-    detector: DetectorSpec
-
-
-def read_network(name: str) -> Network:
-    """The network of a spec file, a published name or a weights file; raises `MaenasError`."""
-    return from_weights(Path(name)) if name.endswith(".safetensors") else from_spec(load_spec(name), name)
-
-
 def from_spec(stored: SpecFile, where: str) -> Network:
     """The network of a spec file; raises `MaenasError` for a provenance that no search writes."""
-    return Network(stored.name, stored.detector, read_origin(stored, where))
+    origin = read_origin(stored, where)
+    return Network(stored.name, stored.detector, origin, searched=None if origin is None else stored.detector)
 
 
 def from_weights(path: Path) -> Network:
@@ -75,21 +89,73 @@ def from_weights(path: Path) -> Network:
     refuse_pipe(path, what="weights")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            header = (file.metadata() or {}).get("maenas")
+            header = (file.metadata() or {}).get(KEY)
     except OSError as error:
         raise MaenasError(f"weights {path}: cannot be read: {error.strerror or error}") from error
     except safetensors.SafetensorError as error:
         raise MaenasError(f"weights {path}: not a whole safetensors file ({error})") from error
     if header is None:
         raise MaenasError(f"weights {path}: no network is described in it; it was not written by maenas")
-    spec = parse_json(header, _Header, where=f"weights {path}").detector
-    return Network(path.stem if path.stem != "weights" else path.resolve().parent.name, spec, run=path.parent)
+    where = f"weights {path}"
+    found = parse_json(header, WeightsHeader, where=where)
+    name = path.stem if path.stem != "weights" else path.resolve().parent.name
+    network = _with_origin(Network(name, found.detector, run=path.parent), found.spec_file, where)
+    return replace(network, ap=_stated_ap(found.metadata, where), data=found.metadata.get("data"))
 
 
-def distinct_names(networks: Iterable[Network]) -> tuple[Network, ...]:
+def from_onnx(path: Path) -> Network | Graph:
+    """The network of an ONNX file: the detector that it states if maenas wrote it, else its kernels.
+
+    Raises `MaenasError` for a file that cannot be read.
+    """
+    properties = read_properties(path)
+    if KEY not in properties:
+        return Graph(path.stem, lower_onnx(path))
+    found = parse_json(properties[KEY], Exported, where=str(path))
+    return _with_origin(Network(path.stem, found.detector), found.spec_file, str(path))
+
+
+def read_network(name: str) -> Network | Graph:
+    """The network of weights (.safetensors), of an ONNX file, of a spec file or a shipped one; raises `MaenasError`."""
+    ending = Path(name).suffix.lower()
+    if ending == ".safetensors":
+        return from_weights(Path(name))
+    return from_onnx(Path(name)) if ending == ".onnx" else from_spec(load_spec(name), name)
+
+
+def described(network: Network | Graph) -> Network:
+    """`network` where its detector is known; raises `MaenasError` for one of which only the kernels are."""
+    if isinstance(network, Graph):
+        raise MaenasError(
+            f"{network.name}: a report needs the detector, and nothing in this ONNX file describes it: maenas did not "
+            "write it. maenas compare, show and predict take any ONNX file"
+        )
+    return network
+
+
+def _with_origin(network: Network, stored: SpecFile | None, where: str) -> Network:
+    if stored is None:
+        return network
+    origin = read_origin(stored, where)
+    return replace(network, origin=origin, searched=None if origin is None else stored.detector)
+
+
+def _stated_ap(notes: Mapping[str, str], where: str) -> float | None:
+    if "AP" not in notes:
+        return None
+    try:
+        ap = float(notes["AP"])
+    except ValueError:
+        ap = -1.0
+    if not 0 <= ap <= 1:
+        raise MaenasError(f"{where}: its AP is {notes['AP']!r:.40}; it must be 0 to 1")
+    return ap
+
+
+def distinct_names(networks: Iterable[Named]) -> tuple[Named, ...]:
     """The networks, numbered where two have the same name."""
     seen: Counter[str] = Counter()
-    named = []
+    named: list[Named] = []
     for network in networks:
         seen[network.name] += 1
         count = seen[network.name]

@@ -51,8 +51,8 @@ def report_sections(
     for row in rows:
         on_step(row.network.name)
         network = row.network
-        search = [] if network.run else search_blocks(network, devices)
-        inner = training_sections(network.run) if network.run else _search_progress(network, space)
+        search = [] if network.run and network.origin is None else search_blocks(network, devices)
+        inner = [*_search_progress(network, space), *(training_sections(network.run) if network.run else ())]
         sections.append(network_section(row, devices, search, inner))
     if detections is not None:
         sections.append(detections_section(detections))

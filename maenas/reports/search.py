@@ -31,6 +31,10 @@ def search_blocks(network: Network, devices: Devices) -> list[Block]:
         ("optimality", _optimality(origin)),
         ("depth", _depth(origin)),
     ]
+    if network.changed and network.searched is not None:
+        size, classes = network.searched.input, network.searched.head.num_classes
+        shape = f"{size.height}x{size.width} and {classes} classes"
+        facts.append(("trained", f"from the detector of {shape} that was searched; all above is about that one"))
     if origin.measured is not None:
         m = origin.measured
         spread = f"interquartile range {m.iqr_ms:.4f} ms, {m.samples} samples"
@@ -82,7 +86,7 @@ def _budget_use(origin: Origin) -> list[tuple[str, float, str]]:
 
 def _changed(network: Network, origin: Origin, devices: Devices) -> list[Block]:
     """A note where the file states another latency than the one predicted now."""
-    kernels = [kernel for kernel in lower(network.spec) if in_scope(kernel, origin.scope)]
+    kernels = [kernel for kernel in lower(network.searched or network.spec) if in_scope(kernel, origin.scope)]
     notes: list[Block] = []
     for stated in origin.latency:
         conditions = (stated.device, stated.conditions.precision, stated.conditions.batch)

@@ -113,6 +113,14 @@ def _import_onnx(path: Path) -> Any:
     return onnx
 
 
+def read_properties(path: str | Path) -> dict[str, str]:
+    """The properties in the metadata of an ONNX file; raises `MaenasError` for a file that is not ONNX."""
+    path = Path(path)
+    refuse_pipe(path, what="ONNX file")
+    model = _load(_import_onnx(path), path)
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
 def _load(onnx: Any, path: Path) -> Any:
     """The model without its external data, local functions inlined."""
     from google.protobuf.message import DecodeError
