@@ -67,7 +67,7 @@ def compare(
     precision: Precision | None = None,
     batch: int | None = None,
 ) -> Comparison:
-    """Latency on each device, parameters, FLOPs, layers and score of `networks`, as in `report`, and of any ONNX file."""
+    """Latency on each device, parameters, FLOPs, layers, score and AP of `networks`, any ONNX file among them."""
     chosen = distinct_names(read_network(name) for name in networks)
     devices = devices_for(chosen, device, precision, batch)
     return Comparison(tuple(compared(network, devices.predictors) for network in chosen), devices)
