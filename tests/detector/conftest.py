@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from detector.model.net import DetectorNet
 from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
+from tests.conftest import golden_file
 
 # A detector that trains in seconds.
 TINY_STAGES = tuple(StageSpec("k1kx", a, b, 16, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16)))
@@ -21,8 +21,6 @@ TINY = DetectorSpec(
     HeadSpec(4, 7, 3),
 )
 
-SHARED_GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
-
 GoldenArrays = Callable[[str], dict[str, np.ndarray]]
 GoldenTensor = Callable[[str, tuple[int, ...], float], Tensor]
 Lively = Callable[[DetectorSpec], DetectorNet]
@@ -30,12 +28,10 @@ Lively = Callable[[DetectorSpec], DetectorNet]
 
 @pytest.fixture(scope="session")
 def golden_arrays() -> GoldenArrays:
-    """The arrays of an .npz file of golden numbers, by its name; skips where that folder is not at hand."""
-    if not SHARED_GOLDEN.is_dir():
-        pytest.skip(f"the golden numbers are not here ({SHARED_GOLDEN})")
+    """The arrays of an .npz file of golden numbers, by its name; skips where that file is not at hand."""
 
     def load(name: str) -> dict[str, np.ndarray]:
-        with np.load(SHARED_GOLDEN / f"{name}.npz") as arrays:
+        with np.load(golden_file(f"{name}.npz")) as arrays:
             return dict(arrays)
 
     return load

@@ -1,8 +1,5 @@
 """Mosaic, affine, mixup and box-level augmentation against numbers of the published implementation."""
 
-import json
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -37,9 +34,7 @@ from detector.data.mosaic import (
     place_tile,
 )
 from detector.data.scratch import Scratch
-
-GOLDEN = Path(__file__).resolve().parents[4] / "shared" / "golden"
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden numbers are not there")
+from tests.conftest import Golden, golden_file
 
 SIDE = 64
 WEIGHTS = (7 / 13, 5 / 13, 1 / 13)
@@ -47,13 +42,13 @@ WEIGHTS = (7 / 13, 5 / 13, 1 / 13)
 
 @pytest.fixture(scope="module")
 def arrays() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / "augmentation.npz") as file:
+    with np.load(golden_file("augmentation.npz")) as file:
         return dict(file)
 
 
 @pytest.fixture(scope="module")
-def facts() -> dict:
-    return json.loads((GOLDEN / "augmentation.json").read_text())
+def facts(shared_golden: Golden) -> dict:
+    return shared_golden("augmentation.json")
 
 
 def test_tiles_lie_as_published(arrays: dict[str, np.ndarray]) -> None:
