@@ -62,7 +62,8 @@ def train_command(
     For several GPUs: torchrun --nproc-per-node 8 -m maenas train ...
     """
     from detector.data.shapes import SHAPES, SIZE
-    from detector.distributed import join_world, pick_device
+    from detector.device import choose_device
+    from detector.distributed import join_world
     from detector.plan import plan_text
     from detector.recipe import AUTO, Recipe, choose_recipe, load_recipe, override
     from detector.train import train
@@ -78,7 +79,7 @@ def train_command(
         choice = choose_recipe(
             images=len(job.train),
             classes=len(job.train.names),
-            device=pick_device(device).type,
+            device=choose_device(device).type,
             start=finetune is not None,
             shapes=data == SHAPES,
             depthwise=job.spec.backbone.stages[0].block == "k1dwk1",
