@@ -1,5 +1,6 @@
 """Settings of the documentation's generator; `make docs` runs it and takes warnings for errors."""
 
+import re
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -26,15 +27,17 @@ html_show_sphinx = False
 html_show_sourcelink = False
 html_use_index = False
 highlight_language = "text"
-pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_style = "default"
+pygments_dark_style = "github-dark"
 
 
 def setup(app: Sphinx) -> None:
     from generated import PAGES
 
-    def append_generated(_: Sphinx, page: str, source: list[str]) -> None:
+    def prepare(_: Sphinx, page: str, source: list[str]) -> None:
+        """Appends what is generated, and keeps a number in a table and its % in one line."""
         if page in PAGES:
             source[0] += "\n" + PAGES[page]()
+        source[0] = re.sub(r"^\|.*$", lambda row: re.sub(r"(?<=\d) %", "\u00a0%", row[0]), source[0], flags=re.M)
 
-    app.connect("source-read", append_generated)
+    app.connect("source-read", prepare)

@@ -6,7 +6,7 @@ number of convolutions, c_i the width and r_i^2 = height * width of its output.
 
 A convolution whose outputs sum f terms of unit variance, with weights N(0, 1) and batch norm removed, multiplies the
 signal's standard deviation by sqrt(f); its entropy is ln sqrt(f). H_i is the sum over the main path; residual links,
-projections and SPP are left out. `docs/search.md` derives what that means for csp and mobile blocks.
+projections and SPP are left out. `docs/lab/search.md` derives what that means for csp and mobile blocks.
 
 - MAE (MAE-DET, arXiv 2111.13336, as DAMO-YOLO weights it): sum_i w_i (H_i + ln c_i), w = (0, 0, 1, 1, 16).
 - DeepMAD (arXiv 2303.02165, equation 13): sum_i w_i H_i (ln c_i + ln r_i^2), w = (1, 1, 1, 1, 8).

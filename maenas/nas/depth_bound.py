@@ -1,4 +1,4 @@
-"""The bound on depth in force for one search; why it is needed is in docs/search.md."""
+"""The bound on depth in force for one search; why it is needed is in docs/concepts.md."""
 
 from __future__ import annotations
 

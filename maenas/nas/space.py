@@ -105,7 +105,7 @@ class StageSpace:
 
 @dataclass(frozen=True)
 class DepthBound:
-    """What keeps an optimiser from buying score with depth alone; see docs/search.md.
+    """What keeps an optimiser from buying score with depth alone; see docs/concepts.md.
 
     `max_layers` counts convolutions on the main path; "published" follows the budget: as many as the published
     detectors spend at that cost, and then also limits each stage. `max_effectiveness` is DeepMAD's rho.
