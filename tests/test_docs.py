@@ -2,10 +2,13 @@
 
 In a ```console block, lines that start with `$ maenas` are run one after the other in a folder of their own, with the
 ```yaml blocks of the page whose first line is `# NAME.yaml` in it. A ```python block is a program of its own. A comment
-before a block changes that: `<!-- not run: reason -->` (its commands are parsed all the same), or
-`<!-- compared with the real output ... -->`, which also compares what it prints.
+before a block changes that: `<!-- not run: reason -->` (its commands are parsed all the same);
+`<!-- compared with the real output ... -->`, which also compares what it prints; `<!-- run with a small detector -->`,
+whose folder has random weights (`net.safetensors`) and pictures (`a.jpg`, `b.jpg`, `photos/`); the same with `run
+slowly` is a test marked slow.
 """
 
+import importlib
 import importlib.util
 import json
 import re
@@ -21,10 +24,22 @@ import pytest
 import typer.main
 
 from maenas.cli.main import app
+from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*/README.md"))]
 LONGEST = 120  # characters of a line, tables and what commands print aside
+SMALL = DetectorSpec(  # runs in a moment
+    InputSpec(64, 64),
+    BackboneSpec(
+        StemSpec("focus", 8),
+        tuple(StageSpec("k1kx", a, b, 16, 3, 2, 1) for a, b in ((8, 8), (8, 16), (16, 16), (16, 16))),
+        "relu",
+        (2, 3, 4),
+    ),
+    NeckSpec((16, 16, 16), 1, 1.0, "basic", "relu"),
+    HeadSpec(4, 7, 3),
+)
 TIMED = ("evolution", "exact")  # lines of a search's output that tell how long it took
 BLOCK = re.compile(
     r"(?:^ *<!-- (?P<mark>[^\n]*) -->\n)?"
@@ -70,7 +85,12 @@ def _lines(body: str) -> tuple[str, ...]:
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 COMMANDS = [block for block in BLOCKS if block.kind == "console" and block.commands]
-TO_RUN = [block for block in COMMANDS if not block.mark.startswith("not run: ")]
+TO_RUN = [
+    pytest.param(block, marks=[pytest.mark.slow] if "slowly" in block.mark else [], id=block.place)
+    for block in COMMANDS
+    if not block.mark.startswith("not run: ")
+]
+COMPARED = [block for block in COMMANDS if block.mark.startswith("compared with the real output")]
 PROGRAMS = [block for block in BLOCKS if block.kind == "python"]
 
 
@@ -93,11 +113,25 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("block", TO_RUN, ids=lambda block: block.place)
+def prepare(block: Block, folder: Path) -> None:
+    """What the commands and programs of a block find in their folder."""
+    write_yaml_files(block.page, folder)
+    if "small detector" in block.mark:
+        torch, weights = pytest.importorskip("torch"), pytest.importorskip("detector.model.weights")
+        torch.manual_seed(0)
+        net = importlib.import_module("detector.model.net").DetectorNet(SMALL)
+        weights.write_weights(folder / "net.safetensors", net, SMALL, ("circle", "square", "triangle", "cross"))
+        (folder / "photos").mkdir()
+        image = pytest.importorskip("PIL.Image").effect_mandelbrot((120, 90), (-3, -2.5, 2, 2.5), 50).convert("RGB")
+        for name in ("a.jpg", "b.jpg", "photos/c.jpg"):
+            image.save(folder / name)
+
+
+@pytest.mark.parametrize("block", TO_RUN)
 def test_commands_of_the_documentation_run(block: Block, tmp_path: Path) -> None:
-    write_yaml_files(block.page, tmp_path)
+    prepare(block, tmp_path)
     printed = [line for command in block.commands for line in run(command, tmp_path).splitlines()]
-    if block.mark.startswith("compared with the real output"):
+    if block in COMPARED:
         shown, real = ([line for line in lines if not line.startswith(TIMED)] for lines in (block.output, printed))
         assert real == shown, f"{block.place} shows what the command no longer prints"
 
@@ -118,6 +152,7 @@ def test_commands_of_the_documentation_have_only_options_that_there_are(block: B
 def test_programs_of_the_documentation_run(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = compile("\n".join(block.lines), block.place, "exec")
     if not block.mark.startswith("not run: "):
+        prepare(block, tmp_path)
         monkeypatch.chdir(tmp_path)
         exec(code, {"__name__": "__main__"})
 
@@ -134,7 +169,7 @@ def test_no_line_is_too_long(page: Path) -> None:
 
 
 def test_the_readme_shows_a_search() -> None:
-    compared = [block for block in TO_RUN if block.mark.startswith("compared") and block.page.parent == ROOT]
+    compared = [block for block in COMPARED if block.page.parent == ROOT]
     assert len(compared) == 1
     assert compared[0].output
 
