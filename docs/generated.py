@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import re
-import textwrap
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -102,28 +101,39 @@ def _class(cls: type) -> Iterator[str]:
 
 
 def _type(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    return text.replace("'", "")
 
 
 def _signature(value: Any) -> str:
-    """One line where it fits into 88 characters, else one parameter a line."""
+    """One line where it fits into 72 characters, else one parameter a line."""
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):
         return "(...)"
-    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
-    short = str(signature.replace(parameters=parameters)).replace("'", "")
-    if len(short) <= 72:
-        return short
-    lines, keyword_only = [], False
-    for parameter in parameters:
+    words, keyword_only = [], False
+    for parameter in signature.parameters.values():
+        if parameter.name in ("self", "cls"):
+            continue
+        keyword_only |= parameter.kind is parameter.VAR_POSITIONAL
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
-            lines.append("*,")
+            words.append("*")
             keyword_only = True
-        lines.append(f"{parameter},".replace("'", ""))
+        words.append(_parameter(parameter))
     returns = signature.return_annotation
     arrow = "" if returns is signature.empty else f" -> {_type(returns)}"
-    return "(\n" + textwrap.indent("\n".join(lines), "    ") + f"\n){arrow}"
+    short = f"({', '.join(words)}){arrow}"
+    return short if len(short) <= 72 else "(\n" + "".join(f"    {word},\n" for word in words) + f"){arrow}"
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    """`name: type = default`; a default that says nothing to a reader is an ellipsis."""
+    name = str(parameter.replace(annotation=parameter.empty, default=parameter.empty))
+    typed = name if parameter.annotation is parameter.empty else f"{name}: {_type(parameter.annotation)}"
+    if parameter.default is parameter.empty:
+        return typed
+    default = repr(parameter.default)
+    return f"{typed} = {default if len(default) <= 40 and ' at 0x' not in default else '...'}"
 
 
 def _docstring(value: Any) -> str:
