@@ -1,4 +1,4 @@
-"""`maenas tables`: look at measured latency tables, compare them, join them."""
+"""`maenas tables`: look at measured latency tables, compare them, join them, import published ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maenas.choices import Precision
 from maenas.cli import options
 from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
     from maenas.latency.measured import KernelKey, MeasuredTable
 
-tables_app = typer.Typer(help="Measured latency tables: list, show, compare, join.", no_args_is_help=True)
+tables_app = typer.Typer(help="Measured latency tables: list, show, compare, join, import.", no_args_is_help=True)
 
 TableName = Annotated[str, typer.Argument(help="A measured table: a file (.json), a name, or cpu.")]
 WIDE = 0.05  # interquartile range over median, above which a row is uncertain
@@ -115,6 +116,36 @@ def tables_merge(
     )
     write_measured(out, table)
     print(f"wrote {out} (id {table.id}): {len(table.rows)} kernels")
+
+
+@tables_app.command("import")
+def tables_import(
+    file: Annotated[
+        Path, typer.Argument(help="Published kernels: lines {Regular,1,64,56,56,64,3,1,0} 0.0169, or CSV.")
+    ],
+    device: Annotated[str, typer.Option("--device", help="What they were measured on (see `maenas devices`).")],
+    precision: Annotated[Precision, typer.Option("--precision", help="Arithmetic of the kernels.")],
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="Runtime and version.")
+    ] = "TensorRT (version not published)",
+    source: Annotated[str, typer.Option("--source", help="Where the file comes from.")] = "published kernel table",
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the data.")] = "not stated",
+    out: Annotated[Path, typer.Option("--out", help="Folder for the tables, one a batch.")] = Path("latency_tables"),
+) -> None:
+    """Published kernel latencies to measured tables, one for each batch in the file."""
+    from maenas.files import ensure_folder
+    from maenas.latency.device import get_device
+    from maenas.latency.importers import import_kernels
+    from maenas.latency.measured import write_measured
+
+    known = get_device(device).id
+    tables = import_kernels(file, precision=precision, device=known, runtime=runtime, source=source, licence=licence)
+    ensure_folder(out)
+    stem = file.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".txt")
+    for batch, table in tables.items():
+        path = out / f"{stem}-b{batch}.json"
+        write_measured(path, table)
+        print(f"wrote {path} (id {table.id}): {len(table.rows)} kernels of {known}, {precision}, batch {batch}")
 
 
 def _document(table: MeasuredTable) -> dict[str, Any]:

@@ -8,6 +8,9 @@ the 95 % quantile of Student's t with n - 1 degrees of freedom,
 
 The interval is the wider of the networks' and the blocks'. Networks alone are too few, and measured too close together
 in time, to show what the device's state does between two runs (docs/latency.md has the coverage of both).
+
+A table of convolutions only, as published ones are, has no rows for pools, resize, space-to-depth and their kin. These
+are estimated from the bytes they move, by the constants that devices share, and never pass for measured.
 """
 
 from __future__ import annotations
@@ -21,14 +24,18 @@ from typing import Any
 import numpy as np
 
 from maenas.errors import MaenasError
-from maenas.latency.device import Device, Precision
+from maenas.latency.device import Device, Precision, load_devices
 from maenas.latency.interpolation.fit import fit_table
 from maenas.latency.interpolation.predict import Interpolator, KernelPrediction
 from maenas.latency.intervals import student_t95
+from maenas.latency.kernel_model import Constants
+from maenas.latency.kernel_model import kernel_seconds as model_seconds
 from maenas.latency.measured import MeasuredTable, block_kernels
+from maenas.latency.transfer import read_transfer
 from maenas.lowering import Kernel, lower
 
 MIN_NETWORKS = 5
+MOVEMENTS = ("maxpool", "concat", "resize", "space_to_depth", "integral", "decode")  # they move bytes, little else
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,10 @@ class Whole:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredPredictor:
-    """Latencies are of one batch, in seconds. `calibrated` says that an error is known, which it always is here."""
+    """Latencies are of one batch, in seconds. `calibrated` says that an error is known, which it always is here.
+
+    `estimated_ops` are those that the table lacks; their times carry `estimate_log_half_width`.
+    """
 
     interpolator: Interpolator
     device: Device
@@ -55,10 +65,21 @@ class MeasuredPredictor:
     conditions: dict[str, Any]
     factor: float
     log_half_width: float
+    estimated_ops: frozenset[str]
+    estimate_constants: Constants
+    estimate_log_half_width: float
 
     def kernel_seconds(self, kernel: Kernel) -> Any:
-        """Seconds of one fused kernel in a network; an array where its widths are arrays. Raises `MaenasError` for an
-        unmeasured op."""
+        """Seconds of one fused kernel in a network; an array where its widths are arrays. Raises `MaenasError` for a
+        kind of convolution that was not measured."""
+        if kernel.op in self.estimated_ops:
+            return model_seconds(
+                kernel,
+                device=self.device,
+                precision=self.precision,
+                batch=self.batch,
+                constants=self.estimate_constants,
+            )
         return self.interpolator.seconds(kernel) * self.factor
 
     def kernel_prediction(self, kernel: Kernel) -> KernelPrediction:
@@ -86,6 +107,9 @@ def measured_predictor(
     held_out = interpolator.held_out
     networks, blocks = whole_networks(interpolator), whole_blocks(interpolator)
     wholes = [whole for whole in (networks, blocks) if whole is not None]
+    transfer = read_transfer()
+    missing = tuple(op for op in MOVEMENTS if op not in interpolator.constants)
+    estimated = missing if table.device in load_devices() else ()  # other hardware has no figures to go by
     log_half_width = max((whole.log_half_width for whole in wholes), default=held_out.log_error_90)
     return MeasuredPredictor(
         interpolator=interpolator,
@@ -98,6 +122,7 @@ def measured_predictor(
             f"measured: {interpolator.device.name}, {table.runtime}, {table.precision}, batch {table.batch}, "
             f"{len(table.rows)} rows; predicted kernels within {held_out.median_error:.1%} at the median, "
             f"{held_out.mean_error:.1%} at the mean (held out)"
+            + (f"; {', '.join(estimated)} not in it, estimated from bytes" if estimated else "")
             + (f"; sums x {networks.factor:.3f}, from {networks.count} networks measured whole" if networks else "")
         ),
         calibrated=True,
@@ -119,11 +144,15 @@ def measured_predictor(
                 if wholes
                 else f"90 % of a kernel's, x/÷ {math.exp(log_half_width):.3f}"
             ),
+            **({"estimated_ops": list(estimated)} if estimated else {}),
             "factor": networks.factor if networks else 1.0,
             **{f"measured_{name}": text for name, text in table.conditions.items()},
         },
         factor=networks.factor if networks else 1.0,
         log_half_width=log_half_width,
+        estimated_ops=frozenset(estimated),
+        estimate_constants=transfer.constants.on(interpolator.device),
+        estimate_log_half_width=transfer.log_half_width,
     )
 
 

@@ -73,13 +73,17 @@ def provenance_word(predictor: AnyPredictor) -> str:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted latency of a network, in seconds; `parts` sums the kernels by the first word of their names."""
+    """Predicted latency of a network, in seconds; `parts` sums the kernels by the first word of their names.
+
+    `estimated_seconds` is the part of it whose ops a measured table lacks: estimated from bytes.
+    """
 
     seconds: float
     low: float
     high: float
     kernel_seconds: tuple[float, ...]
     parts: dict[str, float]
+    estimated_seconds: float = 0.0
 
 
 def load_predictor(device: str, *, precision: str | None = None, batch: int = 1) -> AnyPredictor:
@@ -129,7 +133,23 @@ def predict(kernels: Sequence[Kernel], predictor: AnyPredictor) -> Prediction:
         prefix = kernel.name.partition(".")[0]
         part = prefix if prefix in PARTS else "other"
         parts[part] = parts.get(part, 0.0) + value
-    return Prediction(total, *predictor.interval(total), seconds, parts)
+    estimated = estimated_seconds(kernels, seconds, predictor)
+    return Prediction(total, *widened_interval(predictor, total, estimated), seconds, parts, estimated)
+
+
+def estimated_seconds(kernels: Sequence[Kernel], seconds: Sequence[float], predictor: AnyPredictor) -> float:
+    """What kernels take whose op is not in a measured table."""
+    ops = predictor.estimated_ops if isinstance(predictor, MeasuredPredictor) else frozenset()
+    return math.fsum(value for kernel, value in zip(kernels, seconds, strict=True) if kernel.op in ops)
+
+
+def widened_interval(predictor: AnyPredictor, seconds: float, estimated: float) -> tuple[float, float]:
+    """90 % interval of a network, `estimated` seconds of which have the wider range of an estimate."""
+    low, high = predictor.interval(seconds - estimated)
+    if not isinstance(predictor, MeasuredPredictor) or not estimated:
+        return low, high
+    factor = math.exp(predictor.estimate_log_half_width)
+    return low + estimated / factor, high + estimated * factor
 
 
 def _find(device: str, precision: Precision) -> tuple[LatencyTable | None, Device]:

@@ -9,7 +9,7 @@ from maenas.cost import total_cost
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.predict import GraphPrediction, kernel_kind, predict_graph
 from maenas.latency.predictor import AnyPredictor, provenance_word
-from maenas.reports.text import columns
+from maenas.reports.text import columns, estimated_text
 from maenas.units import format_count, format_latency
 
 WIDTH = 14
@@ -28,6 +28,11 @@ def format_graph(title: str, lowered: Lowered, predictor: AnyPredictor, *, layer
         ("cost", f"{format_count(cost.params)} parameters, {format_count(cost.flops)} FLOPs"),
         ("latency", f"{format_latency(prediction.seconds)} {word} on {predictor.device.name} ({kind} {span})"),
         ("not modelled", _unmodelled_text(graph)),
+        *(
+            [("estimated", estimated_text(lowered.kernels, predictor, prediction))]
+            if prediction.estimated_seconds
+            else []
+        ),
         ("not timed", ", ".join(f"{count} {op}" for op, count in graph.untimed) or "nothing"),
     ]
     text = "\n".join(f"{label:<{WIDTH}}{line}" for label, line in lines)

@@ -106,11 +106,21 @@ def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, predic
         f"{format_latency(prediction.seconds)} {provenance_word(predictor)} on {predictor.device.name} "
         f"({kind} {format_latency(prediction.low)} to {format_latency(prediction.high)})"
     )
+    if prediction.estimated_seconds:
+        text += f"; {estimated_text(kernels, predictor, prediction)}"
     rows = zip(kernels, prediction.kernel_seconds, strict=True)
     depthwise = sum(seconds for kernel, seconds in rows if is_depthwise(kernel)) / prediction.seconds
     if depthwise > DEPTHWISE_SHARE and predictor.conditions["kind"] == "modelled":
         text += f"; {depthwise:.0%} of it depthwise convolutions, which the calibration hardly covers"
     return text
+
+
+def estimated_text(kernels: Sequence[Kernel], predictor: AnyPredictor, prediction: Prediction) -> str:
+    """The share of a latency that a measured table says nothing about."""
+    share = prediction.estimated_seconds / prediction.seconds
+    present = {kernel.op for kernel in kernels}
+    ops = ", ".join(op for op in predictor.conditions["estimated_ops"] if op in present)
+    return f"{share:.1%} of it estimated from bytes, since the table has no {ops}"
 
 
 def _optimality(result: SearchResult) -> str:

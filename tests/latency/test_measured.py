@@ -1,6 +1,7 @@
 """Measured tables: strict reading, and a table as a predictor of kernels and networks."""
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from maenas.errors import MaenasError
 from maenas.files import data_dir, shipped_file
+from maenas.latency.kernel_model import kernel_seconds
 from maenas.latency.measured import (
     KernelKey,
     MeasuredTable,
@@ -24,7 +26,9 @@ from maenas.latency.measured import (
 )
 from maenas.latency.measured_predictor import MeasuredPredictor, measured_predictor
 from maenas.latency.predictor import load_predictor, predict
+from maenas.latency.transfer import read_transfer
 from maenas.lowering import Kernel, lower
+from maenas.reports.text import format_prediction
 from maenas.spec import read_spec
 
 SHIPPED = data_dir("latency_tables") / "published" / "v100-tensorrt-fp16-b1.json"
@@ -155,7 +159,7 @@ def test_a_table_file_is_a_device(tmp_path: Path) -> None:
     assert predictor.calibrated
     assert (predictor.table_id, predictor.precision, predictor.batch) == (table.id, "fp16", 1)
     assert re.fullmatch(
-        r"measured: NVIDIA .*, TensorRT, fp16, batch 1, \d+ rows; predicted kernels within .* \(held out\)",
+        r"measured: NVIDIA .*, TensorRT, fp16, batch 1, \d+ rows; predicted .* .* \(held out\); .* bytes",
         predictor.description,
     )
     assert json.loads(json.dumps(predictor.conditions))["kind"] == "measured"
@@ -187,11 +191,41 @@ def test_more_kernels_never_take_less_time() -> None:
     assert (np.diff(times) > 0).all()
 
 
-def test_a_network_with_an_unmeasured_op_is_an_error_that_names_op_and_table() -> None:
-    table = small_table()
-    spec = read_spec(data_dir("searched_models") / "damo-yolo-s.json").detector
-    with pytest.raises(MaenasError, match=f"latency table {table.id} .* has no space_to_depth kernels"):
-        predict(lower(spec), measured_predictor(table))
+def test_what_a_table_of_convolutions_lacks_is_estimated_and_widens_the_interval() -> None:
+    predictor = measured_predictor(small_table(300))
+    kernels = lower(read_spec(data_dir("searched_models") / "damo-yolo-s.json").detector)
+    prediction = predict(kernels, predictor)
+    others = [kernel for kernel in kernels if kernel.op != "conv"]
+    estimates = [
+        kernel_seconds(k, device=predictor.device, precision="fp16", batch=1, constants=predictor.estimate_constants)
+        for k in others
+    ]
+    assert prediction.estimated_seconds == pytest.approx(sum(estimates))
+    assert 0 < prediction.estimated_seconds < prediction.seconds
+    convolutions = predict([kernel for kernel in kernels if kernel.op == "conv"], predictor)
+    assert convolutions.estimated_seconds == 0
+    assert prediction.seconds == pytest.approx(convolutions.seconds + prediction.estimated_seconds)
+    wide = math.exp(read_transfer().log_half_width)
+    assert prediction.low == pytest.approx(convolutions.low + prediction.estimated_seconds / wide)
+    assert prediction.high == pytest.approx(convolutions.high + prediction.estimated_seconds * wide)
+    assert "estimated from bytes" in predictor.description
+    text = format_prediction(kernels, predictor, prediction)
+    assert f"{prediction.estimated_seconds / prediction.seconds:.1%} of it estimated from bytes" in text
+    assert "space_to_depth" in text
+
+
+def test_a_kind_of_convolution_that_was_not_measured_is_an_error_that_names_it_and_the_table() -> None:
+    rows = tuple(row for row in small_table(200).rows if row.groups == 1)
+    table = make_table(device="v100", runtime="r", precision="fp16", batch=1, conditions={}, method={}, rows=rows)
+    with pytest.raises(MaenasError, match=f"latency table {table.id} .* has no depthwise conv kernels"):
+        measured_predictor(table).kernel_seconds(Kernel("conv", "x", (0,), 64, 64, 40, 40, 40, 40, 3, 1, 64))
+
+
+def test_hardware_outside_the_catalogue_has_no_figures_to_estimate_by() -> None:
+    rows = small_table(100).rows
+    table = make_table(device="abacus", runtime="r", precision="fp16", batch=1, conditions={}, method={}, rows=rows)
+    with pytest.raises(MaenasError, match="has no space_to_depth kernels"):
+        measured_predictor(table).kernel_seconds(Kernel("space_to_depth", "x", (-1,), 3, 12, 64, 64, 32, 32))
 
 
 def test_a_table_of_hardware_outside_the_catalogue_predicts_too() -> None:

@@ -10,7 +10,7 @@ from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
-from maenas.latency.predictor import AnyPredictor, Prediction
+from maenas.latency.predictor import AnyPredictor, Prediction, estimated_seconds, widened_interval
 from maenas.lowering import Kernel
 
 UNKNOWN_FACTOR = 2.0  # how much longer than guessed an operator without a rule may take: a judgement
@@ -66,11 +66,13 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
         else:
             unmodelled.setdefault(kind, []).append(value)
     total = math.fsum(seconds) + predictor.network_seconds
-    low, high = predictor.interval(modelled + predictor.network_seconds)
+    sure = [i for i in known if i not in lowered.stand_ins]
+    estimated = estimated_seconds([lowered.kernels[i] for i in sure], [known[i] for i in sure], predictor)
+    low, high = widened_interval(predictor, modelled + predictor.network_seconds, estimated)
     guessed = math.fsum(value for values in unmodelled.values() for value in values)
     rows = (Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items())
     return GraphPrediction(
-        Prediction(total, low, high + UNKNOWN_FACTOR * guessed, tuple(seconds), parts),
+        Prediction(total, low, high + UNKNOWN_FACTOR * guessed, tuple(seconds), parts, estimated),
         tuple(sorted(rows, key=lambda row: -row.seconds)),
         tuple(Counter(lowered.untimed).items()),
     )
