@@ -45,9 +45,15 @@ class TrainingLog:
         self._rows = csv.writer(self._steps, lineterminator="\n")
         self._board = _tensorboard(out, step)
         self._show = sys.stderr.isatty()
-        columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have none
+        columns, rows = shutil.get_terminal_size()  # tqdm shows nothing where a terminal claims to have none
         self._bar = tqdm(
-            total=total_steps, initial=step, unit=" steps", desc="train", disable=not self._show, ncols=columns
+            total=total_steps,
+            initial=step,
+            unit=" steps",
+            desc="train",
+            disable=not self._show,
+            ncols=columns,
+            nrows=rows,
         )
         self._last = time.monotonic()
         self._shown = self._last
