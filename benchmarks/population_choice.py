@@ -14,7 +14,7 @@ from maenas.lowering import lower
 from maenas.nas.problem import evaluate, feasible, scores_of
 from maenas.nas.run import Request, Setup, detector_of, prepare, run
 from maenas.nas.space import Genome
-from maenas.score import ScoreName
+from maenas.score_names import ScoreName
 from maenas.spec import DetectorSpec, load_spec
 
 NEAR = 0.02  # of the latency, both ways

@@ -28,6 +28,7 @@ ORDER = [
     "presets",
     "structure",
     "cost",
+    "score_names",
     "score",
     "latency",
     "nas",

@@ -6,19 +6,18 @@ import html
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from maenas.choices import Precision, Scope, Solver
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder
 from maenas.nas.checkpoint import read_checkpoint, run_with_checkpoint
-from maenas.nas.necks import AUTO, parse_share
 from maenas.nas.pareto import Front, pareto_front
 from maenas.nas.provenance import provenance
 from maenas.nas.run import Candidate, Request, Setup, prepare, run
 from maenas.nas.run import SearchResult as Found
 from maenas.reports.text import format_result, format_setup
-from maenas.score import ScoreName
+from maenas.score_names import DEFAULT_SCORE, SCORES
 from maenas.spec import DetectorSpec, write_spec
 from maenas.units import parse_bytes, parse_flops, parse_latency_s, parse_params
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from detector.model.net import DetectorNet
     from maenas.nas.evolution import State
     from maenas.profiler.verify import Verified
-
-SCORES = get_args(ScoreName)
 
 
 class SearchOptions(TypedDict, total=False):
@@ -42,8 +39,7 @@ class SearchOptions(TypedDict, total=False):
     batch: int  # images at once
     input_size: int | None  # side of the square input in pixels; None: the space's
     classes: int
-    neck: str | None  # "auto", if not given, searches it, too; "preset" or None: the space's own; or a neck by name
-    backbone_share: str | None  # "0.35..0.55": what the search for the neck aims at; a prior, if not given
+    neck: str | None
     max_params: str | None  # "10M"
     max_flops: str | None  # "20G"
     max_activations: str | None  # "60MB"
@@ -185,7 +181,7 @@ def search(
     search leaves; with `resume` it goes on from there to the result of an uninterrupted one.
 
     Options: space, scope, score, precision, batch, input_size, classes, neck, max_params, max_flops, max_activations,
-    backbone_share, max_layers, max_effectiveness. Raises `MaenasError` for an impossible request.
+    max_layers, max_effectiveness. Raises `MaenasError` for an impossible request.
     """
     request = make_request(
         budget,
@@ -246,11 +242,9 @@ def make_request(
 ) -> Request:
     """The request of a search; texts with units become numbers. Raises `MaenasError`."""
     limits: dict[str, Any] = dict(options)
-    if limits.get("score", SCORES[0]) not in SCORES:
+    if limits.get("score", DEFAULT_SCORE) not in SCORES:
         raise MaenasError(f"--score is {limits['score']!r}; choose {', '.join(SCORES)}")
     params, flops, memory = (limits.pop(name, None) for name in ("max_params", "max_flops", "max_activations"))
-    share = limits.pop("backbone_share", None)
-    limits.setdefault("neck", AUTO)
     if "classes" in limits:
         limits["num_classes"] = limits.pop("classes")
     return Request(
@@ -259,7 +253,6 @@ def make_request(
         max_params=None if params is None else parse_params(params),
         max_flops=None if flops is None else parse_flops(flops),
         max_activation_bytes=None if memory is None else parse_bytes(memory),
-        backbone_share=None if share is None else parse_share(share),
         solver=solver,
         population=population,
         generations=generations,

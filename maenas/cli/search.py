@@ -16,6 +16,7 @@ import typer
 from maenas.choices import Solver
 from maenas.cli import options
 from maenas.errors import MaenasError
+from maenas.score_names import DEFAULT_SCORE
 
 if TYPE_CHECKING:
     from maenas.api.search import Watch
@@ -35,13 +36,12 @@ def search_command(
     solver: Annotated[Solver, typer.Option("--solver", help="Evolution is certified by the exact solver.")] = (
         "evolution"
     ),
-    score: options.Score = "mae",
+    score: options.Score = DEFAULT_SCORE,
     precision: options.AnyPrecision = None,
     batch: options.Batch = 1,
     input_size: options.Input = None,
     classes: options.Classes = 80,
-    neck: options.Neck = "auto",
-    backbone_share: options.Share = None,
+    neck: options.Neck = None,
     max_params: options.MaxParams = None,
     max_flops: options.MaxFlops = None,
     max_activations: options.MaxMemory = None,
@@ -91,7 +91,6 @@ def search_command(
             input_size=input_size,
             classes=classes,
             neck=neck,
-            backbone_share=backbone_share,
             max_params=max_params,
             max_flops=max_flops,
             max_activations=max_activations,
@@ -190,13 +189,12 @@ def pareto_command(
     device: options.OneDevice = "t4",
     space: options.AnySpace = "k1kx",
     scope: options.AnyScope = "detector",
-    score: options.Score = "mae",
+    score: options.Score = DEFAULT_SCORE,
     precision: options.AnyPrecision = None,
     batch: options.Batch = 1,
     input_size: options.Input = None,
     classes: options.Classes = 80,
-    neck: options.Neck = "auto",
-    backbone_share: options.Share = None,
+    neck: options.Neck = None,
     max_params: options.MaxParams = None,
     max_flops: options.MaxFlops = None,
     max_activations: options.MaxMemory = None,
@@ -228,7 +226,6 @@ def pareto_command(
         input_size=input_size,
         classes=classes,
         neck=neck,
-        backbone_share=backbone_share,
         max_params=max_params,
         max_flops=max_flops,
         max_activations=max_activations,

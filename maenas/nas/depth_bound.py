@@ -13,6 +13,7 @@ from maenas.spec import InputSpec, published_spec
 
 # Layer budgets that the report states for its four k1kx and kxkx backbones.
 PUBLISHED_LAYERS = (("damo-yolo-t", 20), ("damo-yolo-s", 25), ("damo-yolo-m", 35), ("damo-yolo-l", 45))
+PRICED = "every layer has a price in the score"
 TOLERANCE = 0.01  # of a layer: a budget written with four digits, at a published model's own cost, gets its layers
 FIRST_STAGE_DEPTH = 2  # published limit of the first stage
 
@@ -56,14 +57,18 @@ def resolve_depths(
     scope: Scope,
     max_layers: int | None = None,
     max_effectiveness: float | None = None,
+    prices_layers: bool = False,
 ) -> Depths:
     """Bound of `space` under `budgets` (quantity, limit), or the caller's own `max_layers` and `max_effectiveness`.
 
+    A bound that follows the budget, and effectiveness with it, does not hold for a score that `prices_layers`.
     Raises `MaenasError` where the space's bound follows a budget and there is none to follow.
     """
     bound = space.depth_bound
     own = tuple(stage.max_depth for stage in space.stages)
     rho = bound.max_effectiveness if max_effectiveness is None else max_effectiveness
+    if prices_layers and bound.max_layers == "published" and max_layers is None:
+        return Depths(None, own, max_effectiveness, PRICED)
     if max_layers is not None:
         layers, reason = max_layers, "set by you"
     elif bound.max_layers == "published":

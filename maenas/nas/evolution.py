@@ -67,6 +67,7 @@ class _Compiled:
     stem: Floats  # [1 + Q, W0]
     first: tuple[Floats, ...]  # [1 + Q, I O K B]
     more: tuple[Floats, ...]  # [1 + Q, O K B]
+    saturated: tuple[tuple[Floats, Floats], ...]  # per stage `first` and `more` under a saturating score's logarithm
     tail: Floats  # [1 + Q, C3 C4 C5] or [1 + Q, 1]
     limits: Floats  # [Q]
     moves: Ints  # [G choices MOVES]  gene value after a move
@@ -101,6 +102,8 @@ def _compile(problem: Problem) -> _Compiled:
         fits = space.width_fits(tables.widths[number][:, None], tables.widths[number + 1][None, :])
         fits &= tables.valid[number].any(axis=(2, 3))
         widest.append(np.where(fits.any(axis=1), fits.argmax(axis=1), 0))
+    saturation = None if problem.objective is None else problem.objective.saturation
+    saturated = () if saturation is None else saturation.stages
     return _Compiled(
         problem,
         stem=packed_rows(lambda q: q.stem, len(tables.widths[0])),
@@ -108,6 +111,7 @@ def _compile(problem: Problem) -> _Compiled:
         more=tuple(
             packed_rows(lambda q, n=n: q.stages[n].more, int(np.prod(size[1:]))) for n, size in enumerate(sizes)
         ),
+        saturated=tuple((table.first.reshape(-1), table.more.reshape(-1)) for table in saturated),
         tail=tail,
         limits=np.array([c.limit for c in problem.constraints]),
         moves=_move_table(problem).reshape(-1),
@@ -148,7 +152,8 @@ def _repair(compiled: _Compiled, genes: Ints) -> None:
 
 def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
     """Score, or minus the relative excess where a limit is broken: `[P]`. Effectiveness is checked at selection."""
-    space, width = compiled.problem.space, genes[0]
+    space, width, objective = compiled.problem.space, genes[0], compiled.problem.objective
+    saturation = None if objective is None else objective.saturation
     totals = compiled.stem.take(width, axis=1)  # [1 + Q, P]
     for number, stage in enumerate(space.stages):
         out, kernel, bottleneck, depth = genes[1 + 4 * number : 5 + 4 * number]
@@ -159,6 +164,9 @@ def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
         for total, first_unit, more_unit in zip(totals, compiled.first[number], compiled.more[number], strict=True):
             total += first_unit.take(entry)
             total += more_unit.take(inner) * more
+        if saturation is not None:
+            first_unit, more_unit = compiled.saturated[number]
+            totals[0] += saturation.of_total(number, first_unit.take(entry) + more_unit.take(inner) * more)
         width = out
     if compiled.tail.shape[1] == 1:
         totals += compiled.tail

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,11 +32,6 @@ class Options:
     score: Floats  # [N]
     cost: Floats  # [Q, N]
     shape: tuple[int, int]  # inputs, outputs
-
-    @cached_property
-    def starts(self) -> Ints:
-        """Where the options of each edge that has any begin."""
-        return np.flatnonzero(np.r_[True, self.edge[1:] != self.edge[:-1]])
 
     def select(self, keep: NDArray[Any]) -> Options:
         return replace(
@@ -81,7 +75,7 @@ def make_layers(problem: Problem) -> Layers:
         i, o, k, b = inputs[rows], outputs[rows], kernel[rows], bottleneck[rows]
 
         def total(table: Any, i=i, o=o, k=k, b=b, extra=depth_values[depth] - 1, number=number) -> Floats:
-            return table.stages[number].first[i, o, k, b] + extra * table.stages[number].more[o, k, b]
+            return table.of_stage(number, i, o, k, b, extra)
 
         shape = tables.valid[number].shape[:2]
         cost = np.array([total(c.tables) for c in constraints]).reshape(len(constraints), len(rows))

@@ -13,6 +13,7 @@ from maenas.nas.exact import FrontResult, front
 from maenas.nas.layered import Solution
 from maenas.nas.problem import Constraint
 from maenas.nas.run import Setup, detector_of
+from maenas.score_names import SCORES
 from maenas.units import format_latency
 
 STEP = 0.01  # relative step at which changes of the depth bound are looked for before they are bisected
@@ -83,6 +84,7 @@ def _intervals(setup: Setup, low_s: float, high_s: float) -> list[tuple[float, f
             scope=setup.request.scope,
             max_layers=setup.request.max_layers,
             max_effectiveness=setup.request.max_effectiveness,
+            prices_layers=SCORES[setup.request.score].prices_layers,
         )
 
     parts, begin, here = [], low_s, depths_at(low_s)

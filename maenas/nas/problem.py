@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maenas.nas.space import Genome, SearchSpace
-from maenas.nas.stage_tables import QuantityTables, StageTable, Tables, resolution_stage
-from maenas.score import ScoreName, ScoreTerms, deepmad_score, effectiveness
+from maenas.nas.stage_tables import SCORE_UNIT, QuantityTables, Saturation, StageTable, Tables, resolution_stage
+from maenas.score import (
+    FLAT_WEIGHTS,
+    LAYER_PRICE,
+    POWERS,
+    ScoreTerms,
+    deepmad_score,
+    effectiveness,
+    stage_shares,
+)
+from maenas.score_names import ScoreName
 
 
 @dataclass(frozen=True)
@@ -40,14 +50,14 @@ class Problem:
         return self.tables.space
 
 
-def mae_objective(tables: Tables) -> QuantityTables:
-    """MAE score as an additive quantity, from the entropy tables.
+def mae_objective(tables: Tables, stage_weights: Sequence[float] | None = None) -> QuantityTables:
+    """MAE score as an additive quantity, from the entropy tables; the weights are the space's if not given.
 
     A unit of resolution stage r counts in every H_i with i >= r, so its entropy weighs sum_{i >= r} w_i; the width
     term w_i ln c_i belongs to the last backbone stage of resolution stage i.
     """
     space, entropy = tables.space, tables.quantities["entropy"]
-    weights = np.asarray(space.score_weights, dtype=np.float64)
+    weights = np.asarray(space.score_weights if stage_weights is None else stage_weights, dtype=np.float64)
     levels = resolution_stage(space)
     suffix = np.cumsum(weights[::-1])[::-1]
     ends = [i + 1 == len(levels) or levels[i + 1] != level for i, level in enumerate(levels)]
@@ -71,10 +81,23 @@ def make_objective(tables: Tables, score: ScoreName) -> QuantityTables | None:
     """Objective tables of `score`; None where it is not additive (DeepMAD multiplies H_i by ln c_i)."""
     if score == "mae":
         return mae_objective(tables)
-    if score == "flops":
-        flops = tables.quantities["flops"]
-        return QuantityTables(flops.stem, flops.stages, np.zeros(()))
+    if score == "mae-flat":
+        return mae_objective(tables, FLAT_WEIGHTS)
+    if score == "balanced":
+        return balanced_objective(tables)
+    if score == "flops" or score in POWERS:
+        summed = tables.quantities["flops" if score == "flops" else "power"]
+        return QuantityTables(summed.stem, summed.stages, np.zeros(()))
     return None
+
+
+def balanced_objective(tables: Tables) -> QuantityTables:
+    """Balanced score: the price of the layers adds up over units, the logarithms over stages."""
+    layers, levels = tables.quantities["layers"], resolution_stage(tables.space)[1:]
+    price = -LAYER_PRICE / SCORE_UNIT
+    stages = tuple(StageTable(np.rint(price * row.first), np.rint(price * row.more)) for row in layers.stages)
+    saturation = Saturation(tables.quantities["power"].stages, stage_shares(levels))
+    return QuantityTables(np.rint(price * layers.stem), stages, np.zeros(()), saturation)
 
 
 def score_terms_of(tables: Tables, genomes: NDArray[np.int64]) -> ScoreTerms:
@@ -103,10 +126,9 @@ def _width_columns(space: SearchSpace) -> list[int]:
 def _stage_values(quantity: QuantityTables, tables: Tables, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Stem and stages apart, `[1 + S, P]`, without neck and head."""
     rows, before = [quantity.stem[genomes[:, 0]].astype(np.float64)], genomes[:, 0]
-    for number, (stage, table) in enumerate(zip(tables.space.stages, quantity.stages, strict=True)):
+    for number, stage in enumerate(tables.space.stages):
         width, kernel, bottleneck, depth = genomes[:, 1 + 4 * number : 5 + 4 * number].T
-        more = table.more[width, kernel, bottleneck]
-        rows.append(table.first[before, width, kernel, bottleneck] + (stage.min_depth - 1 + depth) * more)
+        rows.append(quantity.of_stage(number, before, width, kernel, bottleneck, stage.min_depth - 1 + depth))
         before = width
     return np.stack(rows)
 

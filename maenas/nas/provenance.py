@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from maenas import __version__
 from maenas.latency.predictor import provenance_word
-from maenas.nas.necks import NeckSearch
 from maenas.nas.run import SearchResult
+from maenas.nas.space import SearchSpace
 
 
 def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -25,9 +28,10 @@ def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | N
         "numpy": np.__version__,
         "rank": index + 1,
         "space": setup.space.name,
-        "space_id": setup.space_id,
+        "space_id": space_id(setup.space),
         "scope": request.scope,
         "score": {"name": request.score, "value": _rounded(winner.score)},
+        "mae": _rounded(winner.mae),
         "effectiveness": _rounded(winner.effectiveness),
         "params": winner.params,
         "flops": winner.flops,
@@ -46,7 +50,6 @@ def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | N
         ],
         **({} if measured is None else {"measured": dict(measured)}),
         "budgets": {budget.name: _rounded(budget.limit) for budget in result.budgets},
-        **_neck(setup.necks),
         "depth_bound": {
             "max_layers": setup.depths.max_layers,
             "max_depth": list(setup.depths.max_depth),
@@ -66,20 +69,11 @@ def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | N
     }
 
 
-def _neck(necks: NeckSearch | None) -> dict[str, Any]:
-    """How the neck was chosen, where it was searched; the share is of the modelled time on the first device."""
-    if necks is None:
-        return {}
-    return {
-        "neck": {
-            "name": necks.chosen.name,
-            "backbone_share": _rounded(necks.chosen.share),
-            "prior": [necks.window.low, necks.window.high],
-            "reason": necks.reason,
-        }
-    }
-
-
 def _rounded(value: float) -> float:
     """Eight significant digits: what a file states does not depend on the last bit of a machine's logarithm."""
     return float(f"{value:.8g}")
+
+
+def space_id(space: SearchSpace) -> str:
+    """First 12 hex digits of the SHA-256 of the space's canonical JSON."""
+    return hashlib.sha256(json.dumps(asdict(space), sort_keys=True).encode()).hexdigest()[:12]

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.latency.predictor import AnyPredictor, predict
@@ -19,7 +17,7 @@ from maenas.nas.run import Request, Setup
 from maenas.nas.space import load_space, space_names
 from maenas.reports.networks import Network
 from maenas.reports.origin import neck_of, prepare_bounded, setup_of
-from maenas.score import ScoreName, deepmad_score, mae_score, score_terms
+from maenas.score import score_of
 from maenas.spec import DetectorSpec, published_specs
 
 STEP_S = 1e-9
@@ -142,13 +140,7 @@ def _holding(network: Network) -> str:
 def _place(name: str, spec: DetectorSpec, predictor: AnyPredictor, request: Request, weights: Sequence[float]) -> Place:
     kernels = [kernel for kernel in lower(spec) if in_scope(kernel, request.scope)]
     prediction = predict(kernels, predictor)
-    terms = score_terms(kernels)
-    scores: dict[ScoreName, object] = {
-        "mae": mae_score(terms, weights),
-        "deepmad": deepmad_score(terms),
-        "flops": terms.flops,
-    }
-    score = float(np.float64(scores[request.score]))  # type: ignore[arg-type]
+    score = score_of(request.score, kernels, weights)
     return Place(name, prediction.seconds, prediction.low, prediction.high, score, total_cost(kernels).layers)
 
 

@@ -14,6 +14,7 @@ from maenas.reports.figures import progress_figure
 from maenas.reports.landscape import Progress
 from maenas.reports.networks import Devices, Network
 from maenas.reports.origin import Origin
+from maenas.score_names import SCORES
 from maenas.units import format_bytes, format_count, format_latency
 
 PROGRESS_ROWS = 12
@@ -28,6 +29,9 @@ def search_blocks(network: Network, devices: Devices) -> list[Block]:
     facts = [
         ("search", _settings(origin)),
         ("searched for", f"the {origin.score.name} score, reached {origin.score.value:.4f}"),
+        ("equation", SCORES[origin.score.name].equation),
+        ("source", SCORES[origin.score.name].source),
+        ("evidence", f"{SCORES[origin.score.name].evidence_text} (docs/score.md)"),
         ("optimality", _optimality(origin)),
         ("depth", _depth(origin)),
     ]

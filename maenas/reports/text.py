@@ -14,11 +14,11 @@ from maenas.latency.predictor import AnyPredictor, Prediction, predict, provenan
 from maenas.latency.table import LatencyTable
 from maenas.lowering import Kernel, is_depthwise, lower
 from maenas.nas.depth_bound import PUBLISHED_LAYERS, in_scope
-from maenas.nas.necks import NeckOption, NeckSearch
 from maenas.nas.pareto import Front
 from maenas.nas.run import Candidate, SearchResult, Setup
-from maenas.presets import PROFILES, get_neck_preset
-from maenas.score import deepmad_score, effectiveness, mae_score, score_terms
+from maenas.presets import get_neck_preset
+from maenas.score import deepmad_score, effectiveness, mae_score, score_of, score_terms
+from maenas.score_names import SCORES, ScoreName
 from maenas.spec import BackboneSpec, published_spec
 from maenas.units import format_bytes, format_count, format_latency
 
@@ -65,40 +65,21 @@ def format_setup(setup: Setup) -> str:
     nms = f"NMS included on {', '.join(with_nms)}" if with_nms else "NMS not included"
     lines.append(_line("budget", f"{', '.join(limits) or 'layers only'}; {counted}, {nms}"))
     size = f"{setup.input_size}x{setup.input_size}, {request.num_classes} classes"
-    found = "searched, " if setup.necks is not None else ""
-    lines.append(_line("detector", f"{size}; neck {space.neck!r}: {found}{get_neck_preset(space.neck).description}"))
+    lines.append(_line("detector", f"{size}; neck {space.neck!r}: {get_neck_preset(space.neck).description}"))
     bounds = [f"at most {depths.max_layers} layers"] if depths.max_layers is not None else []
     bounds.append(f"{'/'.join(map(str, setup.problem.max_depth))} units per stage")
     if depths.max_effectiveness is not None:
         bounds.append(f"effectiveness up to {depths.max_effectiveness:g}")
     lines.append(_line("depth", f"{', '.join(bounds)}; {depths.reason}"))
-    return "\n".join(lines if setup.necks is None else [*lines, "", *_neck_lines(setup.necks)])
-
-
-def _neck_lines(necks: NeckSearch) -> list[str]:
-    """The best backbone behind every neck of the grid: its score, and its share of the modelled time."""
-
-    def cell(option: NeckOption) -> str:
-        if option.solution is None:
-            return "none fits"
-        mark = "*" if option is necks.chosen else " "
-        score = format_count(option.score) if necks.score == "flops" else f"{option.score:.2f}"
-        return f"{score} {option.share:.0%}{mark}"
-
-    rows = [["neck", *(f"{name} widths" for name in PROFILES)]]
-    for depth in sorted({option.depth for option in necks.options}):
-        cells = {option.profile: cell(option) for option in necks.options if option.depth == depth}
-        rows.append([f"depth {depth}", *(cells[name] for name in PROFILES)])
-    text = f"{necks.score} score of the best backbone behind each, and the backbone's share of the modelled time"
-    return [columns(rows), _line("chosen", f"{necks.chosen.name}: {necks.reason}"), _line("", f"({text})")]
+    lines += score_lines(request.score)
+    return "\n".join(lines)
 
 
 def format_result(result: SearchResult) -> str:
     """The winner, how much of each budget it uses, and how good it could have been."""
     setup, winner = result.setup, result.candidates[0]
     lines = [_network_table(winner, setup.predictors), ""]
-    score = f"{winner.score:.4f}" if setup.request.score != "flops" else f"{format_count(winner.score)} FLOPs"
-    lines.append(_line("score", f"{setup.request.score} {score}; effectiveness {winner.effectiveness:.4f}"))
+    lines.append(_line("score", _score_text(setup.request.score, winner)))
     lines.append(_line("optimum", _optimality(result)))
     for budget in result.budgets:
         lines.append(_line("uses", f"{budget.name}: {budget.text}"))
@@ -117,6 +98,21 @@ def format_verified(row: Verified) -> str:
     fits = "" if row.within else ": over the budget, dropped"
     text = f"{format_latency(row.timing.median_s)}, {format_latency(predicted)} predicted"
     return _line("measured", f"{text} (score {row.candidate.score:.4f}){fits}")
+
+
+def score_lines(name: ScoreName) -> list[str]:
+    """A score's equation and source, and what evidence says about it."""
+    about = SCORES[name]
+    evidence = f"{about.evidence_text} (docs/score.md)"
+    return [_line("score", f"{name}: {about.equation} ({about.source})"), _line("evidence", evidence)]
+
+
+def _score_text(name: ScoreName, winner: Candidate) -> str:
+    """The score searched for, and the MAE score beside it."""
+    values = [f"{name} {winner.score:.4f}" if name != "flops" else f"flops {format_count(winner.score)} FLOPs"]
+    if name != "mae":
+        values.append(f"mae {winner.mae:.4f}")
+    return f"{'; '.join(values)}; effectiveness {winner.effectiveness:.4f}"
 
 
 def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, prediction: Prediction) -> str:
@@ -184,14 +180,14 @@ def _groups(backbone: BackboneSpec, kernels: Sequence[Kernel]) -> list[tuple[str
 
 def _compared(setup: Setup) -> list[str]:
     """Published backbones of this space, under the same model."""
-    if setup.request.score != "mae":
-        return []
+    score_name = setup.request.score
     lines = []
     for name, _ in PUBLISHED_LAYERS:
         spec = published_spec(name)
         if setup.space.contains(spec.backbone) and setup.input_size == spec.input.height:
             kernels = [kernel for kernel in lower(spec) if in_scope(kernel, setup.request.scope)]
-            score = float(mae_score(score_terms(kernels), setup.space.score_weights))
+            score = score_of(score_name, kernels, setup.space.score_weights)
+            shown = f"{score:.4f}" if score_name != "flops" else format_count(score)
             times = ", ".join(
                 f"{format_latency(predict(kernels, p).seconds)} on {p.device.id}" for p in setup.predictors
             )
@@ -201,7 +197,7 @@ def _compared(setup: Setup) -> list[str]:
                 depth > most for depth, most in zip(depths, setup.problem.max_depth, strict=True)
             )
             note = "; outside this depth bound" if deeper else ""
-            lines.append(_line("compare", f"published {name}: mae {score:.4f}, {times} (by the same model{note})"))
+            lines.append(_line("compare", f"published {name}: {score_name} {shown}, {times} (by the same model{note})"))
     return lines
 
 
@@ -303,11 +299,8 @@ def format_front(front: Front, count: int) -> str:
         units = "/".join(str(stage.depth) for stage in backbone.stages)
         rows.append([f"{point.latency_s * 1e3:.4f}", f"{point.score:.4f}", str(point.max_layers), widths, units])
     status = "proven" if front.proven else "found, but not proven: the search grew too large somewhere"
-    necks = front.setup.necks
-    found = "" if necks is None else f" (chosen at the highest budget: {necks.reason})"
     return (
         f"{front.setup.predictors[0].description}\n"
-        f"neck {front.setup.space.neck}{found}\n"
         f"{len(front.points)} points on the front of {front.setup.space.name} ({status}); {len(picked)} of them:\n\n"
         + columns(rows)
     )

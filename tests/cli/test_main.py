@@ -255,7 +255,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "missing table": ((*GOOD, "--device", "no.json"), "there is no such file"),
     "table that is none": ((*GOOD, "--device", "chain.json"), "chain.json:"),
     "unknown space": (("search", "--space", "k1ky", "--budget", "3ms"), "unknown space 'k1ky'"),
-    "unknown score": ((*GOOD, "--score", "zen"), "--score is 'zen'; choose mae, deepmad, flops"),
+    "unknown score": ((*GOOD, "--score", "zen"), "--score is 'zen'; choose balanced, power-0.5"),
     "unknown solver": ((*GOOD, "--solver", "ilp"), "'--solver': 'ilp' is not one of"),
     "unknown scope": ((*GOOD, "--scope", "neck"), "'--scope': 'neck' is not one of"),
     "unknown neck": ((*GOOD, "--neck", "xl"), "unknown neck 'xl'; the presets are t, s, m, l, nano"),

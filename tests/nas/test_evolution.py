@@ -107,7 +107,10 @@ def test_the_start_holds_the_smallest_architecture_where_little_else_fits(name: 
 # What it keeps ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("score", "slack"), [("mae", 1.0), ("mae", 1.3), ("deepmad", 1.3), ("flops", 1.3)])
+@pytest.mark.parametrize(
+    ("score", "slack"),
+    [("mae", 1.0), ("balanced", 1.0), ("balanced", 1.3), ("mae", 1.3), ("deepmad", 1.3), ("flops", 1.3)],
+)
 @pytest.mark.parametrize("name", space_names())
 def test_survivors_are_valid_distinct_and_as_fit_as_the_plain_evaluation_says(
     name: str, score: str, slack: float

@@ -20,12 +20,21 @@ from maenas.nas.problem import Constraint, Problem, effectiveness_of, evaluate, 
 from maenas.nas.relaxation import MARGIN, fix_options, make_test, minimise_bound
 from maenas.nas.run import Request, Setup, prepare
 from maenas.nas.space import DepthBound, Range, SearchSpace, StageSpace, StemSpace, space_names
-from maenas.nas.stage_tables import ACTIVATIONS, ENTROPY, FLOPS, LAYERS, PARAMS, build_tables, latency_quantity
+from maenas.nas.stage_tables import (
+    ACTIVATIONS,
+    ENTROPY,
+    FLOPS,
+    LAYERS,
+    PARAMS,
+    build_tables,
+    latency_quantity,
+    score_quantities,
+)
 from maenas.spec import Block
 
 derandomized = settings(derandomize=True, deadline=None, database=None)
 T4 = latency_quantity(load_predictor("t4"))
-QUANTITIES = (ENTROPY, LAYERS, FLOPS, PARAMS, ACTIVATIONS, T4)
+QUANTITIES = (ENTROPY, LAYERS, FLOPS, PARAMS, ACTIVATIONS, T4, *score_quantities("balanced"))
 STRIDES: dict[Block, tuple[int, ...]] = {
     "k1kx": (2, 2, 2, 1, 2),
     "csp": (2, 2, 2, 2),
@@ -132,7 +141,7 @@ def cases(draw: st.DrawFn, *, most_limits: int = 3, effectiveness: bool = False)
     assert space is not None
     scope = draw(st.sampled_from(["detector", "backbone"]))
     tables = build_tables(space, QUANTITIES, input_size=space.input_size, num_classes=5, scope=scope)
-    objective = make_objective(tables, draw(st.sampled_from(["mae", "mae", "mae", "flops"])))
+    objective = make_objective(tables, draw(st.sampled_from(["mae", "balanced", "balanced", "flops"])))
     max_depth = tuple(draw(st.integers(stage.min_depth, stage.max_depth)) for stage in space.stages)
     free = Problem(tables, objective, (), max_depth)
     genomes = np.stack(np.meshgrid(*map(np.arange, map(len, space.choices)), indexing="ij")).reshape(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from maenas.nas.space import load_space, space_names
 from maenas.nas.stage_tables import Scope
 from maenas.presets import get_neck_preset
 from maenas.reports.text import format_result, format_setup
-from maenas.score import mae_score, score_terms
+from maenas.score import mae_score, score_of, score_terms
+from maenas.score_names import ScoreName
 from maenas.spec import BackboneSpec, published_spec, spec_from_json, spec_to_json
 
 QUICK: dict[str, Any] = {"population": 64, "generations": 20}
@@ -81,6 +83,10 @@ def test_all_that_is_deployed_is_budgeted_and_nothing_else(name: str, scope: Sco
         ("mob", "detector", {"input_size": 320, "num_classes": 3, "neck": "s"}),
         ("k1kx-small", "detector", {"score": "deepmad"}),
         ("k1kx-small", "backbone", {"score": "flops", "solver": "exact"}),
+        ("k1kxk1", "detector", {"score": "mae-flat"}),
+        ("csp", "detector", {"score": "power-0.6"}),
+        ("k1kx", "backbone", {"score": "power-0.75"}),
+        ("kxkx-medium", "detector", {"score": "mae"}),
     ],
 )
 def test_what_the_written_spec_is_predicted_to_take_is_what_the_budget_was_charged(
@@ -103,8 +109,8 @@ def test_what_the_written_spec_is_predicted_to_take_is_what_the_budget_was_charg
     assert winner.predictions[0].seconds == pytest.approx(budget.used, abs=1e-9, rel=0)
     cost = total_cost(kernels)
     assert (winner.params, winner.flops, winner.layers) == (cost.params, cost.flops, cost.layers)
-    if fields.get("score", "mae") == "mae":
-        assert winner.score == pytest.approx(float(mae_score(score_terms(kernels))), abs=1e-6)
+    assert winner.score == pytest.approx(score_of(setup.request.score, kernels), rel=1e-9, abs=1e-6)
+    assert winner.mae == pytest.approx(float(mae_score(score_terms(kernels))), abs=1e-9)
 
 
 def test_the_scope_decides_what_a_budget_counts() -> None:
@@ -241,7 +247,7 @@ def test_a_request_that_makes_no_sense_is_refused_in_words(fields: dict[str, Any
 def test_at_a_published_latency_the_bound_is_the_published_number_of_layers(
     name: str, layers: int, scope: Scope
 ) -> None:
-    setup = prepare(Request(latency_s=(modelled_s(name, scope),), scope=scope))
+    setup = prepare(Request(score="mae", latency_s=(modelled_s(name, scope),), scope=scope))
     assert setup.depths.max_layers == layers
     share = layers // 2 // 4
     assert setup.depths.max_depth == (2, *[min(share, stage.max_depth) for stage in setup.space.stages[1:]])
@@ -253,7 +259,7 @@ def test_at_a_published_latency_the_bound_is_the_published_number_of_layers(
 def test_between_two_published_latencies_the_bound_is_interpolated() -> None:
     fast, slow = modelled_s("damo-yolo-t"), modelled_s("damo-yolo-s")
     layers = [
-        prepare(Request(latency_s=(fast + share * (slow - fast),))).depths.max_layers
+        prepare(Request(score="mae", latency_s=(fast + share * (slow - fast),))).depths.max_layers
         for share in (0.19, 0.21, 0.5, 0.9)
     ]
     assert layers == [20, 21, 22, 24]
@@ -261,18 +267,20 @@ def test_between_two_published_latencies_the_bound_is_interpolated() -> None:
 
 def test_of_several_budgets_the_tightest_sets_the_bound() -> None:
     small = modelled_s("damo-yolo-t")
-    assert prepare(Request(latency_s=(small,), max_params=10**9)).depths.max_layers == 20
-    both = prepare(Request(latency_s=(small, modelled_s("damo-yolo-l", device="v100")), devices=("t4", "v100")))
+    assert prepare(Request(score="mae", latency_s=(small,), max_params=10**9)).depths.max_layers == 20
+    both = prepare(
+        Request(score="mae", latency_s=(small, modelled_s("damo-yolo-l", device="v100")), devices=("t4", "v100"))
+    )
     assert both.depths.max_layers == 20
 
 
 def test_the_bound_can_be_overridden_and_is_printed_and_recorded() -> None:
     seconds = modelled_s("damo-yolo-t")
-    own = prepare(Request(latency_s=(seconds,), max_layers=30, max_effectiveness=0.3, **QUICK))
+    own = prepare(Request(score="mae", latency_s=(seconds,), max_layers=30, max_effectiveness=0.3, **QUICK))
     assert (own.depths.max_layers, own.depths.max_effectiveness) == (30, 0.3)
     assert own.depths.max_depth == (2, 3, 3, 3, 3)
     assert "at most 30 layers, 2/3/3/3/3 units per stage, effectiveness up to 0.3; set by you" in format_setup(own)
-    bound = prepare(Request(latency_s=(seconds,), **QUICK))
+    bound = prepare(Request(score="mae", latency_s=(seconds,), **QUICK))
     text = "at most 20 layers, 2/2/2/2/2 units per stage, effectiveness up to 0.1; as many as the published"
     assert text in format_setup(bound)
     result = run(bound)
@@ -280,8 +288,20 @@ def test_the_bound_can_be_overridden_and_is_printed_and_recorded() -> None:
     assert (recorded["max_layers"], recorded["max_depth"], recorded["max_effectiveness"]) == (20, [2, 2, 2, 2, 2], 0.1)
     assert recorded["reason"].startswith("as many as the published")
     assert recorded["reached"] == list(result.on_bound)
-    fixed = prepare(Request(space="k1kx-tiny", latency_s=(seconds,)))
+    fixed = prepare(Request(score="mae", space="k1kx-tiny", latency_s=(seconds,)))
     assert "at most 20 layers, 2/2/2/2/2 units per stage; of the space k1kx-tiny" in format_setup(fixed)
+
+
+def test_a_score_that_prices_layers_needs_no_bound_that_follows_the_budget() -> None:
+    """The space's units per stage hold, a number of layers that a space or the user states, and nothing else."""
+    seconds = modelled_s("damo-yolo-t")
+    free = prepare(Request(latency_s=(seconds,)))
+    assert (free.depths.max_layers, free.depths.max_effectiveness) == (None, None)
+    assert free.problem.max_depth == tuple(stage.max_depth for stage in free.space.stages)
+    assert "2/6/6/6/6 units per stage; every layer has a price in the score" in format_setup(free)
+    assert prepare(Request(space="k1kx-tiny", latency_s=(seconds,))).depths.max_layers == 20
+    own = prepare(Request(latency_s=(seconds,), max_layers=30, max_effectiveness=0.3)).depths
+    assert (own.max_layers, own.max_effectiveness) == (30, 0.3)
 
 
 def shape(backbone: BackboneSpec) -> tuple[list[int], list[int]]:
@@ -292,7 +312,7 @@ def shape(backbone: BackboneSpec) -> tuple[list[int], list[int]]:
 @pytest.mark.parametrize(("model", "end"), [("damo-yolo-t", 256), ("damo-yolo-s", 320)])
 def test_at_a_published_latency_a_network_of_the_published_kind_comes_out(model: str, end: int) -> None:
     """Widths that never fall, depth in every stage within its limit, a wide end, as effective as the published."""
-    result = run(prepare(Request(latency_s=(modelled_s(model),))))
+    result = run(prepare(Request(score="mae", latency_s=(modelled_s(model),))))
     winner, published = result.candidates[0], published_spec(model)
     widths, depths = shape(winner.spec.backbone)
     assert widths == sorted(widths)
@@ -314,7 +334,7 @@ def test_without_the_bound_the_score_buys_depth_and_no_width(model: str, tmp_pat
         stage["max_depth"] = 40
     path = tmp_path / "deep.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    setup = prepare(Request(space=str(path), latency_s=(modelled_s(model),)))
+    setup = prepare(Request(score="mae", space=str(path), latency_s=(modelled_s(model),)))
     genome = evolve(setup.problem, Settings(population=256, generations=80)).genes[:, 0]
     kernels = lower(detector_of(setup, genome))
     widths, depths = shape(setup.space.spec_of(genome))
@@ -325,11 +345,12 @@ def test_without_the_bound_the_score_buys_depth_and_no_width(model: str, tmp_pat
     assert float(mae_score(score_terms(kernels))) > 5 * float(mae_score(score_terms(lower(published_spec(model)))))
 
 
+@pytest.mark.parametrize("score", ["mae", "balanced"])
 @pytest.mark.parametrize("name", ["k1kx-tiny", "csp", "mob", "k1kx"])
 @pytest.mark.parametrize("slack", [1.2, 3.0])
-def test_sitting_on_a_limit_means_that_one_more_unit_would_break_it(name: str, slack: float) -> None:
+def test_sitting_on_a_limit_means_that_one_more_unit_would_break_it(name: str, slack: float, score: ScoreName) -> None:
     fastest = cheapest(prepare(Request(space=name, latency_s=(1.0,))).problem)[0].cost[0] * 1e-12
-    result = run(prepare(Request(space=name, latency_s=(slack * fastest,), **QUICK)))
+    result = run(prepare(Request(space=name, latency_s=(slack * fastest,), score=score, **QUICK)))
     winner, depths, said = result.candidates[0], result.setup.depths, ", ".join(result.on_bound)
     stages = winner.spec.backbone.stages
     deeper = []
@@ -337,13 +358,53 @@ def test_sitting_on_a_limit_means_that_one_more_unit_would_break_it(name: str, s
         more = [*stages[:number], dataclasses.replace(stage, depth=stage.depth + 1), *stages[number + 1 :]]
         backbone = dataclasses.replace(winner.spec.backbone, stages=tuple(more))
         deeper.append(total_cost(lower(dataclasses.replace(winner.spec, backbone=backbone))).layers)
-    assert depths.max_layers is not None
-    assert (f"layers ({winner.layers} of {depths.max_layers})" in said) == (min(deeper) > depths.max_layers)
+    most = depths.max_layers or 10**9
+    assert (f"layers ({winner.layers} of {most})" in said) == (min(deeper) > most)
     full = [n for n, (s, m) in enumerate(zip(stages, depths.max_depth, strict=True), start=1) if s.depth == m]
     assert (f"(stage {', '.join(map(str, full))})" in said) == bool(full)
     rho = depths.max_effectiveness
     assert ("effectiveness" in said) == (rho is not None and winner.effectiveness > 0.99 * rho)
     assert f"{'sits on':<11}{said or 'no limit on depth'}" in format_result(result)
+
+
+STEP = 1.005  # between two budgets
+CLIFF = 0.005  # most that the best score may rise over a step
+
+
+def rises(device: str, budgets_ms: Sequence[float], space: str = "k1kx", **fields: Any) -> list[float]:
+    """Relative rise of the proven best score over one step, at each budget."""
+    found = []
+    for budget in budgets_ms:
+        here, there = (
+            run(prepare(Request(space=space, devices=(device,), latency_s=(ms * 1e-3,), solver="exact", **fields)))
+            for ms in (budget, budget * STEP)
+        )
+        assert here.proven
+        assert there.proven
+        found.append(there.candidates[0].score / here.candidates[0].score - 1)
+    return found
+
+
+def test_the_best_score_has_no_cliffs() -> None:
+    """Where the published depth bound steps, 3.4861 ms and 3.494 ms, and where the least fits."""
+    assert all(0 <= rise <= CLIFF for rise in rises("t4", (1.22, 3.4861)))
+    assert max(rises("t4", (3.4861,), score="mae")) > CLIFF
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("device", "low", "fields"),
+    [
+        ("t4", 1.2, {}),
+        ("h100-torch-fp16-b1", 1.2, {}),
+        ("cpu-amd-epyc-onnxruntime-t2-fp32-b1", 20.0, {}),
+        ("cpu-amd-epyc-onnxruntime-t2-fp32-b1", 5.0, {"space": "mob"}),
+    ],
+)
+def test_no_device_has_cliffs(device: str, low: float, fields: dict[str, Any]) -> None:
+    """Budgets over a factor of eight, unevenly spaced."""
+    budgets = [low * 1.137**n for n in range(17)]
+    assert all(0 <= rise <= CLIFF for rise in rises(device, budgets, **fields))
 
 
 # What is said about it -----------------------------------------------------------------------------------------------
@@ -379,7 +440,7 @@ def test_a_score_without_a_bound_states_no_gap() -> None:
 
 
 def test_a_published_backbone_is_compared_where_the_space_holds_it(tiny: SearchResult) -> None:
-    assert "published damo-yolo-t: mae" in format_result(tiny)
+    assert "published damo-yolo-t: balanced" in format_result(tiny)
     assert "damo-yolo-s" not in format_result(tiny)
     assert load_space("k1kx-tiny").contains(published_spec("damo-yolo-t").backbone)
 
@@ -405,7 +466,7 @@ def test_where_the_bound_follows_the_budget_the_front_follows_the_bound() -> Non
     """Across a change of the bound, every point keeps to the bound at its own latency."""
     fast, slow = modelled_s("damo-yolo-t", "backbone"), modelled_s("damo-yolo-s", "backbone")
     one = fast + 0.4 * (slow - fast)  # an odd number of layers is all that a backbone of this space can have
-    setup: Setup = prepare(Request(latency_s=(1.004 * one,), scope="backbone"))
+    setup: Setup = prepare(Request(score="mae", latency_s=(1.004 * one,), scope="backbone"))
     front = pareto_front(setup, 0.996 * one)
     assert {point.max_layers for point in front.points} == {21, 22}
     for key in ("latency_s", "score"):
