@@ -42,7 +42,7 @@ State = dict[str, Any]  # a state dict: tensors, numbers and texts in plain cont
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainingCheckpoint:
     """A run between two steps.
 
     `step` stands for the state of all random generators and for the place in the data: both follow from the recipe's
@@ -65,7 +65,7 @@ class Checkpoint:
     distiller: State  # empty without a teacher
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
     """Replaces the file at `path` atomically; raises MaenasError (disk full, say) and then leaves the old file."""
     document = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
     document |= {
@@ -79,7 +79,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> TrainingCheckpoint:
     """Strict inverse of `write_checkpoint`, on the CPU.
 
     Raises MaenasError for a missing, damaged or foreign file. No code in the file is run.
@@ -92,7 +92,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise MaenasError(f"{error}; it cannot be read as the last.pt of a training run") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise MaenasError(f"checkpoint {path}: not a training checkpoint of this version ({SCHEMA})")
-    known = {field.name for field in dataclasses.fields(Checkpoint)}
+    known = {field.name for field in dataclasses.fields(TrainingCheckpoint)}
     del document["schema"]
     if document.keys() != known:
         raise MaenasError(
@@ -104,10 +104,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     document["spec"] = parse_json(document["spec"], DetectorSpec, where=f"{path}: spec")
     document["recipe"] = parse_json(document["recipe"], Recipe, where=f"{path}: recipe")
     document["names"] = tuple(document["names"])
-    return Checkpoint(**document)
+    return TrainingCheckpoint(**document)
 
 
-def check_same_run(stored: Checkpoint, *, spec: DetectorSpec, recipe: Recipe, data: str, path: Path) -> None:
+def check_same_run(stored: TrainingCheckpoint, *, spec: DetectorSpec, recipe: Recipe, data: str, path: Path) -> None:
     """Raises MaenasError, naming what differs, if a run with these settings would not continue the stored one."""
     ours, theirs = dataclasses.asdict(recipe), dataclasses.asdict(stored.recipe)
     differ = [

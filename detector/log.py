@@ -1,4 +1,4 @@
-"""What a training run tells while it goes on and afterwards: bar, files, TensorBoard, plots."""
+"""What a training run tells while it goes on and afterwards: bar, files, plots."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -43,7 +42,6 @@ class TrainingLog:
         self._steps: TextIO = (out / STEPS_FILE).open("a", buffering=1, newline="", encoding="utf-8")
         self._epochs: TextIO = (out / EPOCHS_FILE).open("a", encoding="utf-8")
         self._rows = csv.writer(self._steps, lineterminator="\n")
-        self._board = _tensorboard(out, step)
         self._show = sys.stderr.isatty()
         columns, rows = shutil.get_terminal_size()  # tqdm shows nothing where a terminal claims to have none
         self._bar = tqdm(
@@ -67,12 +65,11 @@ class TrainingLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with ExitStack() as stack:  # closes them all, though one may fail on a full disk
-            for thing in (self._steps, self._epochs, self._bar, self._board):
-                if thing is not None:
-                    stack.callback(thing.close)
+            for thing in (self._steps, self._epochs, self._bar):
+                stack.callback(thing.close)
 
-    def step(self, step: int, *, epoch: int, lr: float, losses: Mapping[str, float], images: int) -> None:
-        """One step, counted from 1, of `images` images."""
+    def step(self, step: int, *, epoch: int, lr: float, losses: Mapping[str, float], images: int) -> float:
+        """One step, counted from 1, of `images` images; returns images a second."""
         now = time.monotonic()
         speed = images / max(now - self._last, 1e-9)
         self._last = now
@@ -81,28 +78,27 @@ class TrainingLog:
         for name, value in zip(LOSSES, values, strict=True):
             self._sums[name] += value
         self._count += 1
-        if self._board is not None:
-            for name, value in (*zip(LOSSES, values, strict=True), ("lr", lr), ("images_per_s", speed)):
-                self._board.add_scalar(f"train/{name}", value, step)
         self._bar.update(step - self._bar.n)
         if self._show and now - self._shown > 0.5:
             self._shown = now
             shown: dict[str, object] = {"epoch": epoch}
             shown |= {name: f"{value:.3f}" for name, value in zip(LOSSES, values, strict=True) if value}
             self._bar.set_postfix(shown | {"lr": f"{lr:.2e}", "images/s": f"{speed:.1f}"}, refresh=False)
+        return speed
 
-    def epoch(self, epoch: int, *, step: int, seconds: float, metrics: Mapping[str, float] | None) -> None:
-        """The end of an epoch, counted from 1, after `step` steps; `metrics` where it was evaluated."""
+    def epoch(self, epoch: int, *, step: int, seconds: float, metrics: Mapping[str, float] | None) -> dict[str, float]:
+        """The end of an epoch, counted from 1, after `step` steps; `metrics` where it was evaluated.
+
+        Returns the mean losses of its steps.
+        """
         means = {name: total / max(self._count, 1) for name, total in self._sums.items()}
         row = Epoch(epoch, step, round(seconds, 3), means, None if metrics is None else dict(metrics))
-        if metrics is not None and self._board is not None:
-            for name, value in metrics.items():
-                self._board.add_scalar(f"val/{name}", value, step)
         self._epochs.write(row.line())
         self._sums = dict.fromkeys(LOSSES, 0.0)
         self._count = 0
         self._last = time.monotonic()  # evaluation is not part of the next step
         self.say(_epoch_text(row))
+        return means
 
     def keep(self) -> None:
         """Have everything told so far on the disk, before a checkpoint says that it happened."""
@@ -142,15 +138,6 @@ def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-
-
-def _tensorboard(out: Path, step: int) -> Any:
-    """A writer where TensorBoard is installed, else None."""
-    if find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
 
 def curves_plot(out: Path) -> bytes:

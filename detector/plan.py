@@ -10,15 +10,15 @@ from itertools import islice
 import torch
 
 from detector.distributed import World
+from detector.job import Job, assemble_run
 from detector.step import train_step
-from detector.train import Job, prepare
 
 STEPS = 5  # the first one is not timed: it allocates, and chooses algorithms
 
 
 def plan_text(job: Job, world: World) -> str:
     """Steps, batch, memory and an estimate of the time of the run, without evaluation; one line each."""
-    parts, loader, batch = prepare(job, world, stored=None)
+    parts, loader, batch = assemble_run(job, world, stored=None)
     recipe, schedule = job.recipe, parts.schedule
     batches = loader.batches()
     times = []

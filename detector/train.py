@@ -7,78 +7,66 @@ killed and resumed ends as if it had not been.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from detector.batch_size import choose_batch
-from detector.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
+from detector.checkpoint import TrainingCheckpoint, check_same_run, read_checkpoint, write_checkpoint
 from detector.data.label_plot import label_plot
-from detector.data.loader import Batch, Loader, LoaderSettings, make_loader
-from detector.data.pictures import Reports, free_memory
-from detector.data.sample import Dataset
+from detector.data.loader import Batch
+from detector.data.pictures import Reports
 from detector.distributed import World, mean_over_processes
 from detector.evaluate import Metrics, evaluate, write_report
+from detector.events import (
+    BeginEvent,
+    Callback,
+    EndEvent,
+    EndReason,
+    EpochEvent,
+    EvaluationEvent,
+    Listeners,
+    StepEvent,
+    StopTraining,
+)
 from detector.guard import LossReader
+from detector.job import Job, assemble_run, fingerprint, worker_count
 from detector.log import TrainingLog, batch_picture, curves_plot
 from detector.model.deploy import deploy
-from detector.model.net import DetectorNet
-from detector.model.weights import Weights, load_into, write_weights
+from detector.model.weights import write_weights
 from detector.postprocess import Detections
 from detector.predict import Detector
-from detector.recipe import Recipe
-from detector.step import Parts, Schedule, assemble, step_lr, train_step
+from detector.process import algorithms, stop_requested
+from detector.step import step_lr, train_step
 from detector.truth_picture import truth_and_predictions
 from detector.validate import detect_dataset
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, reason, write_atomic
 from maenas.run_files import BATCH_PICTURE, EVALUATION, LABELS_PICTURE
-from maenas.spec import DetectorSpec, SpecFile
 from maenas.strict import dump_json
 
 SAVING_SHARE = 0.05  # of a run's time that checkpoints at the ends of short epochs may take
 LAST, BEST, WEIGHTS, RECIPE = "last.pt", "best.pt", "weights.safetensors", "recipe.json"
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is trained, on what, and how.
-
-    `spec` has as many classes as `train`; `val` has the same ones. `start` are weights to begin with, of the same
-    network but for the class count.
-    """
-
-    spec: DetectorSpec
-    name: str
-    train: Dataset
-    val: Dataset | None
-    recipe: Recipe
-    start: Weights | None = None
-    teacher: DetectorNet | None = None
-    spec_file: SpecFile | None = None  # what `spec` was taken from; the weights carry it
-
-
 class Outcome(NamedTuple):
     """The best weights by AP (the last ones without validation data), their AP (-1 without), and their metrics (None
-    without, in processes other than the main one, and where an earlier part of the run left them)."""
+    without, in processes other than the main one, and where an earlier part of the run left them); why it ended."""
 
     weights: Path
     best_ap: float
     metrics: Metrics | None
+    reason: EndReason
 
 
-def train(job: Job, world: World, out: Path, *, resume: bool = False) -> Outcome:
+def train(job: Job, world: World, out: Path, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Outcome:
     """Train `job` in the folder `out`; with `resume` go on where a run of the same job stopped there, if one did.
 
+    The `callbacks` of the main process hear of every event (`detector.events`) and may end the run early.
     Raises MaenasError if `out` holds a run and `resume` is not set, or a run of another job; at a loss that is not
     finite; if the disk is full; and when interrupted. In the last three cases the last checkpoint is whole.
     """
@@ -88,76 +76,36 @@ def train(job: Job, world: World, out: Path, *, resume: bool = False) -> Outcome
     if last.exists() and not resume:
         raise MaenasError(f"{out} already holds a training run; add --resume to go on with it, or choose another --out")
     stored = read_checkpoint(last) if last.exists() else None
+    listeners = Listeners(callbacks if world.is_main else ())
     try:
-        with _algorithms(job.recipe), _stop_requested(world) as stopped:
-            return _Run(job, world, out, stored, stopped).go()
+        with algorithms(deterministic=job.recipe.deterministic), stop_requested(world) as stopped:
+            return _Run(job, world, out, stored, stopped, listeners).go()
     except KeyboardInterrupt:
         raise MaenasError(f"interrupted; {_how_to_go_on(last)}") from None
     except OSError as error:
         raise MaenasError(f"the run in {out} stopped: {reason(error)}. {_how_to_go_on(last)}") from error
 
 
-def prepare(job: Job, world: World, stored: Checkpoint | None) -> tuple[Parts, Loader, int]:
-    """The parts of a run, new or as `stored`, its data, and its batch over all processes."""
-    recipe = job.recipe
-    torch.manual_seed(recipe.seed)
-    net = DetectorNet(job.spec)
-    if job.start is not None:
-        load_into(net, job.start)
-    boxes = max(len(sample.boxes) for sample in job.train.samples)
-    # A mosaic has the boxes of four images.
-    batch = (
-        choose_batch(net, job.teacher, recipe=recipe, images=len(job.train), boxes=4 * boxes, world=world)
-        if stored is None
-        else stored.batch
-    )
-    cache = free_memory() // (2 * world.size) if recipe.cache == "ram" else 0
-    settings = LoaderSettings(
-        job.spec.input,
-        batch // world.size,
-        recipe.epochs,
-        recipe.plain_epochs,
-        seed=recipe.seed,
-        augment=recipe.augment,
-        multi_scale=recipe.multi_scale,
-        workers=_workers(recipe),
-        cache_bytes=cache,
-        pin_memory=world.device.type == "cuda",
-    )
-    loader = make_loader(job.train, settings, rank=world.rank, world_size=world.size)
-    schedule = Schedule.of(recipe, loader.steps_per_epoch)
-    parts = assemble(net, job.teacher, recipe=recipe, batch=batch, schedule=schedule, world=world)
-    if stored is not None:
-        _restore(parts, stored)
-    return parts, loader, batch
-
-
-def _restore(parts: Parts, stored: Checkpoint) -> None:
-    try:
-        parts.net.load_state_dict(stored.net)
-        parts.average.load_state_dict(stored.average)
-        parts.optimizer.load_state_dict(stored.optimizer)
-        parts.scaler.load_state_dict(stored.scaler)
-        if parts.distiller is not None:
-            parts.distiller.load_state_dict(stored.distiller)
-    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise MaenasError(f"the checkpoint does not hold the states of this run: {error!s:.300}") from error
-
-
 class _Run:
     """The state of a run: `step` steps done, of which the first `closed` epochs are evaluated and logged."""
 
     def __init__(
-        self, job: Job, world: World, out: Path, stored: Checkpoint | None, stopped: Callable[[], bool]
+        self,
+        job: Job,
+        world: World,
+        out: Path,
+        stored: TrainingCheckpoint | None,
+        stopped: Callable[[], bool],
+        listeners: Listeners,
     ) -> None:
-        self.job, self.world, self.out, self.stopped = job, world, out, stopped
+        self.job, self.world, self.out, self.stopped, self.listeners = job, world, out, stopped, listeners
         self.data = fingerprint(job)
         self.step, self.closed, self.best_ap, self.best_epoch = 0, 0, -1.0, 0
         if stored is not None:
             check_same_run(stored, spec=job.spec, recipe=job.recipe, data=self.data, path=out / LAST)
             self.step, self.closed = stored.step, stored.closed
             self.best_ap, self.best_epoch = stored.best_ap, stored.best_epoch
-        self.parts, self.loader, self.batch = prepare(job, world, stored)
+        self.parts, self.loader, self.batch = assemble_run(job, world, stored)
         self.reader = LossReader(out)
         self.reports = Reports(() if job.val is None else job.val.samples[world.rank :: world.size])
         self.metrics: Metrics | None = None
@@ -167,22 +115,47 @@ class _Run:
 
     def go(self) -> Outcome:
         """All epochs that are left."""
+        why: EndReason = "failed"
+        try:
+            self._begin()
+            why = self._epochs()
+        finally:
+            best = None if self.best_ap < 0 else self.best_ap
+            self.listeners.tell(EndEvent(self.step, why, self.out / WEIGHTS, best))
+        return Outcome(self.out / WEIGHTS, self.best_ap, self.metrics, why)
+
+    def _begin(self) -> None:
+        recipe, total = self.job.recipe, self.parts.schedule.total
+        if self.world.is_main:
+            write_atomic(self.out / RECIPE, dump_json(recipe))
+        device = str(self.world.device)
+        begin = BeginEvent(self.out, self.job.name, recipe, device, self.batch, self.step, total, recipe.epochs)
+        self.listeners.tell(begin)
+
+    def _epochs(self) -> EndReason:
+        """Train, and leave weights, plots and a report; returns why it ended."""
+        why: EndReason = "finished"
         with ExitStack() as stack:
             log = None
             if self.world.is_main:
-                write_atomic(self.out / RECIPE, dump_json(self.job.recipe))
                 total = self.parts.schedule.total
                 log = stack.enter_context(TrainingLog(self.out, step=self.step, total_steps=total))
             batches = self.loader.batches(self.parts.schedule.first_batch(self.step))
-            for epoch in range(self.closed, self.job.recipe.epochs):
-                if self._is_stale():
-                    break
-                self._epoch(epoch, batches, log)
+            try:
+                for epoch in range(self.closed, self.job.recipe.epochs):
+                    if self._ends_early():
+                        why = "stopped" if self.listeners.stop_asked else "patience"
+                        break
+                    self._epoch(epoch, batches, log)
+            except StopTraining:
+                why = "stopped"
         if self.world.is_main:
+            if not (self.out / WEIGHTS).exists():  # stopped before the first evaluation
+                self._write_weights()
             write_atomic(self.out / "curves.png", curves_plot(self.out))
         if self.metrics is not None:
             write_report(self.metrics, self.out / EVALUATION, self.picture)
-        return Outcome(self.out / WEIGHTS, self.best_ap, self.metrics)
+        return why
 
     def _epoch(self, epoch: int, batches: Iterator[Batch], log: TrainingLog | None) -> None:
         """What is left of an epoch, its evaluation, and its checkpoint."""
@@ -202,33 +175,34 @@ class _Run:
         metrics = self._evaluate() if self._is_due(epoch) else None
         self.closed = epoch + 1
         if log is not None:
+            seconds = time.monotonic() - began
             scalars = None if metrics is None else metrics.scalars()
-            log.epoch(self.closed, step=self.step, seconds=time.monotonic() - began, metrics=scalars)
+            losses = log.epoch(self.closed, step=self.step, seconds=seconds, metrics=scalars)
+            if metrics is not None:
+                is_best = (metrics.summary["AP"] or 0.0) > self.best_ap
+                self.listeners.tell(EvaluationEvent(self.closed, self.step, metrics, is_best))
+            self.listeners.tell(EpochEvent(self.closed, self.step, seconds, losses))
         self._store(metrics, log)
 
     def _tell(self, log: TrainingLog | None, *, everything: bool) -> None:
         """Read the losses that are here, or all; stops the run at one that is not finite."""
         for row in self.reader.arrived(everything=everything):
             if log is not None:
-                log.step(
-                    row.step + 1,
-                    epoch=row.step // self.parts.schedule.steps_per_epoch + 1,
-                    lr=step_lr(self.parts, row.step),
-                    losses=row.losses,
-                    images=row.images * self.world.size,
-                )
+                epoch = row.step // self.parts.schedule.steps_per_epoch + 1
+                lr, images = step_lr(self.parts, row.step), row.images * self.world.size
+                speed = log.step(row.step + 1, epoch=epoch, lr=lr, losses=row.losses, images=images)
+                self.listeners.tell(StepEvent(row.step + 1, epoch, lr, row.losses, speed))
 
     def _is_due(self, epoch: int) -> bool:
         recipe = self.job.recipe
         left = recipe.epochs - epoch - 1  # epochs after this one
         return left == 0 or left < recipe.plain_epochs or (epoch + 1) % recipe.eval_every == 0
 
-    def _is_stale(self) -> bool:
-        """Whether the AP has not risen for as long as the recipe has patience; the same in all processes."""
+    def _ends_early(self) -> bool:
+        """Whether a callback asked to stop, or the patience is over; the same in all processes."""
         patience = self.job.recipe.patience
-        if patience == 0 or self.job.val is None:
-            return False
-        here = self.world.is_main and self.closed - self.best_epoch >= patience  # the others do not know the AP
+        stale = patience > 0 and self.job.val is not None and self.closed - self.best_epoch >= patience
+        here = self.world.is_main and (stale or self.listeners.stop_asked)  # the others know neither
         return mean_over_processes(torch.tensor(float(here), device=self.world.device)).item() > 0
 
     def _evaluate(self) -> Metrics | None:
@@ -238,18 +212,21 @@ class _Run:
         network = deploy(self.parts.average).to(self.world.device).to(memory_format=torch.channels_last)
         detector = Detector(network, self.job.spec.input, self.job.train.names, self.world.device)
         found = detect_dataset(
-            detector, self.job.val, self.world, workers=_workers(self.job.recipe), reports=self.reports
+            detector, self.job.val, self.world, workers=worker_count(self.job.recipe), reports=self.reports
         )
         self.found = found
         return evaluate(self.job.val, found) if self.world.is_main else None
 
     def _save_if_due(self, log: TrainingLog | None) -> None:
         stopped = self.stopped()
-        if stopped or time.monotonic() - self.saved_at >= 60 * self.job.recipe.checkpoint_minutes:
+        asked = self.listeners.stop_asked and self.world.size == 1
+        if stopped or asked or time.monotonic() - self.saved_at >= 60 * self.job.recipe.checkpoint_minutes:
             self._tell(log, everything=True)  # no checkpoint is younger than a loss that is not finite
             self._save(LAST, log)
         if stopped:
             raise MaenasError(f"interrupted after step {self.step}; {_how_to_go_on(self.out / LAST)}")
+        if asked:
+            raise StopTraining
 
     def _store(self, metrics: Metrics | None, log: TrainingLog | None) -> None:
         """Keep the run, and the averaged weights where they are the best so far or nothing tells.
@@ -269,7 +246,7 @@ class _Run:
         stale = patience > 0 and self.closed - self.best_epoch >= patience
         if stale:
             log.say(f"stopped: no better AP than {self.best_ap:.3f} since epoch {self.best_epoch}")
-        ended = stale or self.closed == self.job.recipe.epochs
+        ended = stale or self.listeners.stop_asked or self.closed == self.job.recipe.epochs
         if ended or time.monotonic() - self.saved_at >= self.saving_s / SAVING_SHARE:
             self._save(LAST, log)
 
@@ -287,7 +264,7 @@ class _Run:
         began = time.monotonic()
         log.keep()
         parts = self.parts
-        checkpoint = Checkpoint(
+        checkpoint = TrainingCheckpoint(
             spec=self.job.spec,
             names=self.job.train.names,
             recipe=self.job.recipe,
@@ -309,71 +286,7 @@ class _Run:
             self.saving_s = self.saved_at - began
 
 
-def _workers(recipe: Recipe) -> int:
-    """Processes that load images: as many as wanted, but not more than there are CPUs for this process."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(recipe.workers, cpus)
-
-
-def fingerprint(job: Job) -> str:
-    """Identity of the data, of the weights to begin with, and of the teacher."""
-    digest = hashlib.sha256()
-    for dataset in (job.train, job.val):
-        if dataset is None:
-            continue
-        digest.update(repr(dataset.names).encode())
-        for sample in dataset.samples:
-            digest.update(f"{sample.id} {sample.path.name} {sample.width} {sample.height}".encode())
-            digest.update(sample.boxes.tobytes() + sample.labels.tobytes())
-    start = {} if job.start is None else job.start.state
-    teacher = {} if job.teacher is None else job.teacher.state_dict()
-    for name, tensor in (*start.items(), *teacher.items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _how_to_go_on(last: Path) -> str:
     if not last.exists():
         return "there is no checkpoint yet: start again"
     return f"{last} is whole: repeat the command with --resume to go on from it"
-
-
-@contextmanager
-def _algorithms(recipe: Recipe) -> Iterator[None]:
-    """The fastest algorithms, or with `deterministic` only those whose result never varies."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(recipe.deterministic)
-    try:
-        flags = torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled,  # left out, this would turn cuDNN off
-            benchmark=not recipe.deterministic,
-            deterministic=recipe.deterministic,
-        )
-        with flags:
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def _stop_requested(world: World) -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a question that is asked after each step; the second one ends at once.
-
-    Among several processes, which would stop at different steps, the signals keep their meaning.
-    """
-    if world.size > 1:
-        yield lambda: False
-        return
-    seen: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

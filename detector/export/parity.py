@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -30,8 +31,12 @@ INNER = ("all_scores", "all_boxes", "scores", "labels", "boxes", "anchor")  # te
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest differences over `images` images, and detections compared where suppression is in the graph."""
+    """Largest differences over `images` images, and detections compared where suppression is in the graph.
 
+    `precision` is that of the model that was checked, before it is quantised.
+    """
+
+    precision: Literal["fp32", "fp16"]
     images: int
     boxes: float
     scores: float
@@ -44,7 +49,7 @@ def check_parity(
     images: Sequence[np.ndarray],
     size: InputSpec,
     *,
-    precision: str,
+    precision: Literal["fp32", "fp16"],
     nms: NmsSettings | None,
 ) -> Parity:
     """Run `model` in ONNX Runtime and `net` in torch, both on the CPU, on uint8 RGB images, and compare.
@@ -70,7 +75,7 @@ def check_parity(
         if nms is not None:
             detections += _compare_suppression(outputs, scores, boxes, nms)
     _require_close(boxes_off, scores_off, precision)
-    return Parity(total, boxes_off, scores_off, None if nms is None else detections)
+    return Parity(precision, total, boxes_off, scores_off, None if nms is None else detections)
 
 
 def raw_outputs(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detector import checkpoint as module
-from detector.checkpoint import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
+from detector.checkpoint import TrainingCheckpoint, check_same_run, read_checkpoint, write_checkpoint
 from detector.recipe import Recipe
 from maenas.errors import MaenasError
 from maenas.files import data_dir
@@ -18,12 +18,12 @@ SPEC = read_spec(data_dir("searched_models") / "damo-yolo-nano-s.json").detector
 
 
 @pytest.fixture
-def stored() -> Checkpoint:
+def stored() -> TrainingCheckpoint:
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     net(torch.randn(2, 3, 8, 8)).sum().backward()
     optimizer.step()
-    return Checkpoint(
+    return TrainingCheckpoint(
         spec=SPEC,
         names=("cat", "Hund ü"),
         recipe=replace(Recipe(), epochs=20),
@@ -50,14 +50,14 @@ def equal(one: object, two: object) -> bool:
     return one == two
 
 
-def test_a_checkpoint_survives_its_file(stored: Checkpoint, tmp_path: Path) -> None:
+def test_a_checkpoint_survives_its_file(stored: TrainingCheckpoint, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "last.pt", stored)
     again = read_checkpoint(tmp_path / "last.pt")
-    assert all(equal(getattr(stored, field.name), getattr(again, field.name)) for field in fields(Checkpoint))
+    assert all(equal(getattr(stored, field.name), getattr(again, field.name)) for field in fields(TrainingCheckpoint))
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(
-    stored: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stored: TrainingCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.pt"
     write_checkpoint(path, stored)
@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_a_damaged_file_is_refused_wherever_it_is_cut(stored: Checkpoint, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_wherever_it_is_cut(stored: TrainingCheckpoint, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     write_checkpoint(path, stored)
     whole = path.read_bytes()
@@ -110,7 +110,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
-def test_only_a_run_with_the_same_course_is_continued(stored: Checkpoint) -> None:
+def test_only_a_run_with_the_same_course_is_continued(stored: TrainingCheckpoint) -> None:
     where = Path("run/last.pt")
     same = replace(stored.recipe, workers=0, checkpoint_minutes=1.0, cache="none")
     check_same_run(stored, spec=SPEC, recipe=same, data="0123", path=where)

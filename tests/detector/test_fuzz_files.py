@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detector.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from detector.checkpoint import TrainingCheckpoint, read_checkpoint, write_checkpoint
 from detector.data.dataset import open_dataset, read_dataset
 from detector.data.pictures import load_image
 from detector.data.sample import Dataset, Sample, image_size
@@ -233,15 +233,15 @@ def test_damaged_training_checkpoints_are_refused(net: DetectorNet, count: int, 
     path = tmp_path / "last.pt"
     fields: dict[str, Any] = {"spec": SPEC, "names": NAMES, "recipe": Recipe(), "batch": 4, "data": "0", "step": 1}
     fields |= {"closed": 0, "best_ap": -1.0, "net": net.state_dict(), "average": net.state_dict()}
-    stored = Checkpoint(**fields, optimizer={"state": {}}, scaler={}, distiller={})
+    stored = TrainingCheckpoint(**fields, optimizer={"state": {}}, scaler={}, distiller={})
     write_checkpoint(path, stored)
     whole = path.read_bytes()
 
-    def read(content: bytes) -> Checkpoint:
+    def read(content: bytes) -> TrainingCheckpoint:
         path.write_bytes(content)
         return read_checkpoint(path)
 
-    def check(found: Checkpoint) -> None:
+    def check(found: TrainingCheckpoint) -> None:
         # What the checksums leave open is padding and names of entries.
         assert (found.spec, found.names, found.recipe, found.step) == (SPEC, NAMES, Recipe(), 1)
         assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in found.net.items())
@@ -250,7 +250,7 @@ def test_damaged_training_checkpoints_are_refused(net: DetectorNet, count: int, 
     assert outcomes["refused"] > count
 
 
-@pytest.mark.parametrize("kind", list(dataclasses.fields(Checkpoint)), ids=lambda field: field.name)
+@pytest.mark.parametrize("kind", list(dataclasses.fields(TrainingCheckpoint)), ids=lambda field: field.name)
 def test_a_training_checkpoint_with_another_kind_of_value_is_refused(
     kind: dataclasses.Field[Any], net: DetectorNet, tmp_path: Path
 ) -> None:

@@ -25,13 +25,15 @@ from detector.data.loader import Batch
 from detector.data.shapes import write_shapes
 from detector.distributed import World
 from detector.guard import LossReader
+from detector.job import Job
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, read_weights
 from detector.optim import lr_at
 from detector.plan import plan_text
+from detector.process import algorithms
 from detector.recipe import Recipe, override
 from detector.step import LOSSES, Parts, memory_format
-from detector.train import BEST, LAST, WEIGHTS, Job, train
+from detector.train import BEST, LAST, WEIGHTS, train
 from maenas.errors import MaenasError
 from maenas.spec import NeckSpec, write_spec
 from maenas.strict import dump_json
@@ -411,7 +413,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_training_keeps_cudnn_on(deterministic: bool) -> None:
     before = torch.backends.cudnn.enabled
-    with module._algorithms(replace(RECIPE, deterministic=deterministic)):
+    with algorithms(deterministic=deterministic):
         assert torch.backends.cudnn.enabled == before
         assert torch.backends.cudnn.benchmark != deterministic
         assert torch.backends.cudnn.deterministic == deterministic

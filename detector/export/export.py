@@ -1,0 +1,164 @@
+"""Weights -> a checked ONNX file or engine, in one call.
+
+report = export("runs/mine", nms="in-graph")
+print(report.path, report.parity.boxes)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from detector.export.calibrate import Method
+from detector.export.engine import EngineCard, build_engine, write_engine
+from detector.export.int8 import Int8Result, Int8Settings, Rest, Sensitive, quantize_model, report_path
+from detector.export.metadata import NmsSettings, Precision
+from detector.export.onnx import ExportSettings, count_nodes, describe_ends, resized, to_onnx
+from detector.export.parity import Parity, check_parity, natural_images
+from detector.images import read_image
+from detector.model.deploy import deploy
+from detector.model.weights import load_net
+from detector.runtime.load import weights_path
+from detector.sources import find_images
+from maenas.deploy.engine import EngineBuilder
+from maenas.errors import MaenasError
+from maenas.files import ensure_folder, write_atomic
+from maenas.units import parse_bytes
+
+Format = Literal["onnx", "engine"]
+Nms = Literal["none", "in-graph"]
+MAX_BATCH = 256
+CHECKED_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """The file that was written, and what was found on the way.
+
+    `nodes` counts those of the ONNX graph by operator, `ends` are its inputs and outputs. `int8` is None in other
+    precisions, `card` for an ONNX file.
+    """
+
+    path: Path
+    bytes: int
+    precision: Precision
+    parity: Parity
+    nodes: dict[str, int]
+    ends: str
+    int8: Int8Result | None
+    card: EngineCard | None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a caller hears while an export goes on: the check against torch, and each layer whose sensitivity is known
+    (with the number of layers)."""
+
+    on_checked: Callable[[Parity], object] = lambda parity: None
+    on_layer: Callable[[int], object] = lambda layers: None
+
+
+def export(
+    weights: str | Path,
+    *,
+    format: Format = "onnx",
+    precision: Precision = "fp32",
+    nms: Nms = "none",
+    batch: int | Literal["dynamic"] = 1,
+    size: int | None = None,
+    conf: float = 0.05,
+    iou: float = 0.7,
+    max_det: int = 100,
+    candidates: int = 512,
+    images: str | None = None,
+    data: str | None = None,
+    calibration: Method = "percentile",
+    calibration_images: int = 32,
+    max_drop: float | None = None,
+    sensitivity: Sensitive = "output",
+    rest: Rest = "fp16",
+    opt_level: int = 3,
+    workspace: str = "2GiB",
+    timing_cache: str | Path | None = None,
+    out: str | Path | None = None,
+    watch: Watch | None = None,
+) -> ExportReport:
+    """Write a detector as an ONNX file or an engine, after checking that it computes what torch computes.
+
+    The arguments are the options of `maenas export`; `out` is named after the weights unless given. Raises
+    `MaenasError` for arguments that do not fit together, for weights and images that cannot be read, where the export
+    differs from torch, and where TensorRT cannot build the engine.
+    """
+    path, watch = weights_path(weights), watch or Watch()
+    _require_fitting(format, precision, batch, rest, max_drop)
+    int8 = None
+    if precision == "int8":
+        int8 = Int8Settings(images, data, calibration, calibration_images, max_drop, sensitivity, rest)
+    elif sensitivity == "ap":
+        raise MaenasError("--sensitivity chooses layers for --max-drop: give that, too")
+    builder = None
+    if format == "engine":
+        cache = None if timing_cache is None else Path(timing_cache)
+        builder = EngineBuilder(opt_level=opt_level, timing_cache=cache, workspace_bytes=parse_bytes(workspace))
+    settings = ExportSettings(
+        size=size,
+        batch=None if batch == "dynamic" else batch,
+        precision=rest if precision == "int8" else precision,
+        nms=NmsSettings(conf, iou, max_det, candidates) if nms == "in-graph" else None,
+    )
+    target = path.with_suffix(f".{format}") if out is None else Path(out)
+    ensure_folder(target.resolve().parent)
+    model, parity, quantized = _checked_model(path, settings, images, int8, watch)
+    report = _write(target, model, parity, builder)
+    if quantized is None:
+        return report
+    write_atomic(report_path(target), json.dumps(quantized.document(), indent=1) + "\n")
+    return replace(report, precision="int8", int8=quantized)
+
+
+def _require_fitting(
+    format: Format, precision: Precision, batch: int | Literal["dynamic"], rest: Rest, max_drop: float | None
+) -> None:
+    if not (format == "onnx" and batch == "dynamic") and not (isinstance(batch, int) and 1 <= batch <= MAX_BATCH):
+        hint = ", or dynamic" if format == "onnx" else " for an engine"
+        raise MaenasError(f"--batch is {batch!r}; it must be 1 to {MAX_BATCH}{hint}")
+    if format == "engine" and rest != "fp16":
+        raise MaenasError(f"--rest is {rest!r}; an engine takes fp16 only")
+    if precision != "int8" and max_drop is not None:
+        raise MaenasError("--max-drop is for --precision int8")
+
+
+def _checked_model(
+    path: Path, settings: ExportSettings, images: str | None, int8: Int8Settings | None, watch: Watch
+) -> tuple[onnx.ModelProto, Parity, Int8Result | None]:
+    """The model to write, what the check against torch found, and the quantisation."""
+    net, weights = load_net(path)
+    deployed = deploy(net)
+    model = to_onnx(deployed, weights.names, settings)
+    size = resized(weights.spec, settings.size).input
+    if images is None:
+        pictures = natural_images(CHECKED_IMAGES, size)
+    else:
+        pictures = [read_image(file) for file in find_images(images)[:CHECKED_IMAGES]]
+    parity = check_parity(model, deployed, pictures, size, precision=settings.precision, nms=settings.nms)
+    watch.on_checked(parity)
+    if int8 is None:
+        return model, parity, None
+    model, quantized = quantize_model(model, deployed, weights.names, settings.size, int8, watch.on_layer)
+    return model, parity, quantized
+
+
+def _write(out: Path, model: onnx.ModelProto, parity: Parity, builder: EngineBuilder | None) -> ExportReport:
+    nodes, ends = count_nodes(model), describe_ends(model)
+    if builder is None:
+        data = model.SerializeToString()
+        write_atomic(out, data)
+        return ExportReport(out, len(data), parity.precision, parity, nodes, ends, None, None)
+    plan, card = build_engine(model, builder)
+    write_engine(out, plan, card)
+    return ExportReport(out, len(plan), card.export.precision, parity, nodes, ends, None, card)

@@ -1,0 +1,171 @@
+"""What a training run is made of (network, data, recipe, first weights), and its parts before the first step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from detector.batch_size import choose_batch
+from detector.checkpoint import TrainingCheckpoint
+from detector.data.dataset import align_names, open_dataset
+from detector.data.loader import Loader, LoaderSettings, make_loader
+from detector.data.pictures import free_memory
+from detector.data.sample import Dataset
+from detector.data.shapes import SHAPES, SIZE
+from detector.distributed import World
+from detector.model.net import DetectorNet
+from detector.model.weights import Weights, load_into, load_net, read_weights
+from detector.recipe import Recipe, load_recipe, override
+from detector.step import Parts, Schedule, assemble
+from maenas.errors import MaenasError
+from maenas.spec import DetectorSpec, load_spec
+
+MOST_NAMES = 8  # shown of the classes
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what, and how.
+
+    `spec` has as many classes as `train`; `val` has the same ones. `start` are weights to begin with, of the same
+    network but for the class count.
+    """
+
+    spec: DetectorSpec
+    name: str
+    train: Dataset
+    val: Dataset | None
+    recipe: Recipe
+    start: Weights | None = None
+    teacher: DetectorNet | None = None
+
+
+def make_job(
+    spec: str | Path | DetectorSpec,
+    data: str | Path = SHAPES,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    settings: Sequence[str] = (),
+    epochs: int | None = None,
+    batch: int | None = None,
+    seed: int | None = None,
+    patience: int | None = None,
+    input_size: int | None = None,
+    finetune: str | Path | None = None,
+    teacher: str | Path | None = None,
+) -> Job:
+    """What to train: the network `spec` (a file, a shipped name, or the spec itself) on `data`, whose classes it takes.
+
+    `recipe` is a preset or a file, `damo` unless given, for the built-in shapes `demo`. `settings` ("key=value"),
+    `epochs`, `batch`, `seed` and `patience` change it. `input_size` is the side of the square input, for the shapes 192
+    unless given. `finetune` are weights to begin with, `teacher` those of a detector to distil from.
+    Raises `MaenasError` for what cannot be read, or does not fit together.
+    """
+    shorts = {"epochs": epochs, "batch": batch, "seed": seed, "patience": patience}
+    texts = [*settings, *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
+    if str(data) == SHAPES:
+        recipe = recipe or "demo"
+        input_size = SIZE if input_size is None else input_size
+    chosen = override(recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe or "damo")), texts)
+    name, detector = ("detector", spec) if isinstance(spec, DetectorSpec) else _stored(spec)
+    train = open_dataset(data, "train")
+    val = align_names(open_dataset(data, "val"), train.names)
+    detector = replace(detector, head=replace(detector.head, num_classes=len(train.names)))
+    if input_size is not None:
+        detector = replace(detector, input=replace(detector.input, height=input_size, width=input_size))
+    start = None if finetune is None else read_weights(finetune)
+    return Job(detector, name, train, val, chosen, start, None if teacher is None else load_net(teacher)[0])
+
+
+def _stored(spec: str | Path) -> tuple[str, DetectorSpec]:
+    stored = load_spec(str(spec))
+    return stored.name, stored.detector
+
+
+def start_text(job: Job) -> str:
+    """What the weights to begin with do not cover."""
+    assert job.start is not None
+    report = load_into(DetectorNet(job.spec), job.start)
+    parts = [
+        f"{what} {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        for what, names in (("new", report.reinitialised), ("missing", report.missing), ("unused", report.unexpected))
+        if names
+    ]
+    if not report.reinitialised and job.start.names != job.train.names:
+        parts.append(f"the class convolutions were trained for {', '.join(job.start.names[:MOST_NAMES])}")
+    return f"given weights; {'; '.join(parts) or 'all tensors fit'}"
+
+
+def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> tuple[Parts, Loader, int]:
+    """The parts of a run, new or as `stored`, its data, and its batch over all processes."""
+    recipe = job.recipe
+    torch.manual_seed(recipe.seed)
+    net = DetectorNet(job.spec)
+    if job.start is not None:
+        load_into(net, job.start)
+    boxes = max(len(sample.boxes) for sample in job.train.samples)
+    # A mosaic has the boxes of four images.
+    batch = (
+        choose_batch(net, job.teacher, recipe=recipe, images=len(job.train), boxes=4 * boxes, world=world)
+        if stored is None
+        else stored.batch
+    )
+    cache = free_memory() // (2 * world.size) if recipe.cache == "ram" else 0
+    settings = LoaderSettings(
+        job.spec.input,
+        batch // world.size,
+        recipe.epochs,
+        recipe.plain_epochs,
+        seed=recipe.seed,
+        augment=recipe.augment,
+        multi_scale=recipe.multi_scale,
+        workers=worker_count(recipe),
+        cache_bytes=cache,
+        pin_memory=world.device.type == "cuda",
+    )
+    loader = make_loader(job.train, settings, rank=world.rank, world_size=world.size)
+    schedule = Schedule.of(recipe, loader.steps_per_epoch)
+    parts = assemble(net, job.teacher, recipe=recipe, batch=batch, schedule=schedule, world=world)
+    if stored is not None:
+        _restore(parts, stored)
+    return parts, loader, batch
+
+
+def _restore(parts: Parts, stored: TrainingCheckpoint) -> None:
+    try:
+        parts.net.load_state_dict(stored.net)
+        parts.average.load_state_dict(stored.average)
+        parts.optimizer.load_state_dict(stored.optimizer)
+        parts.scaler.load_state_dict(stored.scaler)
+        if parts.distiller is not None:
+            parts.distiller.load_state_dict(stored.distiller)
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise MaenasError(f"the checkpoint does not hold the states of this run: {error!s:.300}") from error
+
+
+def worker_count(recipe: Recipe) -> int:
+    """Processes that load images: as many as wanted, but not more than there are CPUs for this process."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(recipe.workers, cpus)
+
+
+def fingerprint(job: Job) -> str:
+    """Identity of the data, of the weights to begin with, and of the teacher."""
+    digest = hashlib.sha256()
+    for dataset in (job.train, job.val):
+        if dataset is None:
+            continue
+        digest.update(repr(dataset.names).encode())
+        for sample in dataset.samples:
+            digest.update(f"{sample.id} {sample.path.name} {sample.width} {sample.height}".encode())
+            digest.update(sample.boxes.tobytes() + sample.labels.tobytes())
+    start = {} if job.start is None else job.start.state
+    teacher = {} if job.teacher is None else job.teacher.state_dict()
+    for name, tensor in (*start.items(), *teacher.items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,54 @@
+"""What a training run changes in its process, and changes back: signals, algorithms."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from detector.distributed import World
+
+
+@contextmanager
+def algorithms(*, deterministic: bool) -> Iterator[None]:
+    """The fastest algorithms, or with `deterministic` only those whose result never varies."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        flags = torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled,  # left out, this would turn cuDNN off
+            benchmark=not deterministic,
+            deterministic=deterministic,
+        )
+        with flags:
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def stop_requested(world: World) -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a question that is asked after each step; the second one ends at once.
+
+    The signals keep their meaning among several processes, which would stop at different steps, and outside the main
+    thread, where Python allows no handlers.
+    """
+    if world.size > 1 or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    seen: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,100 @@
+"""Training from Python: one call, and what it leaves.
+
+run = train("mine.json", data="shapes", epochs=3)
+run.detector().predict("street.jpg")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.data.shapes import SHAPES
+from detector.distributed import join_world
+from detector.evaluate import Metrics
+from detector.events import Callback, EndReason
+from detector.job import Job, make_job
+from detector.predict import Detector
+from detector.recipe import Recipe
+from detector.train import train as train_job
+from maenas.spec import DetectorSpec
+
+
+@dataclass(frozen=True, repr=False)
+class TrainingRun:
+    """A run that is over: its folder, the best weights, their AP and metrics, and why it ended.
+
+    `best_ap` is None where nothing was evaluated; `metrics` is None there, and where the best weights are from before
+    the run was resumed.
+    """
+
+    folder: Path
+    weights: Path
+    best_ap: float | None
+    metrics: Metrics | None
+    reason: EndReason
+
+    def __repr__(self) -> str:
+        ap = "no AP" if self.best_ap is None else f"AP {self.best_ap:.3f}"
+        return f"TrainingRun({str(self.folder)!r}, {ap}, {self.reason})"
+
+    def detector(self, device: str = "auto") -> Detector:
+        """The trained detector; raises `MaenasError` for a device that is not there."""
+        return Detector.load(self.weights, device)
+
+
+def train(
+    spec: str | Path | DetectorSpec,
+    data: str | Path = SHAPES,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    settings: Sequence[str] = (),
+    epochs: int | None = None,
+    batch: int | None = None,
+    seed: int | None = None,
+    patience: int | None = None,
+    input_size: int | None = None,
+    device: str = "auto",
+    out: str | Path | None = None,
+    resume: bool = False,
+    finetune: str | Path | None = None,
+    teacher: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> TrainingRun:
+    """Train a detector, as `maenas train` does; arguments are its options, and as for `make_job`.
+
+    The run lies in the folder `out`, runs/NAME unless given. `callbacks` hear of its events and may raise
+    `StopTraining`. It may run in any thread; signals stop it with a checkpoint only in the main one.
+    Raises `MaenasError` as `make_job` and `detector.train.train` do.
+    """
+    job = make_job(
+        spec,
+        data,
+        recipe=recipe,
+        settings=settings,
+        epochs=epochs,
+        batch=batch,
+        seed=seed,
+        patience=patience,
+        input_size=input_size,
+        finetune=finetune,
+        teacher=teacher,
+    )
+    return run_job(job, device=device, out=out, resume=resume, callbacks=callbacks)
+
+
+def run_job(
+    job: Job,
+    *,
+    device: str = "auto",
+    out: str | Path | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> TrainingRun:
+    """Train a job that is made already; the rest as for `train`."""
+    folder = Path("runs") / job.name if out is None else Path(out)
+    with join_world(device) as world:
+        outcome = train_job(job, world, folder, resume=resume, callbacks=callbacks)
+    best = None if outcome.best_ap < 0 else outcome.best_ap
+    return TrainingRun(folder, outcome.weights, best, outcome.metrics, outcome.reason)

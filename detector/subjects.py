@@ -1,0 +1,88 @@
+"""What a benchmark times, from the names of files: detectors in their setups, and the images to detect in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from detector.benchmark import Subject, random_net
+from detector.device import choose_device
+from detector.export.parity import natural_images
+from detector.images import read_image
+from detector.model.weights import load_net
+from detector.runtime.interface import Runtime
+from detector.runtime.load import load_runtime, torch_runtime, weights_path
+from detector.sources import find_images
+from maenas.errors import MaenasError
+from maenas.spec import InputSpec, load_spec
+
+RuntimeName = Literal["torch", "onnxruntime"]
+MAX_BATCH = 1024
+SYNTHETIC_IMAGES = 4
+
+
+def make_subjects(
+    files: Sequence[str], *, batches: Sequence[int], threads: Sequence[int], device: str, runtime: RuntimeName
+) -> list[Subject]:
+    """Every file with every number of threads and every batch; raises `MaenasError` for a batch that one cannot take.
+
+    Weights and specs (with random weights) run in `runtime`, other files in their own.
+    """
+    subjects = []
+    for file in files:
+        for count in threads:
+            loaded = load_subject(file, device=device, threads=count, runtime=runtime)
+            for batch in batches:
+                if loaded.batch not in (None, batch):
+                    raise MaenasError(
+                        f"{file} takes batches of {loaded.batch}, not {batch}; give --batch {loaded.batch}, or export "
+                        "it with --batch dynamic"
+                    )
+                subjects.append(Subject(Path(file).name, loaded, batch, count))
+    return subjects
+
+
+def load_subject(file: str, *, device: str, threads: int, runtime: RuntimeName) -> Runtime:
+    """The runtime of a file, or of the weights in the folder of a run; a spec gets random weights."""
+    path = weights_path(file)
+    suffix = path.suffix.lower()
+    if suffix in (".onnx", ".engine") or (suffix == ".safetensors" and runtime == "torch"):
+        return load_runtime(path, device, threads=threads)
+    if suffix == ".safetensors":
+        net, weights = load_net(path)
+        names = weights.names
+    else:
+        net, names = random_net(load_spec(file).detector)
+    if runtime == "torch":
+        return torch_runtime(net, names, choose_device(device))
+    from detector.export.onnx import ExportSettings, to_onnx
+    from detector.model.deploy import deploy
+    from detector.runtime.onnx import onnx_runtime
+
+    model = to_onnx(deploy(net), names, ExportSettings(batch=None))
+    return onnx_runtime(model.SerializeToString(), device, threads=threads, where=file)
+
+
+def read_pictures(source: str | None, on_left_out: Callable[[str], object]) -> tuple[list[np.ndarray], str]:
+    """Images, uint8 RGB `[H, W, 3]`, and what they are; synthetic ones without a source.
+
+    `on_left_out` is told about each that cannot be read. Raises `MaenasError` if none can.
+    """
+    if source is None:
+        return natural_images(SYNTHETIC_IMAGES, InputSpec(480, 640)), f"{SYNTHETIC_IMAGES} synthetic, 640x480"
+    images, broken = [], []
+    for file in find_images(source):
+        try:
+            images.append(read_image(file))
+        except MaenasError as error:
+            broken.append(error)
+            on_left_out(str(error))
+        if len(images) == MAX_BATCH:
+            break
+    if not images:
+        raise MaenasError(f"{source}: none of the {len(broken)} images can be read; the first: {broken[0]}")
+    sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in images})
+    return images, f"{len(images)} of {source}, {', '.join(sizes[:4])}{' ...' if len(sizes) > 4 else ''}"
