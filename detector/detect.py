@@ -1,13 +1,16 @@
-"""Run a detector over files and write what it finds: drawings, COCO results, YOLO text."""
+"""Run a detector over files or a camera and write what it finds: drawings, COCO results, YOLO text."""
 
 from __future__ import annotations
 
+import difflib
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,8 +18,18 @@ from PIL import Image
 
 from detector.draw import draw_detections
 from detector.images import read_image
-from detector.predict import Detector, Result
-from detector.sources import Video, image_ids, output_names, video_writer
+from detector.predict import Detector
+from detector.result import Result
+from detector.sources import (
+    Video,
+    find_images,
+    image_ids,
+    is_live,
+    is_video,
+    output_names,
+    video_name,
+    video_writer,
+)
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, write_atomic
 
@@ -33,12 +46,18 @@ class DetectSettings:
     classes: tuple[int, ...] | None
     save_txt: bool
     save_json: bool
+    frames: int | None = None  # most of a video
 
 
 @dataclass
-class Summary:
-    """What a run did: images (or frames) looked at, detections by class name, and a message for each file skipped."""
+class DetectSummary:
+    """What a run did: images (or frames) looked at, detections by class name, and a message for each file skipped.
 
+    `cut_short` says what is missing of a video.
+    """
+
+    unit: Literal["images", "frames"] = "images"
+    cut_short: str | None = None
     images: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -49,9 +68,40 @@ class Summary:
             self.counts[name] = self.counts.get(name, 0) + 1
 
 
+def detect(
+    detector: Detector, source: str, settings: DetectSettings, on_image: Callable[[int], object] = lambda total: None
+) -> DetectSummary:
+    """Detect in an image, a folder, a pattern, a video, a camera or a stream (see `detector.sources`).
+
+    `on_image` is told, as each image or frame is done, how many there are, 0 where that is not known.
+    Raises `MaenasError` as `detect_images` and `detect_video` do.
+    """
+    if is_video(source):
+        return detect_video(detector, source, settings, on_image)
+    paths = find_images(source)
+    return detect_images(detector, paths, settings, lambda: on_image(len(paths)))
+
+
+def class_labels(text: str | None, names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Labels of a list such as "person,7"; None for None. Raises `MaenasError` naming the nearest class."""
+    if text is None:
+        return None
+    labels = []
+    for part in (part.strip() for part in text.split(",")):
+        if part in names:
+            labels.append(names.index(part))
+        elif re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(names):
+            labels.append(int(part))
+        else:
+            nearest = difflib.get_close_matches(part, names, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else f"; the classes are {', '.join(names[:10])} ..."
+            raise MaenasError(f"--classes: there is no class {part!r}{hint}")
+    return tuple(dict.fromkeys(labels))
+
+
 def detect_images(
     detector: Detector, paths: Sequence[Path], settings: DetectSettings, on_image: Callable[[], object]
-) -> Summary:
+) -> DetectSummary:
     """Detect in every file, write `NAME.jpg` for each; files that cannot be read are skipped and reported.
 
     Also `labels/NAME.txt` and `detections.json` where the settings say so. Raises `MaenasError` if nothing can be
@@ -60,7 +110,7 @@ def detect_images(
     names = output_names(paths)
     _refuse_overwriting(paths, [settings.out / f"{name}.jpg" for name in names])
     ensure_folder(settings.out)
-    summary, rows = Summary(), []
+    summary, rows = DetectSummary(), []
     for path, name, number in zip(paths, names, image_ids(paths), strict=True):
         try:
             image = read_image(path)
@@ -84,28 +134,36 @@ def detect_images(
 
 
 def detect_video(
-    detector: Detector, path: Path, settings: DetectSettings, on_frame: Callable[[int], object]
-) -> Summary:
+    detector: Detector, source: str | Path, settings: DetectSettings, on_frame: Callable[[int], object]
+) -> DetectSummary:
     """Detect in every frame and write `NAME.mp4`; `on_frame` gets the number of frames that the file claims.
 
-    Frames are numbered from 1: the image ids of `detections.json` and the names in `labels/`.
+    Frames are numbered from 1: the image ids of `detections.json` and the names in `labels/`. Ctrl-C ends it, too, with
+    what is done so far. Raises `MaenasError` where there is no frame, and if nothing can be written.
     """
-    target = settings.out / f"{path.stem}.mp4"
-    _refuse_overwriting([path], [target])
+    name = video_name(str(source))
+    target = settings.out / f"{name}.mp4"
+    if not is_live(str(source)):
+        _refuse_overwriting([Path(source)], [target])
     ensure_folder(settings.out)
-    video = Video(path)
-    summary, rows = Summary(), []
+    video = Video(source)
+    summary, rows = DetectSummary("frames"), []
     with video_writer(target, fps=video.fps, width=video.width, height=video.height) as writer:
-        for number, frame in enumerate(video, start=1):
-            result = _predict(detector, frame, settings)
-            summary.add(result)
-            drawn = draw_detections(frame, result.detections, detector.names)
-            writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-            if settings.save_txt:
-                _write_text(settings.out / "labels" / f"{path.stem}_{number}.txt", result, frame)
-            if settings.save_json:
-                rows += coco_rows(result, number, path.name)
-            on_frame(video.frames)
+        try:
+            for number, frame in enumerate(islice(video, settings.frames), start=1):
+                result = _predict(detector, frame, settings)
+                summary.add(result)
+                drawn = draw_detections(frame, result.detections, detector.names)
+                writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+                if settings.save_txt:
+                    _write_text(settings.out / "labels" / f"{name}_{number}.txt", result, frame)
+                if settings.save_json:
+                    rows += coco_rows(result, number, name if video.live else Path(source).name)
+                on_frame(video.frames)
+        except KeyboardInterrupt:
+            summary.cut_short = None if video.live else f"video {source}: interrupted after {summary.images} frames"
+        else:
+            summary.cut_short = video.cut_short if settings.frames is None else None
     if settings.save_json:
         write_atomic(settings.out / "detections.json", json.dumps(rows, indent=1) + "\n")
     return summary

@@ -17,12 +17,13 @@ from detector.data.loader import Loader, LoaderSettings, make_loader
 from detector.data.pictures import free_memory
 from detector.data.sample import Dataset
 from detector.data.shapes import SHAPES, SIZE
+from detector.device import choose_device
 from detector.distributed import World
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, load_into, load_net, read_weights
-from detector.recipe import Recipe, load_recipe, override
+from detector.recipe import AUTO, Recipe, choose_recipe, load_recipe, override
 from detector.step import Parts, Schedule, assemble
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, printable_line
 from maenas.spec import DetectorSpec, load_spec
 
 MOST_NAMES = 8  # shown of the classes
@@ -43,43 +44,60 @@ class Job:
     recipe: Recipe
     start: Weights | None = None
     teacher: DetectorNet | None = None
+    chosen: str = "given"  # what the recipe is called, and why it was chosen
 
 
 def make_job(
     spec: str | Path | DetectorSpec,
     data: str | Path = SHAPES,
     *,
-    recipe: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe = AUTO,
     settings: Sequence[str] = (),
     epochs: int | None = None,
     batch: int | None = None,
     seed: int | None = None,
     patience: int | None = None,
     input_size: int | None = None,
+    device: str = "auto",
     finetune: str | Path | None = None,
     teacher: str | Path | None = None,
 ) -> Job:
     """What to train: the network `spec` (a file, a shipped name, or the spec itself) on `data`, whose classes it takes.
 
-    `recipe` is a preset or a file, `damo` unless given, for the built-in shapes `demo`. `settings` ("key=value"),
-    `epochs`, `batch`, `seed` and `patience` change it. `input_size` is the side of the square input, for the shapes 192
+    `recipe` is a preset or a file; `auto` chooses by data, weights and `device`. `settings` ("key=value"), `epochs`,
+    `batch`, `seed` and `patience` change it. `input_size` is the side of the square input, for the built-in shapes 192
     unless given. `finetune` are weights to begin with, `teacher` those of a detector to distil from.
     Raises `MaenasError` for what cannot be read, or does not fit together.
     """
     shorts = {"epochs": epochs, "batch": batch, "seed": seed, "patience": patience}
     texts = [*settings, *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
-    if str(data) == SHAPES:
-        recipe = recipe or "demo"
-        input_size = SIZE if input_size is None else input_size
-    chosen = override(recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe or "damo")), texts)
+    given = None if recipe == AUTO else override(_named(recipe), texts)  # a mistake shows before data are read
     name, detector = ("detector", spec) if isinstance(spec, DetectorSpec) else _stored(spec)
     train = open_dataset(data, "train")
     val = align_names(open_dataset(data, "val"), train.names)
     detector = replace(detector, head=replace(detector.head, num_classes=len(train.names)))
+    if input_size is None and str(data) == SHAPES:
+        input_size = SIZE
     if input_size is not None:
         detector = replace(detector, input=replace(detector.input, height=input_size, width=input_size))
     start = None if finetune is None else read_weights(finetune)
-    return Job(detector, name, train, val, chosen, start, None if teacher is None else load_net(teacher)[0])
+    chosen = "given" if isinstance(recipe, Recipe) else str(recipe)
+    if given is None:
+        choice = choose_recipe(
+            images=len(train),
+            classes=len(train.names),
+            device=choose_device(device).type,
+            start=start is not None,
+            shapes=str(data) == SHAPES,
+            depthwise=detector.backbone.stages[0].block == "k1dwk1",
+        )
+        given, chosen = override(load_recipe(choice.name), texts), f"{choice.name} (chosen: {choice.why})"
+    taught = None if teacher is None else load_net(teacher)[0]
+    return Job(detector, name, train, val, given, start, taught, chosen)
+
+
+def _named(recipe: str | Path | Recipe) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe))
 
 
 def _stored(spec: str | Path) -> tuple[str, DetectorSpec]:
@@ -97,7 +115,9 @@ def start_text(job: Job) -> str:
         if names
     ]
     if not report.reinitialised and job.start.names != job.train.names:
-        parts.append(f"the class convolutions were trained for {', '.join(job.start.names[:MOST_NAMES])}")
+        parts.append(
+            f"the class convolutions were trained for {', '.join(map(printable_line, job.start.names[:MOST_NAMES]))}"
+        )
     return f"given weights; {'; '.join(parts) or 'all tensors fit'}"
 
 

@@ -9,11 +9,18 @@ from itertools import islice
 
 import torch
 
-from detector.distributed import World
+from detector.distributed import World, join_world
 from detector.job import Job, assemble_run
 from detector.step import train_step
 
 STEPS = 5  # the first one is not timed: it allocates, and chooses algorithms
+
+
+def plan_job(job: Job, device: str = "auto") -> str:
+    """Lines of `plan_text`, on the device called so; nothing in processes other than the main one."""
+    with join_world(device) as world:
+        text = plan_text(job, world)
+        return f"{'recipe':<11}{job.chosen}\n{text}\n" if world.is_main else ""
 
 
 def plan_text(job: Job, world: World) -> str:

@@ -12,12 +12,13 @@ from detector.distributed import World
 from detector.evaluate import Metrics, write_report
 from detector.evaluate import evaluate as rate
 from detector.predict import Detector
+from detector.truth_picture import truth_and_predictions
 from detector.validate import detect_dataset, lowest_thresholds
 from maenas.errors import MaenasError
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation:
+class EvaluationResult:
     """What was rated, at which thresholds, and the metrics."""
 
     weights: str
@@ -34,7 +35,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.scalars().items())
-        return f"Evaluation({self.split} of {self.data}: {numbers})"
+        return f"EvaluationResult({self.split} of {self.data}: {numbers})"
 
     def document(self) -> dict[str, Any]:
         """Everything as plain data for JSON."""
@@ -53,7 +54,7 @@ def evaluate(
     device: str = "auto",
     plots: str | Path | None = None,
     on_images: Callable[[int, int], object] = lambda done, all: None,
-) -> Evaluation:
+) -> EvaluationResult:
     """Rate a detector (a file, the folder of a run, or a `Detector`) on a split of a data set.
 
     `conf` and `iou` are 0.001 and 0.7, or what suppression in the file is set to, unless given. The folder `plots` gets
@@ -77,6 +78,6 @@ def evaluate(
     found = detect_dataset(detector, dataset, world, conf=conf, iou=iou, batch=batch, on_images=count)
     metrics = rate(dataset, found)
     if plots is not None:
-        write_report(metrics, Path(plots))
+        write_report(metrics, Path(plots), truth_and_predictions(dataset, found))
     name = "detector" if isinstance(weights, Detector) else str(weights)
-    return Evaluation(name, dataset.source, split, conf, iou, metrics)
+    return EvaluationResult(name, dataset.source, split, conf, iou, metrics)

@@ -16,7 +16,7 @@ from detector.evaluate import Metrics
 from detector.events import Callback, EndReason
 from detector.job import Job, make_job
 from detector.predict import Detector
-from detector.recipe import Recipe
+from detector.recipe import AUTO, Recipe
 from detector.train import train as train_job
 from maenas.spec import DetectorSpec
 
@@ -34,6 +34,7 @@ class TrainingRun:
     best_ap: float | None
     metrics: Metrics | None
     reason: EndReason
+    is_main: bool = True  # whether this process is the one that writes and knows the metrics
 
     def __repr__(self) -> str:
         ap = "no AP" if self.best_ap is None else f"AP {self.best_ap:.3f}"
@@ -48,7 +49,7 @@ def train(
     spec: str | Path | DetectorSpec,
     data: str | Path = SHAPES,
     *,
-    recipe: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe = AUTO,
     settings: Sequence[str] = (),
     epochs: int | None = None,
     batch: int | None = None,
@@ -78,6 +79,7 @@ def train(
         seed=seed,
         patience=patience,
         input_size=input_size,
+        device=device,
         finetune=finetune,
         teacher=teacher,
     )
@@ -96,5 +98,6 @@ def run_job(
     folder = Path("runs") / job.name if out is None else Path(out)
     with join_world(device) as world:
         outcome = train_job(job, world, folder, resume=resume, callbacks=callbacks)
+        is_main = world.is_main
     best = None if outcome.best_ap < 0 else outcome.best_ap
-    return TrainingRun(folder, outcome.weights, best, outcome.metrics, outcome.reason)
+    return TrainingRun(folder, outcome.weights, best, outcome.metrics, outcome.reason, is_main)

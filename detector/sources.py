@@ -1,14 +1,16 @@
-"""What `maenas detect` runs on: an image, a folder, a pattern, or a video."""
+"""What `maenas detect` runs on: an image, a folder, a pattern, a video, a camera or a stream."""
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -17,12 +19,32 @@ from detector.images import SUFFIXES
 from maenas.errors import MaenasError
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-DEFAULT_FPS = 25.0  # of a file that does not say
+STREAMS = ("http://", "https://", "rtmp://", "rtsp://", "rtsps://", "udp://")
+TIMEOUT_MS = 10_000  # until a stream is there, and from frame to frame
+DEFAULT_FPS = 25.0  # of a source that does not say
+MISSING_FRAMES = (1, 0.05)  # that a file may lack of what it claims, at least and as a share: some only estimate it
+
+
+def is_live(source: str) -> bool:
+    """Whether it is the number of a camera, where no file has that name, or the address of a stream."""
+    return source.startswith(STREAMS) or (source.isdecimal() and len(source) < 4 and not os.path.exists(source))
 
 
 def is_video(source: str) -> bool:
-    """Whether the name is that of a video file."""
+    """Whether it is a camera or stream, or the name is that of a video file."""
+    if is_live(source):
+        return True
     return Path(source).suffix.lower() in VIDEO_SUFFIXES and not glob.has_magic(source)
+
+
+def video_name(source: str) -> str:
+    """A name for what is written about a video: the file's own, or `camera-0`, or of a stream its place there."""
+    if source.isdecimal():
+        return f"camera-{source}"
+    if source.startswith(STREAMS):
+        parts = urlsplit(source)
+        return re.sub(r"[^A-Za-z0-9]+", "-", Path(parts.path).stem).strip("-")[:100] or "stream"
+    return Path(source).stem
 
 
 def find_images(source: str) -> list[Path]:
@@ -69,35 +91,57 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 
 
 class Video:
-    """A video file being read; iterating gives uint8 RGB frames `[H, W, 3]`, each decoded while the last one is used.
+    """A video being read; iterating gives uint8 RGB frames `[H, W, 3]`, each decoded while the last one is used.
 
-    `frames` is what the file claims, 0 where it does not say. Raises `MaenasError` for a file that has no frame.
+    `source` is a file, the number of a camera or the address of a stream. `frames` is what it claims, 0 where it does
+    not say. Raises `MaenasError` where there is no frame.
     """
 
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise MaenasError(f"video {path}: there is no such file")
-        self._capture = cv2.VideoCapture(str(path))
+    def __init__(self, source: str | Path) -> None:
+        self.name, self.live = str(source), is_live(str(source))
+        if not self.live and not Path(source).is_file():
+            raise MaenasError(f"video {source}: there is no such file")
+        self._capture = _open(self.name)
         self._first = self._read()
+        self.read = 0
         if self._first is None:
-            raise MaenasError(f"video {path}: no frame can be read, the file is damaged or its codec unknown")
+            why = "is it there, and not in use?" if self.live else "the file is damaged or its codec unknown"
+            raise MaenasError(f"video {source}: no frame can be read; {why}")
         self.height, self.width = self._first.shape[:2]
-        self.frames = max(0, round(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self.frames = 0 if self.live else max(0, round(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        with ThreadPoolExecutor(1) as reader:  # the next frame is decoded while this one is used
-            frame = self._first
-            while frame is not None:
-                following = reader.submit(self._read)
-                yield frame
-                frame = following.result()
-        self._capture.release()
+        try:
+            with ThreadPoolExecutor(1) as reader:  # the next frame is decoded while this one is used
+                frame = self._first
+                while frame is not None:
+                    self.read += 1
+                    following = reader.submit(self._read)
+                    yield frame
+                    frame = following.result()
+        finally:
+            self._capture.release()
+
+    @property
+    def cut_short(self) -> str | None:
+        """After all frames were read: what is missing of those that the file claims; None where nothing is."""
+        least, share = MISSING_FRAMES
+        if self.frames - self.read <= max(least, share * self.frames):
+            return None
+        return f"video {self.name}: {self.read} of {self.frames} frames could be read; the rest is damaged or missing"
 
     def _read(self) -> np.ndarray | None:
         ok, frame = self._capture.read()
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if ok else None
+
+
+def _open(source: str) -> cv2.VideoCapture:
+    if source.startswith(STREAMS):
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
+        return cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
+    return cv2.VideoCapture(int(source)) if is_live(source) else cv2.VideoCapture(source)
 
 
 @contextmanager

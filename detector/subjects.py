@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from detector.benchmark import Subject, random_net
+from detector.choices import RuntimeName
 from detector.device import choose_device
 from detector.export.parity import natural_images
 from detector.images import read_image
@@ -19,7 +19,6 @@ from detector.sources import find_images
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec, load_spec
 
-RuntimeName = Literal["torch", "onnxruntime"]
 MAX_BATCH = 1024
 SYNTHETIC_IMAGES = 4
 

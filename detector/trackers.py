@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
+from detector.choices import TrackerName
 from detector.events import BeginEvent, Callback, EndEvent, EpochEvent, EvaluationEvent, Event, StepEvent
 from detector.recipe import Recipe
 from maenas.errors import MaenasError
-
-TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 def tracker(name: TrackerName) -> Callback:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from detector.choices import Split
 from detector.data.coco import find_coco, read_coco
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import SHAPES, cached_shapes
@@ -17,8 +17,6 @@ from detector.data.yolo import find_yolo, read_yolo
 from maenas.errors import MaenasError
 
 __all__ = ["Dataset", "Problem", "Sample", "Split", "align_names", "open_dataset", "read_dataset", "summarise"]
-
-Split = Literal["train", "val", "test"]
 
 
 def open_dataset(path: str | Path, split: Split) -> Dataset:

@@ -6,18 +6,16 @@ Legend: B batch, H/W height and width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor
 
+from detector.choices import Method
 from detector.runtime.onnx import OnnxSession
 from maenas.errors import MaenasError
 
-Method = Literal["entropy", "percentile", "minmax"]
-METHODS: tuple[Method, ...] = get_args(Method)
 BINS = 2048
 PERCENTILE = 99.99
 LEVELS = 128  # magnitudes of int8, zero among them

@@ -14,10 +14,10 @@ from typing import Literal
 
 import onnx
 
-from detector.export.calibrate import Method
+from detector.choices import Format, Method, Nms, Precision, Rest, Sensitive
 from detector.export.engine import EngineCard, build_engine, write_engine
-from detector.export.int8 import Int8Result, Int8Settings, Rest, Sensitive, quantize_model, report_path
-from detector.export.metadata import NmsSettings, Precision
+from detector.export.int8 import Int8Result, Int8Settings, quantize_model, report_path
+from detector.export.metadata import NmsSettings
 from detector.export.onnx import ExportSettings, count_nodes, describe_ends, resized, to_onnx
 from detector.export.parity import Parity, check_parity, natural_images
 from detector.images import read_image
@@ -30,8 +30,6 @@ from maenas.errors import MaenasError
 from maenas.files import ensure_folder, write_atomic
 from maenas.units import parse_bytes
 
-Format = Literal["onnx", "engine"]
-Nms = Literal["none", "in-graph"]
 MAX_BATCH = 256
 CHECKED_IMAGES = 4
 
@@ -139,7 +137,7 @@ def _checked_model(
     """The model to write, what the check against torch found, and the quantisation."""
     net, weights = load_net(path)
     deployed = deploy(net)
-    model = to_onnx(deployed, weights.names, settings)
+    model = to_onnx(deployed, weights.names, settings, weights.spec_file)
     size = resized(weights.spec, settings.size).input
     if images is None:
         pictures = natural_images(CHECKED_IMAGES, size)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import onnx
 from torch import Tensor
 
+from detector.choices import Method, Rest, Sensitive
 from detector.data.dataset import Dataset, align_names, open_dataset
 from detector.data.loader import eval_batches
 from detector.distributed import World
 from detector.evaluate import evaluate
-from detector.export.calibrate import Method
 from detector.export.onnx import ExportSettings, resized, to_onnx
 from detector.export.quantize import MeasureAp, Quantization, conv_names, quantize_all, quantize_within
 from detector.images import normalise, read_image
@@ -27,8 +27,6 @@ from detector.validate import detect_dataset, lowest_thresholds
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
 
-Sensitive = Literal["output", "ap"]
-Rest = Literal["fp16", "fp32"]
 Item = TypeVar("Item")
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from maenas.errors import MaenasError, printable_line
+from maenas.cli.extras import require_extra
+from maenas.errors import printable_line
 
 data_app = typer.Typer(help="Data sets: check one, write the built-in shapes.", no_args_is_help=True)
 
@@ -27,6 +28,7 @@ def data_check(
     ] = False,
 ) -> None:
     """Report every problem of a data set: images, boxes, classes, splits. Exits with 1 if it cannot be trained on."""
+    require_extra("detector")
     from tqdm import tqdm
 
     from detector.data.check import check, contact_sheet
@@ -50,15 +52,16 @@ def data_check(
 @data_app.command("shapes")
 def data_shapes(
     out: Annotated[Path, typer.Argument(help="New folder for images/ and annotations/ (COCO).")],
-    images: Annotated[int, typer.Option("--images", help="How many; every fifth is for validation.")] = 1500,
-    size: Annotated[int, typer.Option("--size", help="Side in pixels.")] = 192,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same files.")] = 0,
+    images: Annotated[
+        int, typer.Option("--images", help="How many; every fifth is for validation.", min=2, max=1_000_000)
+    ] = 1500,
+    size: Annotated[int, typer.Option("--size", help="Side in pixels.", min=32, max=4096)] = 192,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same files.", min=0, max=2**63 - 1)] = 0,
 ) -> None:
     """Write the generated data set of coloured shapes that `--data shapes` stands for."""
+    require_extra("detector")
     from detector.data.shapes import write_shapes
 
-    if seed < 0:
-        raise MaenasError(f"--seed is {seed}; it must be 0 or more")
     write_shapes(out, images=images, size=size, seed=seed)
     print(f"wrote {out}: {images} images of {size}x{size}")
 

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from maenas.cli.detector_options import AsJson, Conf, Device, Iou, WeightsFile
+from maenas.cli.extras import require_extra
+from maenas.errors import MaenasError, printable_line
+
 if TYPE_CHECKING:
+    from detector.detect import DetectSummary
     from maenas.latency.predictor import AnyPredictor
     from maenas.reports.networks import Graph
 
-from maenas.errors import MaenasError, printable_line
-
 weights_app = typer.Typer(help="Weights files of the detectors.", no_args_is_help=True)
-
-WeightsFile = Annotated[
-    Path, typer.Option("--weights", "-w", help="Weights (.safetensors), exported ONNX file, or engine.")
-]
-Conf = Annotated[float, typer.Option("--conf", help="Scores above this count.")]
-Iou = Annotated[float, typer.Option("--iou", help="Overlap above which the better box of a class suppresses another.")]
 
 
 def detect_command(
-    source: Annotated[str, typer.Argument(help="An image, a folder, a pattern in quotes ('a/**/*.jpg'), or a video.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="An image, a folder, a pattern in quotes ('a/**/*.jpg'), a video, the number of a camera (0), or a "
+            "stream (rtsp://, http://)."
+        ),
+    ],
     weights: WeightsFile,
     conf: Conf = 0.25,
     iou: Iou = 0.7,
@@ -36,67 +38,55 @@ def detect_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for what is written.")] = Path("detections"),
     save_txt: Annotated[bool, typer.Option("--save-txt", help="Write labels/NAME.txt (YOLO format).")] = False,
     save_json: Annotated[bool, typer.Option("--save-json", help="Write detections.json (COCO results).")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    frames: Annotated[
+        int | None,
+        typer.Option("--frames", help="Stop a video, camera or stream after this many.", min=1, max=10**9),
+    ] = None,
+    device: Device = "auto",
 ) -> None:
-    """Find objects in images or a video, and draw them."""
+    """Find objects in images, a video, or what a camera sees, and draw them. Exits with 1 for a video cut short."""
+    require_extra("detector")
     from tqdm import tqdm
 
-    require_packages("torch", "torchvision", "cv2", "PIL", "safetensors")
-    from detector.detect import DetectSettings, detect_images, detect_video
+    from detector.detect import DetectSettings, class_labels, detect
     from detector.predict import Detector
-    from detector.sources import find_images, is_video
 
-    paths = [] if is_video(source) else find_images(source)
     detector = Detector.load(weights, device)
-    settings = DetectSettings(out, conf, iou, parse_classes(classes, detector.names), save_txt, save_json)
-    quiet = not sys.stderr.isatty()
-    with tqdm(total=len(paths) or None, unit=" images", desc="detect", disable=quiet, leave=False) as bar:
-        if paths:
-            summary = detect_images(detector, paths, settings, bar.update)
-        else:
+    settings = DetectSettings(out, conf, iou, class_labels(classes, detector.names), save_txt, save_json, frames)
+    with tqdm(unit=" images", desc="detect", disable=not sys.stderr.isatty(), leave=False) as bar:
 
-            def on_frame(total: int) -> None:
-                bar.total = total or None
-                bar.update()
+        def on_image(total: int) -> None:
+            bar.total = total or None
+            bar.update()
 
-            summary = detect_video(detector, Path(source), settings, on_frame)
+        summary = detect(detector, source, settings, on_image)
+    _print_summary(summary, out)
+    if summary.cut_short is not None:
+        raise typer.Exit(1)
+
+
+def _print_summary(summary: DetectSummary, out: Path) -> None:
     for message in summary.skipped:
         print(f"skipped: {message}", file=sys.stderr)
     counted = sorted(summary.counts.items(), key=lambda item: (-item[1], item[0]))
     found = ", ".join(f"{count} {printable_line(name)}" for name, count in counted) or "nothing"
-    print(f"{summary.images} {'images' if paths else 'frames'}: {found}")
+    print(f"{summary.images} {summary.unit}: {found}")
+    if summary.cut_short is not None:
+        print(f"cut short: {summary.cut_short}", file=sys.stderr)
     print(f"wrote {out}")
-
-
-def parse_classes(text: str | None, names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Labels of a list such as "person,7"; None for None. Raises `MaenasError` naming the nearest class."""
-    import difflib
-
-    if text is None:
-        return None
-    labels = []
-    for part in (part.strip() for part in text.split(",")):
-        if part in names:
-            labels.append(names.index(part))
-        elif re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(names):
-            labels.append(int(part))
-        else:
-            nearest = difflib.get_close_matches(part, names, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else f"; the classes are {', '.join(names[:10])} ..."
-            raise MaenasError(f"--classes: there is no class {part!r}{hint}")
-    return tuple(dict.fromkeys(labels))
 
 
 def show_command(
     network: Annotated[str, typer.Argument(help="A spec file, a shipped name, weights, or an ONNX file.")],
     device: Annotated[str, typer.Option("--device", help="Device or table file whose latency is shared out.")] = "t4",
     precision: Annotated[
-        str | None, typer.Option("--precision", help="fp32, fp16 or int8. [default: a measured table's own, else fp16]")
+        Literal["fp32", "fp16", "int8"] | None,
+        typer.Option("--precision", help="Arithmetic.", show_default="a measured table's own, else fp16"),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the network into this file (.png, .svg, .pdf).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print nothing but one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print a network: every layer with shapes, parameters, FLOPs and its share of the latency."""
     from maenas.latency.predictor import load_predictor
@@ -110,7 +100,7 @@ def show_command(
         return
     name, spec = found.name, found.spec
     if plot is not None:
-        require_packages("matplotlib")
+        require_extra("plot")
         from maenas.reports.network_plot import plot_network
 
         plot_network(name, spec, predictor, plot)
@@ -145,27 +135,12 @@ def weights_convert(
     spec: Annotated[str, typer.Option("--spec", help="The checkpoint's network: a spec file or a shipped name.")],
     names: Annotated[
         Path | None,
-        typer.Option("--names", help="Text file with a class name a line. [default: COCO's for 80 classes]"),
+        typer.Option("--names", help="Text file with a class name a line.", show_default="COCO's for 80 classes"),
     ] = None,
 ) -> None:
     """Turn a published checkpoint into a weights file with its spec and class names inside."""
-    require_packages("torch", "safetensors")
-    from detector.model.weights import read_published, write_weights
-    from maenas.files import read_text
-    from maenas.spec import load_spec
+    require_extra("detector")
+    from detector.model.convert import convert_published
 
-    lines = None if names is None else read_text(names, what="class names").splitlines()
-    given = None if lines is None else tuple(line.strip() for line in lines if line.strip())
-    weights = read_published(old, load_spec(spec).detector, given)
-    write_weights(new, weights.state, weights.spec, weights.names, {"source": old.name})
+    weights = convert_published(old, new, spec=spec, names=names)
     print(f"wrote {new}: {len(weights.state)} tensors, {len(weights.names)} classes, spec {weights.spec.id}")
-
-
-def require_packages(*modules: str) -> None:
-    """Raise `MaenasError` naming what to install where a package is missing."""
-    import importlib.util
-
-    packages = {"cv2": "opencv-python-headless", "PIL": "pillow"}
-    missing = [packages.get(name, name) for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MaenasError(f"this needs {', '.join(missing)}: pip install {' '.join(missing)}")

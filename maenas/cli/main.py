@@ -17,6 +17,7 @@ from maenas.cli.catalogue import calibrate_command, devices_command, spaces_comm
 from maenas.cli.data import data_app
 from maenas.cli.detect import detect_command, show_command, weights_app
 from maenas.cli.export import export_command
+from maenas.cli.hints import add_hints
 from maenas.cli.predict import predict_command
 from maenas.cli.profile import profile_command
 from maenas.cli.report import compare_command, report_command
@@ -62,6 +63,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
     try:
+        add_hints(app)
         try:
             code = app(prog_name="maenas", standalone_mode=False)
         finally:

@@ -1,26 +1,31 @@
-"""`maenas train` and `maenas eval`: parse, open, call, print."""
+"""`maenas train` and `maenas eval`: parse, call, print."""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maenas.errors import MaenasError, printable_line
+from detector.choices import Split, TrackerName
+from maenas.cli.detector_options import AsJson, DataSet, Device
+from maenas.cli.extras import require_extra
+from maenas.errors import printable_line
 
-DataPath = Annotated[
-    str, typer.Option("--data", help="A folder or file in COCO, YOLO or Pascal VOC format, or the word shapes.")
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detector.evaluate import Metrics
+    from detector.events import BeginEvent, Callback, Event
+    from detector.job import Job
+    from detector.run import TrainingRun
 
 
 def train_command(
     spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped one.")],
-    data: DataPath = "shapes",
+    data: DataSet = "shapes",
     recipe: Annotated[
         str,
         typer.Option(
@@ -32,27 +37,43 @@ def train_command(
         list[str] | None, typer.Option("--set", help="key=value over the recipe, e.g. augment.shear=0.2. Repeatable.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Length; warm-up and plain epochs scale with it.")
+        int | None,
+        typer.Option("--epochs", help="Length; warm-up and plain epochs scale with it.", min=1, max=1_000_000),
     ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Short for --set batch=N.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Short for --set seed=N.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Short for --set batch=N.", min=1, max=1_000_000)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Short for --set seed=N.", min=0, max=2**63 - 1)] = None,
     patience: Annotated[
         int | None,
-        typer.Option("--patience", help="Epochs without a better AP after which to stop: --set patience=N."),
+        typer.Option(
+            "--patience",
+            help="Epochs without a better AP after which to stop: --set patience=N.",
+            min=0,
+            max=1_000_000,
+        ),
     ] = None,
     input_size: Annotated[
         int | None,
         typer.Option(
-            "--input", help="Side of the square input. [default: the spec's; for the shapes 192, as they are]"
+            "--input",
+            help="Side of the square input.",
+            show_default="the spec's; for the shapes 192, as they are",
+            min=32,
+            max=8192,
         ),
     ] = None,
     device: Device = "auto",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run. [default: runs/SPEC]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/SPEC")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")] = False,
     finetune: Annotated[
         Path | None, typer.Option("--finetune", help="Weights to begin with; the number of classes may differ.")
     ] = None,
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of a detector to distil from.")] = None,
+    log: Annotated[
+        list[TrackerName] | None,
+        typer.Option(
+            "--log", help="Also tell this tracker. Repeatable.", show_default="tensorboard where it is installed"
+        ),
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Time a few steps, say what the run would take, and stop.")
     ] = False,
@@ -61,164 +82,132 @@ def train_command(
 
     For several GPUs: torchrun --nproc-per-node 8 -m maenas train ...
     """
-    from detector.data.shapes import SHAPES, SIZE
-    from detector.device import choose_device
-    from detector.distributed import join_world
-    from detector.plan import plan_text
-    from detector.recipe import AUTO, Recipe, choose_recipe, load_recipe, override
-    from detector.train import train
+    require_extra("detector")
+    from detector.job import make_job
+    from detector.plan import plan_job
+    from detector.run import run_job
 
-    shorts = {"epochs": epochs, "batch": batch, "seed": seed, "patience": patience}
-    texts = [*(settings or []), *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
-    if data == SHAPES:
-        input_size = SIZE if input_size is None else input_size
-    given = None if recipe == AUTO else override(load_recipe(recipe), texts)  # a mistake shows before data are read
-    job = _job(spec, data, given or Recipe(), input_size=input_size, finetune=finetune, teacher=teacher)
-    chosen = recipe
-    if given is None:
-        choice = choose_recipe(
-            images=len(job.train),
-            classes=len(job.train.names),
-            device=choose_device(device).type,
-            start=finetune is not None,
-            shapes=data == SHAPES,
-            depthwise=job.spec.backbone.stages[0].block == "k1dwk1",
-        )
-        job = replace(job, recipe=override(load_recipe(choice.name), texts))
-        chosen = f"{choice.name} (chosen: {choice.why})"
-    folder = out or Path("runs") / job.name
-    with join_world(device) as world:
-        if plan:
-            text = plan_text(job, world)
-            if world.is_main:
-                print(f"{'recipe':<11}{chosen}\n{text}")
-            return
-        if world.is_main:
-            _print_job(job, world, folder, chosen)
-        outcome = train(job, world, folder, resume=resume)
-        if world.is_main:
-            _print_outcome(outcome, folder)
-
-
-def _job(
-    name: str, data: str, recipe: Any, *, input_size: int | None, finetune: Path | None, teacher: Path | None
-) -> Any:
-    """What the command describes; the data decide the classes."""
-    from detector.data.dataset import align_names, open_dataset
-    from detector.model.weights import load_net, read_weights
-    from detector.train import Job
-    from maenas.spec import InputSpec, load_spec
-
-    stored = load_spec(name)
-    train = open_dataset(data, "train")
-    val = align_names(open_dataset(data, "val"), train.names)
-    detector = replace(stored.detector, head=replace(stored.detector.head, num_classes=len(train.names)))
-    if input_size is not None:
-        size = InputSpec(input_size, input_size)
-        detector = replace(detector, input=replace(detector.input, height=size.height, width=size.width))
-    return Job(
-        detector,
-        stored.name,
-        train,
-        val,
-        recipe,
-        start=None if finetune is None else read_weights(finetune),
-        teacher=None if teacher is None else load_net(teacher)[0],
-        spec_file=stored,
+    trackers = [] if plan else _trackers(log)
+    job = make_job(
+        spec,
+        data,
+        recipe=recipe,
+        settings=settings or (),
+        epochs=epochs,
+        batch=batch,
+        seed=seed,
+        patience=patience,
+        input_size=input_size,
+        device=device,
+        finetune=finetune,
+        teacher=teacher,
     )
+    if plan:
+        print(plan_job(job, device), end="")
+        return
+    run = run_job(job, device=device, out=out, resume=resume, callbacks=[_announce(job), *trackers])
+    if run.is_main:
+        _print_outcome(run)
 
 
-def _print_job(job: Any, world: Any, folder: Path, recipe: str) -> None:
+def _trackers(names: Sequence[TrackerName] | None) -> list[Callback]:
+    from detector.trackers import is_installed, tracker
+
+    if names is None:
+        return [tracker("tensorboard")] if is_installed("tensorboard") else []
+    return [tracker(name) for name in dict.fromkeys(names)]
+
+
+def _announce(job: Job) -> Callback:
+    from detector.events import BeginEvent
+
+    def announce(event: Event) -> None:
+        if isinstance(event, BeginEvent):
+            _print_job(job, event)
+
+    return announce
+
+
+def _print_job(job: Job, begin: BeginEvent) -> None:
     from detector.data.sample import summarise
+    from detector.job import start_text
 
     size = job.spec.input
     classes = ", ".join(map(printable_line, job.train.names[:8])) + (", ..." if len(job.train.names) > 8 else "")
+    rated = 0 if job.val is None else len(job.val)
+    problems = (*job.train.problems, *(() if job.val is None else job.val.problems))
     print(f"{'detector':<11}{job.name}, {size.height}x{size.width}, {len(job.train.names)} classes ({classes})")
-    print(f"{'data':<11}{len(job.train)} images to train on, {len(job.val)} to evaluate on ({job.train.source})")
-    for line in summarise((*job.train.problems, *job.val.problems)):
+    print(f"{'data':<11}{len(job.train)} images to train on, {rated} to evaluate on ({job.train.source})")
+    for line in summarise(problems):
         print(f"{'left out':<11}{line}")
     if job.start is not None:
-        print(f"{'start':<11}{_start_text(job)}")
-    print(f"{'recipe':<11}{recipe}")
-    print(f"{'run':<11}{job.recipe.epochs} epochs on {world.device}, in {folder}", flush=True)
+        print(f"{'start':<11}{start_text(job)}")
+    print(f"{'recipe':<11}{job.chosen}")
+    print(f"{'run':<11}{job.recipe.epochs} epochs on {begin.device}, in {begin.folder}", flush=True)
 
 
-def _start_text(job: Any) -> str:
-    """What the weights to begin with do not cover."""
-    from detector.model.net import DetectorNet
-    from detector.model.weights import load_into
-
-    report = load_into(DetectorNet(job.spec), job.start)
-    parts = [
-        f"{what} {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-        for what, names in (("new", report.reinitialised), ("missing", report.missing), ("unused", report.unexpected))
-        if names
-    ]
-    if not report.reinitialised and job.start.names != job.train.names:
-        parts.append(f"the class convolutions were trained for {', '.join(map(printable_line, job.start.names[:8]))}")
-    return f"given weights; {'; '.join(parts) or 'all tensors fit'}"
-
-
-def _print_outcome(outcome: Any, folder: Path) -> None:
-    if outcome.metrics is not None:
-        print(f"\n{_metrics_text(outcome.metrics)}\n")
-    ap = f" (AP {outcome.best_ap:.3f})" if outcome.best_ap >= 0 else ""
-    print(f"wrote {outcome.weights}{ap}; logs and plots are in {folder}")
+def _print_outcome(run: TrainingRun) -> None:
+    if run.metrics is not None:
+        print(f"\n{_metrics_text(run.metrics)}\n")
+    ap = "" if run.best_ap is None else f" (AP {run.best_ap:.3f})"
+    print(f"wrote {run.weights}{ap}; logs and plots are in {run.folder}")
 
 
 def eval_command(
-    weights: Annotated[Path, typer.Argument(help="Weights (.safetensors), or an .onnx file that maenas exported.")],
-    data: DataPath,
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    weights: Annotated[
+        Path, typer.Argument(help="Folder of a run, weights (.safetensors), or an .onnx file that maenas exported.")
+    ],
+    data: DataSet,
+    split: Annotated[Split, typer.Option("--split", help="Part of the data set.")] = "val",
     conf: Annotated[
         float | None,
-        typer.Option("--conf", help="Scores up to this do not count. [default: 0.001, or that of suppression in FILE]"),
+        typer.Option(
+            "--conf",
+            help="Scores up to this do not count.",
+            show_default="0.001, or that of suppression in FILE",
+            min=0,
+            max=1,
+        ),
     ] = None,
     iou: Annotated[
         float | None,
         typer.Option(
-            "--iou", help="Of two boxes that overlap more the worse is dropped. [default: 0.7, or as for --conf]"
+            "--iou",
+            help="Of two boxes that overlap more the worse is dropped.",
+            show_default="0.7, or as for --conf",
+            min=0,
+            max=1,
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Images at once.")] = 16,
+    batch: Annotated[int, typer.Option("--batch", help="Images at once.", min=1, max=1024)] = 16,
     device: Device = "auto",
     plots: Annotated[Path | None, typer.Option("--plots", help="Folder for metrics.json and plots.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print nothing but one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the average precision of a detector on a data set."""
+    require_extra("detector")
     from tqdm import tqdm
 
-    from detector.data.dataset import align_names, open_dataset
-    from detector.distributed import World
-    from detector.evaluate import evaluate, write_report
-    from detector.predict import Detector
-    from detector.truth_picture import truth_and_predictions
-    from detector.validate import detect_dataset, lowest_thresholds
+    from detector.rate import evaluate
 
-    if split not in ("train", "val", "test"):
-        raise MaenasError(f"--split is {split!r}; choose train, val, test")
-    if batch < 1:
-        raise MaenasError(f"--batch is {batch}; it must be at least 1")
-    detector = Detector.load(weights, device)
-    dataset = align_names(open_dataset(data, split), detector.names)
-    lowest = lowest_thresholds(detector)
-    conf, iou = lowest[0] if conf is None else conf, lowest[1] if iou is None else iou
-    with tqdm(total=len(dataset), unit=" images", desc="eval", disable=as_json or not sys.stderr.isatty()) as bar:
-        world = World(0, 1, detector.device)
-        found = detect_dataset(detector, dataset, world, conf=conf, iou=iou, batch=batch, on_images=bar.update)
-    metrics = evaluate(dataset, found)
-    if plots is not None:
-        write_report(metrics, plots, truth_and_predictions(dataset, found))
+    with tqdm(unit=" images", desc="eval", disable=as_json or not sys.stderr.isatty()) as bar:
+
+        def on_images(done: int, all: int) -> None:
+            bar.total = all
+            bar.update(done - bar.n)
+
+        rated = evaluate(
+            weights, data, split=split, conf=conf, iou=iou, batch=batch, device=device, plots=plots, on_images=on_images
+        )
     if as_json:
-        settings = {"weights": str(weights), "data": dataset.source, "split": split, "conf": conf, "iou": iou}
-        print(json.dumps({"command": "eval", **settings, **metrics.document()}))
+        print(json.dumps({"command": "eval", **rated.document()}))
         return
-    print(_metrics_text(metrics))
+    print(_metrics_text(rated.metrics))
     if plots is not None:
         print(f"wrote {plots}")
 
 
-def _metrics_text(metrics: Any) -> str:
+def _metrics_text(metrics: Metrics) -> str:
     """AP of every class, and the numbers over all of them."""
     from maenas.reports.text import columns
 

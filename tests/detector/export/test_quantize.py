@@ -1,6 +1,7 @@
 """INT8 represents what it should, costs what the report says, and gives way where accuracy is asked for."""
 
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detector.export.calibrate import BINS, METHODS, calibrate, conv_inputs, entropy_range, percentile_range
+from detector.choices import Method
+from detector.export.calibrate import BINS, calibrate, conv_inputs, entropy_range, percentile_range
 from detector.export.metadata import NmsSettings, from_properties
 from detector.export.onnx import ExportSettings, to_onnx
 from detector.export.parity import natural_images
@@ -78,7 +80,7 @@ def test_ranges_are_those_of_the_activations(net: DeployedNet, model: onnx.Model
         assert largest[reads[name.removesuffix(".conv")]] == pytest.approx(value, rel=1e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 def test_no_method_reaches_beyond_the_largest_value(model: onnx.ModelProto, images: list[Tensor], method) -> None:
     largest, chosen = calibrate(model, images, "minmax"), calibrate(model, images, method)
     assert all(0 < chosen[name] <= largest[name] * (1 + 1e-6) for name in conv_inputs(model))

@@ -1,0 +1,24 @@
+"""A released checkpoint to a weights file of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detector.model.weights import Weights, read_published, write_weights
+from maenas.files import read_text
+from maenas.spec import load_spec
+
+
+def convert_published(
+    old: str | Path, new: str | Path, *, spec: str | Path, names: str | Path | None = None
+) -> Weights:
+    """Write the checkpoint `old` of the network `spec` (a file or a shipped name) as the weights file `new`.
+
+    `names` is a text file with a class name a line, COCO's for 80 classes unless given. Raises `MaenasError` as
+    `read_published` does.
+    """
+    lines = None if names is None else read_text(names, what="class names").splitlines()
+    given = None if lines is None else tuple(line.strip() for line in lines if line.strip())
+    weights = read_published(old, load_spec(str(spec)).detector, given)
+    write_weights(new, weights.state, weights.spec, weights.names, {"source": Path(old).name})
+    return weights

@@ -1,0 +1,178 @@
+"""`maenas.benchmark`: how long detection takes, stage by stage, measured and predicted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from detector.benchmark import Row, library_conditions
+from detector.benchmark import benchmark as time_subjects
+from detector.choices import RuntimeName
+from detector.subjects import make_subjects, read_pictures
+from maenas import __version__
+from maenas.deploy.clock import Settings
+from maenas.errors import MaenasError
+from maenas.latency.find import THIS_MACHINE, cpu_name, table_files
+from maenas.latency.measured import read_measured
+from maenas.latency.predictor import load_predictor, predict, provenance_word
+from maenas.lowering import lower
+
+FEWEST_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a latency table says of a network, in ms with its 90 % interval, and of which setup it is."""
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    kind: str
+    device: str
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Rows in the order of files, threads and batches, each with its prediction if there is one; and the conditions."""
+
+    rows: tuple[tuple[Row, Predicted | None], ...]
+    conditions: Mapping[str, object]
+
+    def document(self) -> dict[str, Any]:
+        """Everything as plain data for JSON; times in ms of a batch."""
+        rows = [_document(row, predicted) for row, predicted in self.rows]
+        return {"conditions": dict(self.conditions), "rows": rows}
+
+
+def benchmark(
+    files: str | Path | Sequence[str | Path],
+    *,
+    batch: int | Sequence[int] = 1,
+    threads: int | Sequence[int] | None = None,
+    device: str = "auto",
+    runtime: RuntimeName = "torch",
+    images: str | None = None,
+    conf: float = 0.25,
+    iou: float = 0.7,
+    table: str | None = None,
+    rounds: int = 21,
+    on_begin: Callable[[int], object] = lambda subjects: None,
+    on_warm: Callable[[], object] = lambda: None,
+    on_left_out: Callable[[str], object] = lambda message: None,
+) -> Benchmark:
+    """Time preprocessing, network and postprocessing of detectors, side by side.
+
+    `files` are weights, folders of runs, ONNX files, engines, specs or shipped names; the other arguments are the
+    options of `maenas benchmark`. `on_begin` is told how many setups there are, `on_warm` is called as each is warmed
+    up, and `on_left_out` is told about images that cannot be read.
+    Raises `MaenasError` for what cannot be loaded or run, and for a table of another setup than all that was timed.
+    """
+    if rounds < FEWEST_ROUNDS:
+        raise MaenasError(f"rounds is {rounds}; a spread takes at least {FEWEST_ROUNDS}")
+    names = [str(files)] if isinstance(files, str | Path) else [str(file) for file in files]
+    counts = (os.cpu_count() or 1,) if threads is None else _several(threads)
+    pictures, pictured = read_pictures(images, on_left_out)
+    started = _conditions(pictured, rounds)
+    subjects = make_subjects(names, batches=_several(batch), threads=counts, device=device, runtime=runtime)
+    on_begin(len(subjects))
+    rows = time_subjects(subjects, pictures, settings=Settings(rounds=rounds), conf=conf, iou=iou, on_warm=on_warm)
+    predictions = [None if table is None else prediction(row, table) for row in rows]
+    if table is not None and not any(predictions):
+        _refuse_table(rows[0], table)
+    conditions = {**started, **library_conditions(subjects), "conf": conf, "iou": iou}
+    return Benchmark(tuple(zip(rows, predictions, strict=True)), conditions)
+
+
+def _several(numbers: int | Sequence[int]) -> tuple[int, ...]:
+    return (numbers,) if isinstance(numbers, int) else tuple(dict.fromkeys(numbers))
+
+
+def _conditions(pictured: str, rounds: int) -> dict[str, object]:
+    return {
+        "maenas": __version__,
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "images": pictured,
+        "rounds": rounds,
+        "clock": "wall; median and interquartile range",
+    }
+
+
+def prediction(row: Row, table: str) -> Predicted | None:
+    """What the table predicts for the network of a row; None where it is of another setup."""
+    runtime = row.subject.runtime
+    try:
+        found = _table_of_threads(table, row.subject.threads)
+        predictor = load_predictor(found, precision=runtime.precision, batch=row.subject.batch)
+    except MaenasError:
+        return None
+    conditions = predictor.conditions
+    if conditions["kind"] != "modelled":
+        library = runtime.library.partition(" ")[0]
+        threads = conditions.get("measured_threads", str(row.subject.threads))
+        if str(conditions["runtime"]).partition(" ")[0] != library or threads != str(row.subject.threads):
+            return None
+    found = predict(lower(runtime.spec), predictor)
+    return Predicted(
+        ms=found.seconds * 1e3,
+        low_ms=found.low * 1e3,
+        high_ms=found.high * 1e3,
+        kind=provenance_word(predictor),
+        device=predictor.device.id,
+        runtime=str(conditions["runtime"]),
+    )
+
+
+def _table_of_threads(table: str, threads: int) -> str:
+    """For "cpu", the file of this machine's table of that many threads, where there is one."""
+    if table != THIS_MACHINE:
+        return table
+    wanted = (cpu_name(), str(threads))
+    for path in table_files():
+        conditions = read_measured(path).conditions
+        if (conditions.get("hardware"), conditions.get("threads")) == wanted:
+            return str(path)
+    return table
+
+
+def _refuse_table(row: Row, table: str) -> None:
+    """Raise `MaenasError` that says why `table` predicts nothing that was timed."""
+    predictor = load_predictor(table)  # the reason, where there is none at all
+    conditions = predictor.conditions
+    setup = f"{conditions['runtime']}, {predictor.precision}, batch {predictor.batch}"
+    threads = conditions.get("measured_threads")
+    raise MaenasError(
+        f"--table {table} is of another setup ({setup}{f', {threads} threads' if threads else ''}) than what was timed "
+        f"({row.subject.runtime.library}, {row.subject.runtime.precision}); see --runtime, --batch and --threads"
+    )
+
+
+def _document(row: Row, predicted: Predicted | None) -> dict[str, Any]:
+    runtime, subject = row.subject.runtime, row.subject
+    size = runtime.spec.input
+    stages = {
+        name: {"ms": timing.median_s * 1e3, "iqr_ms": timing.iqr_s * 1e3, "samples": timing.samples}
+        for name, timing in row.stages.items()
+    }
+    return {
+        "name": subject.name,
+        "spec_id": runtime.spec.id,
+        "input": f"{size.height}x{size.width}",
+        "runtime": runtime.library,
+        "device": str(runtime.device),
+        "precision": runtime.precision,
+        "nms_in_network": runtime.nms is not None,
+        "batch": subject.batch,
+        "threads": subject.threads,
+        "stages": stages,
+        "images_per_s": row.images_per_s,
+        "detections_per_image": row.detections,
+        "predicted": None if predicted is None else asdict(predicted),
+    }

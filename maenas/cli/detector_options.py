@@ -1,0 +1,37 @@
+"""Options that the commands of the detector share, each declared once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _device(name: str) -> str:
+    """A bare number is what others call a CUDA device."""
+    if name.isdecimal():
+        print(f"note: --device {name} is taken for cuda:{name}", file=sys.stderr)
+        return f"cuda:{name}"
+    return name
+
+
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", callback=_device)]
+DataSet = Annotated[
+    str, typer.Option("--data", help="A folder or file in COCO, YOLO or Pascal VOC format, or the word shapes.")
+]
+WeightsFile = Annotated[
+    Path,
+    typer.Option("--weights", "-w", help="Folder of a run, weights (.safetensors), exported ONNX file, or engine."),
+]
+Conf = Annotated[float, typer.Option("--conf", help="Scores above this count.", min=0, max=1)]
+Iou = Annotated[
+    float,
+    typer.Option("--iou", help="Overlap above which the better box of a class suppresses another.", min=0, max=1),
+]
+Side = Annotated[
+    int | None,
+    typer.Option("--size", help="Side of the square input.", show_default="the spec's", min=32, max=8192),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print nothing but one JSON document.")]
