@@ -46,7 +46,9 @@ def benchmark_command(
     as_json: AsJson = False,
 ) -> None:
     """Time preprocessing, network and postprocessing of detectors, side by side."""
-    require_extra(*(["detector", "export"] if runtime == "onnxruntime" else ["detector"]))
+    if runtime == "onnxruntime":
+        require_extra("detector", "export")
+    require_extra("detector")
     from tqdm import tqdm
 
     from maenas.api.benchmark import benchmark

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from detector.choices import Split, TrackerName
+from detector.choices import Split
 from maenas.cli.detector_options import AsJson, DataSet, Device
 from maenas.cli.extras import require_extra
 from maenas.errors import printable_line
@@ -17,10 +18,19 @@ from maenas.errors import printable_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from detector.choices import TrackerName
     from detector.evaluate import Metrics
     from detector.events import BeginEvent, Callback, Event
     from detector.job import Job
     from detector.run import TrainingRun
+
+
+class Tracker(StrEnum):
+    """`TrackerName` as typer takes it in a list."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
 
 
 def train_command(
@@ -69,7 +79,7 @@ def train_command(
     ] = None,
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of a detector to distil from.")] = None,
     log: Annotated[
-        list[TrackerName] | None,
+        list[Tracker] | None,
         typer.Option(
             "--log", help="Also tell this tracker. Repeatable.", show_default="tensorboard where it is installed"
         ),
@@ -110,12 +120,12 @@ def train_command(
         _print_outcome(run)
 
 
-def _trackers(names: Sequence[TrackerName] | None) -> list[Callback]:
+def _trackers(names: Sequence[Tracker] | None) -> list[Callback]:
     from detector.trackers import is_installed, tracker
 
     if names is None:
         return [tracker("tensorboard")] if is_installed("tensorboard") else []
-    return [tracker(name) for name in dict.fromkeys(names)]
+    return [tracker(cast("TrackerName", name.value)) for name in dict.fromkeys(names)]
 
 
 def _announce(job: Job) -> Callback:

@@ -1,7 +1,10 @@
 """From image files to named boxes: Python API, drawing, files written."""
 
 import json
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -11,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detector.detect import DetectSettings, coco_rows, detect_images, detect_video, yolo_lines
+from detector.detect import DetectSettings, coco_rows, detect, detect_images, detect_video, yolo_lines
 from detector.device import choose_device
 from detector.draw import draw_detections
 from detector.images import read_image
@@ -20,7 +23,7 @@ from detector.model.weights import write_weights
 from detector.postprocess import Detections
 from detector.predict import Detector
 from detector.result import Result
-from detector.sources import Video, find_images, image_ids, is_video, output_names
+from detector.sources import Video, find_images, image_ids, is_live, is_video, output_names, video_name
 from maenas.errors import MaenasError
 from maenas.palette import class_colour
 from maenas.spec import InputSpec, published_specs
@@ -216,7 +219,7 @@ def test_names_of_outputs_and_images_are_distinct() -> None:
 def write_video(path: Path, frames: int) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
     for number in range(frames):
-        writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
+        writer.write(np.full((48, 64, 3), 20 * number % 256, np.uint8))
     writer.release()
     return path
 
@@ -230,6 +233,88 @@ def test_every_frame_of_a_video_is_detected(tmp_path: Path) -> None:
     drawn = Video(out / "clip.mp4")
     assert (drawn.width, drawn.height, round(drawn.fps), len(list(drawn))) == (64, 48, 10, 5)
     assert sorted(path.name for path in out.iterdir()) == ["clip.mp4", "detections.json", "labels"]
+
+
+def test_a_video_that_lacks_frames_is_told_and_what_is_there_is_kept(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mp4", 30).read_bytes()
+    # The index at the end of the file stays, half of the pictures before it goes.
+    at = whole.index(b"mdat") + 4
+    end = whole.index(b"moov") - 4
+    middle = at + (end - at) // 30
+    (tmp_path / "damaged.mp4").write_bytes(whole[:middle] + bytes(end - middle) + whole[end:])
+    summary = detect_video(DETECTOR, tmp_path / "damaged.mp4", settings(tmp_path / "out"), lambda total: None)
+    assert summary.images < 15
+    assert summary.cut_short is not None
+    assert f"{summary.images} of 30 frames could be read" in summary.cut_short
+    assert len(list(Video(tmp_path / "out" / "damaged.mp4"))) == summary.images
+    assert detect_video(DETECTOR, tmp_path / "whole.mp4", settings(tmp_path / "out"), lambda _: None).cut_short is None
+
+
+def test_a_video_is_detected_up_to_the_frames_asked_for(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "clip.mp4", 9)
+    summary = detect(DETECTOR, str(source), settings(tmp_path / "out", frames=4))
+    assert (summary.unit, summary.images, summary.cut_short) == ("frames", 4, None)
+    assert len(list(Video(tmp_path / "out" / "clip.mp4"))) == 4
+
+
+def test_ctrl_c_keeps_what_was_detected_in_a_video(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "clip.mp4", 9)
+    seen: list[int] = []
+
+    def interrupt(total: int) -> None:
+        seen.append(total)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    summary = detect(DETECTOR, str(source), settings(tmp_path / "out"), interrupt)
+    assert summary.images == 3
+    assert summary.cut_short is not None
+    assert "interrupted after 3 frames" in summary.cut_short
+    assert len(list(Video(tmp_path / "out" / "clip.mp4"))) == 3
+    assert json.loads((tmp_path / "out" / "detections.json").read_text())
+
+
+def test_a_stream_is_detected(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", 5)
+    handler = partial(Quiet, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/clip.mp4"
+            summary = detect(DETECTOR, address, settings(tmp_path / "out"))
+            with pytest.raises(MaenasError, match="no frame can be read; is it there"):
+                detect(DETECTOR, f"http://127.0.0.1:{server.server_port}/none.mp4", settings(tmp_path / "out"))
+        finally:
+            server.shutdown()
+    assert (summary.images, summary.cut_short) == (5, None)
+    assert len(list(Video(tmp_path / "out" / "clip.mp4"))) == 5
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A file server that prints nothing."""
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+def test_a_camera_is_named_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_video(tmp_path / "clip.mp4", 5)
+    opened: list[object] = []
+    real = cv2.VideoCapture
+
+    def camera(number: object) -> cv2.VideoCapture:
+        opened.append(number)
+        return real(str(source))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "VideoCapture", camera)
+        summary = detect(DETECTOR, "0", settings(tmp_path / "out", frames=3))
+    assert (opened, summary.images) == ([0], 3)
+    assert (tmp_path / "out" / "camera-0.mp4").is_file()
+    assert [is_live(name) for name in ("0", "rtsp://host/a", "http://host/a.mp4", "a.mp4", "01234")] == [
+        *(True, True, True, False, False)
+    ]
+    assert video_name("rtsp://user:secret@host:554/cam/1") == "1"
+    assert video_name("rtsp://host") == "stream"
 
 
 def test_a_video_that_cannot_be_used_is_named(tmp_path: Path) -> None:
