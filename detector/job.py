@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -47,8 +48,15 @@ class Job:
     chosen: str = "given"  # what the recipe is called, and why it was chosen
 
 
+class Designed(Protocol):
+    """Anything that has a spec, as what a search found."""
+
+    @property
+    def spec(self) -> DetectorSpec: ...
+
+
 def make_job(
-    spec: str | Path | DetectorSpec,
+    spec: str | Path | DetectorSpec | Designed,
     data: str | Path = SHAPES,
     *,
     recipe: str | Path | Recipe = AUTO,
@@ -72,7 +80,7 @@ def make_job(
     shorts = {"epochs": epochs, "batch": batch, "seed": seed, "patience": patience}
     texts = [*settings, *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
     given = None if recipe == AUTO else override(_named(recipe), texts)  # a mistake shows before data are read
-    name, detector = ("detector", spec) if isinstance(spec, DetectorSpec) else _stored(spec)
+    name, detector = _named_spec(spec)
     train = open_dataset(data, "train")
     val = align_names(open_dataset(data, "val"), train.names)
     detector = replace(detector, head=replace(detector.head, num_classes=len(train.names)))
@@ -100,9 +108,11 @@ def _named(recipe: str | Path | Recipe) -> Recipe:
     return recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe))
 
 
-def _stored(spec: str | Path) -> tuple[str, DetectorSpec]:
-    stored = load_spec(str(spec))
-    return stored.name, stored.detector
+def _named_spec(spec: str | Path | DetectorSpec | Designed) -> tuple[str, DetectorSpec]:
+    if isinstance(spec, str | Path):
+        stored = load_spec(str(spec))
+        return stored.name, stored.detector
+    return "detector", spec if isinstance(spec, DetectorSpec) else spec.spec
 
 
 def start_text(job: Job) -> str:

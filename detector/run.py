@@ -14,7 +14,7 @@ from detector.data.shapes import SHAPES
 from detector.distributed import join_world
 from detector.evaluate import Metrics
 from detector.events import Callback, EndReason
-from detector.job import Job, make_job
+from detector.job import Designed, Job, make_job
 from detector.predict import Detector
 from detector.recipe import AUTO, Recipe
 from detector.train import train as train_job
@@ -46,7 +46,7 @@ class TrainingRun:
 
 
 def train(
-    spec: str | Path | DetectorSpec,
+    spec: str | Path | DetectorSpec | Designed,
     data: str | Path = SHAPES,
     *,
     recipe: str | Path | Recipe = AUTO,
