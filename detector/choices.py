@@ -4,7 +4,6 @@ from typing import Literal
 
 Split = Literal["train", "val", "test"]
 Format = Literal["onnx", "engine"]
-Precision = Literal["fp32", "fp16", "int8"]
 Nms = Literal["none", "in-graph"]
 Method = Literal["entropy", "percentile", "minmax"]  # how the ranges of int8 are found
 Sensitive = Literal["output", "ap"]  # what tells which layers int8 harms most

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -25,7 +25,7 @@ from detector.model.weights import Weights, load_into, load_net, read_weights
 from detector.recipe import AUTO, Recipe, choose_recipe, load_recipe, override
 from detector.step import Parts, Schedule, assemble
 from maenas.errors import MaenasError, printable_line
-from maenas.spec import DetectorSpec, load_spec
+from maenas.spec import SCHEMA, DetectorSpec, SpecFile, load_spec
 
 MOST_NAMES = 8  # shown of the classes
 
@@ -46,13 +46,16 @@ class Job:
     start: Weights | None = None
     teacher: DetectorNet | None = None
     chosen: str = "given"  # what the recipe is called, and why it was chosen
+    spec_file: SpecFile | None = None  # what `spec` was taken from; the weights carry it
 
 
 class Designed(Protocol):
-    """Anything that has a spec, as what a search found."""
+    """A spec with its origin, as what a search found."""
 
     @property
     def spec(self) -> DetectorSpec: ...
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
 
 
 def make_job(
@@ -80,7 +83,8 @@ def make_job(
     shorts = {"epochs": epochs, "batch": batch, "seed": seed, "patience": patience}
     texts = [*settings, *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
     given = None if recipe == AUTO else override(_named(recipe), texts)  # a mistake shows before data are read
-    name, detector = _named_spec(spec)
+    file = _spec_file(spec)
+    detector = file.detector
     train = open_dataset(data, "train")
     val = align_names(open_dataset(data, "val"), train.names)
     detector = replace(detector, head=replace(detector.head, num_classes=len(train.names)))
@@ -101,18 +105,19 @@ def make_job(
         )
         given, chosen = override(load_recipe(choice.name), texts), f"{choice.name} (chosen: {choice.why})"
     taught = None if teacher is None else load_net(teacher)[0]
-    return Job(detector, name, train, val, given, start, taught, chosen)
+    return Job(detector, file.name, train, val, given, start, taught, chosen, file)
 
 
 def _named(recipe: str | Path | Recipe) -> Recipe:
     return recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe))
 
 
-def _named_spec(spec: str | Path | DetectorSpec | Designed) -> tuple[str, DetectorSpec]:
+def _spec_file(spec: str | Path | DetectorSpec | Designed) -> SpecFile:
     if isinstance(spec, str | Path):
-        stored = load_spec(str(spec))
-        return stored.name, stored.detector
-    return "detector", spec if isinstance(spec, DetectorSpec) else spec.spec
+        return load_spec(str(spec))
+    if isinstance(spec, DetectorSpec):
+        return SpecFile(SCHEMA, "detector", spec.id, spec)
+    return SpecFile(SCHEMA, "detector", spec.spec.id, spec.spec, spec.provenance)
 
 
 def start_text(job: Job) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import onnx
 
-from detector.choices import Format, Method, Nms, Precision, Rest, Sensitive
+from detector.choices import Format, Method, Nms, Rest, Sensitive
 from detector.export.engine import EngineCard, build_engine, write_engine
 from detector.export.int8 import Int8Result, Int8Settings, quantize_model, report_path
 from detector.export.metadata import NmsSettings
@@ -28,6 +28,7 @@ from detector.sources import find_images
 from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, write_atomic
+from maenas.headers import Precision
 from maenas.units import parse_bytes
 
 MAX_BATCH = 256

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maenas.choices import Precision
 from maenas.cli.detector_options import AsJson, Conf, Device, Iou, WeightsFile
 from maenas.cli.extras import require_extra
 from maenas.errors import MaenasError, printable_line
@@ -80,7 +81,7 @@ def show_command(
     network: Annotated[str, typer.Argument(help="A spec file, a shipped name, weights, or an ONNX file.")],
     device: Annotated[str, typer.Option("--device", help="Device or table file whose latency is shared out.")] = "t4",
     precision: Annotated[
-        Literal["fp32", "fp16", "int8"] | None,
+        Precision | None,
         typer.Option("--precision", help="Arithmetic.", show_default="a measured table's own, else fp16"),
     ] = None,
     plot: Annotated[

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from detector.choices import Format, Method, Nms, Precision, Rest, Sensitive
+from detector.choices import Format, Method, Nms, Rest, Sensitive
+from maenas.choices import Precision
 from maenas.cli.detector_options import Conf, Iou, Side
 from maenas.cli.extras import require_extra
 from maenas.errors import MaenasError
