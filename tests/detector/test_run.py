@@ -54,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
     """One thread, so that sums are bit-identical, and no plots, which take longer than these runs."""
     monkeypatch.setattr(module, "curves_plot", lambda out: b"")
-    monkeypatch.setattr(module, "write_report", lambda metrics, folder: None)
+    monkeypatch.setattr(module, "write_report", lambda *_: None)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
