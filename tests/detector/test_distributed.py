@@ -18,10 +18,11 @@ from detector.data.sample import Dataset
 from detector.data.shapes import write_shapes
 from detector.device import choose_device
 from detector.distributed import gather_rows, join_world, sync_batch_norm
+from detector.job import Job
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, read_weights
 from detector.recipe import Recipe, override
-from detector.train import Job, train
+from detector.train import train
 from maenas.errors import MaenasError
 from tests.detector.conftest import TINY
 
