@@ -114,7 +114,7 @@ def match(cost: Tensor, iou: Tensor, least: Tensor) -> Tensor:
 
     A box wants about as many priors as already overlap it, and at least `least` `[B, M]`.
 
-    A prior that several boxes want goes to the box of lowest cost, be that one among them or not, as released.
+    A prior that several boxes want goes to the box of lowest cost, even if that box does not want it, as released.
     """
     most = min(TOP_K, cost.shape[-1])
     count = iou.topk(most).values.sum(dim=-1).long().maximum(least)  # [B, M]

@@ -221,7 +221,7 @@ class SpecFile:
         _require(self.schema == SCHEMA, f"schema is {self.schema!r}; this version reads {SCHEMA!r}")
         _require(
             self.id == self.detector.id,
-            f"id is {self.id}, but this detector's is {self.detector.id}: the file was edited; write the id anew",
+            f"id is {self.id}, but this detector's is {self.detector.id}: the file was edited; correct the id",
         )
 
 

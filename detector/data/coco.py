@@ -129,7 +129,7 @@ def _categories(document: Mapping[str, list[Any]], where: str) -> tuple[tuple[st
         id = _field(category, "id", int, place)
         name = _field(category, "name", str, place)
         if id in names or name in names.values():
-            raise MaenasError(f"{place}: id {id} or name {name!r} is there twice")
+            raise MaenasError(f"{place}: id {id} or name {name!r} appears twice")
         names[id] = name
     if not names:
         raise MaenasError(f"{where}: categories is empty; list the classes")

@@ -66,8 +66,8 @@ class LoaderSettings:
 class Loader:
     """The batches of a whole training, step by step; steps count from 0 through all epochs.
 
-    An epoch takes every image once, but for a rest that is smaller than a batch; a data set that is smaller than a
-    batch is gone round until the batch is full.
+    An epoch takes every image once, except for a rest that is smaller than a batch. If the whole data set is smaller
+    than a batch, its images repeat until the batch is full.
     """
 
     def __init__(self, dataset: Dataset, settings: LoaderSettings, *, rank: int, world_size: int) -> None:

@@ -87,7 +87,7 @@ def _names(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
     check_names(texts, where)
     if len(set(texts)) < len(texts):
         twice = next(name for name in texts if texts.count(name) > 1)
-        raise MaenasError(f"{where}: the class {twice!r:.80} is there twice")
+        raise MaenasError(f"{where}: the class {twice!r:.80} appears twice")
     if "nc" in document and document["nc"] != len(texts):
         raise MaenasError(f"{where}: nc is {document['nc']!s:.80}, but names has {len(texts)}; drop nc or correct it")
     return texts

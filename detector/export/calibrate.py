@@ -56,10 +56,10 @@ def percentile_range(counts: np.ndarray, largest: float) -> float:
 
 
 def entropy_range(counts: np.ndarray, largest: float) -> float:
-    """The range after which the clipped values, in 128 levels, tell least less than in `counts` bins.
+    """The range that loses the least information when its values take 128 levels in place of the bins of `counts`.
 
-    Least Kullback-Leibler divergence of the quantised from the clipped distribution (S. Migacz, "8-bit inference with
-    TensorRT", GTC 2017). Zeros cost nothing in any range: their bin counts as its neighbour does.
+    The loss is the Kullback-Leibler divergence of the quantised from the clipped distribution (S. Migacz, "8-bit
+    inference with TensorRT", GTC 2017). Zeros cost nothing in any range: their bin counts as its neighbour does.
 
     At most 1 % of the values is clipped: the divergence does not see values that lie far from zero (bright pixels)
     all fall into the last level.

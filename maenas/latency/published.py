@@ -102,7 +102,7 @@ class Published:
         setups, networks = [s.setup for s in self.setups], [n.name for n in self.networks]
         for names in (setups, networks):
             if len(set(names)) < len(names):
-                raise MaenasError(f"a name is there twice in {', '.join(names)}")
+                raise MaenasError(f"a name appears twice in {', '.join(names)}")
         for row in self.measurements:
             if row.setup not in setups:
                 raise MaenasError(f"unknown setup {row.setup!r}; the file has {', '.join(setups)}")

@@ -41,7 +41,7 @@ class OnnxRuntime:
         if PROVIDERS[target] not in available:
             raise MaenasError(
                 f"this onnxruntime has no {PROVIDERS[target]} (it has {', '.join(available)}); "
-                "pip uninstall onnxruntime and pip install onnxruntime-gpu: they cannot stand side by side"
+                "pip uninstall onnxruntime and pip install onnxruntime-gpu: never install both"
             )
 
     @property

@@ -240,7 +240,9 @@ def _resume(path: Path, setup: Setup, device: str) -> tuple[dict[ItemKey, Measur
         if key not in OUR_CONDITIONS and table.conditions.get(key) != conditions.get(key)
     ]
     if differ:
-        raise MaenasError(f"{path} was measured otherwise ({'; '.join(differ)}); choose another --out or remove it")
+        raise MaenasError(
+            f"{path} was measured under other conditions ({'; '.join(differ)}); choose another --out or remove it"
+        )
     rows: dict[ItemKey, Measured] = {row.key: row for row in table.rows}
     rows |= {block.key: block for block in table.blocks}
     rows |= {network.detector.id: network for network in table.networks}

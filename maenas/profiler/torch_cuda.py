@@ -192,5 +192,5 @@ def _import_torch() -> Any:
     try:
         import torch
     except ModuleNotFoundError:
-        raise MaenasError("measuring with PyTorch needs it: pip install torch (a build with CUDA)") from None
+        raise MaenasError("measuring with PyTorch needs a build with CUDA: pip install torch") from None
     return torch

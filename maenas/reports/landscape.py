@@ -163,7 +163,9 @@ def progress_of(network: Network, space: str | None = None) -> Progress | None:
     evolve(setup.problem, setup.request.evolution, None, states.append)
     genome = setup.space.genome_of(network.spec.backbone)
     if not states or not (states[-1].genes == genome[:, None]).all(axis=0).any():
-        raise MaenasError("the search ran again ends elsewhere: the versions of NumPy or the latency table differ")
+        raise MaenasError(
+            "the repeated search ends with another network: NumPy or the latency table has another version"
+        )
     unit = 1.0 if origin.score.name == "flops" else 1e-9
     best = tuple(float(state.fitness[0]) * unit if state.fitness[0] > 0 else None for state in states)
     return Progress(tuple(state.evaluated for state in states), best)

@@ -33,7 +33,7 @@ def parse_json(text: str, type_: type[T], *, where: str) -> T:
         raise MaenasError(f"{where}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
     except _RepeatedKeyError as error:
         path, line = _first_repeated(text)
-        raise MaenasError(f"{where}:{line}: the key {shown(path[-1])} is there twice") from error
+        raise MaenasError(f"{where}:{line}: the key {shown(path[-1])} appears twice") from error
     except NumberError as error:
         raise MaenasError(f"{place(where, _line_of(text, error.args[0]))}: {error.args[1]}") from error
     except RecursionError as error:
@@ -102,7 +102,7 @@ def _json_lines(text: str) -> Iterator[tuple[Path, int]]:
 
 
 def _first_repeated(text: str) -> tuple[Path, int]:
-    """The first key of valid JSON that is there twice, and its second line. At least one key must be."""
+    """The first key of valid JSON that appears twice, and its second line. At least one key must be."""
     seen: set[Path] = set()
     for path, line in _json_lines(text):
         if path in seen:

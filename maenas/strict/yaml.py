@@ -84,7 +84,7 @@ def _plain(node: yaml.Node, path: Path, lines: dict[Path, int], where: str) -> A
             advice = f"; put {shown(key_node.value)} in quotes" if isinstance(key_node, yaml.ScalarNode) else ""
             raise MaenasError(f"{where}:{line}: a key must be a string{advice}")
         if key in mapping:
-            raise MaenasError(f"{where}:{line}: the key {shown(key)} is there twice")
+            raise MaenasError(f"{where}:{line}: the key {shown(key)} appears twice")
         lines[*path, key] = line
         mapping[key] = _plain(value_node, (*path, key), lines, where)
     return mapping

@@ -242,7 +242,7 @@ STAGE_3 = "{min: 64, max: 192}, bottleneck: {min: 8, max: 192}, max_depth: 2}"
         ("act: relu", "atc: relu", 8, "atc: unknown key; did you mean act?"),
         ("act: relu\n", "", None, "act: this key is missing"),
         ("act: relu", "act: gelu", 8, "act: must be 'relu' or 'silu', got 'gelu'"),
-        ("act: relu", "act: relu\nact: relu", 9, "the key 'act' is there twice"),
+        ("act: relu", "act: relu\nact: relu", 9, "the key 'act' appears twice"),
         ("spp: true", "spp: yes", 9, "'yes' is read as a bool"),
         ("spp: true", "spp: 1", 9, "spp: must be a valid boolean, got 1"),
         ("block: k1kx", "block: k1k1", 7, "block: must be 'k1kx', 'kxkx', 'k1kxk1', 'k1dwk1' or 'csp', got 'k1k1'"),

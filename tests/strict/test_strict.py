@@ -107,7 +107,7 @@ def test_what_json_cannot_hold_is_not_dumped() -> None:
         ('"kernel": 5', '"kernel": 5.0', "net.file:5: stages[1].kernel: must be"),
         ('"kernel": 5', '"kernel": true', "net.file:5: stages[1].kernel: must be"),
         ('"kernel": 5', '"kernel": 4', "net.file:5: stages[1]: kernel must be odd, got 4"),
-        ('"kernel": 5', '"kernel": 5, "kernel": 3', "net.file:5: the key 'kernel' is there twice"),
+        ('"kernel": 5', '"kernel": 5, "kernel": 3', "net.file:5: the key 'kernel' appears twice"),
         ('"kernel": 5', f'"kernel": {"9" * 5000}', "net.file:5: '9999"),
         ('"width": 2', '"width": 1e999', "net.file:4: '1e999' is too large a number"),
         ('"net@1"', '"net@2"', "net.file:2: schema: must be 'net@1', got 'net@2'"),
@@ -178,7 +178,7 @@ def test_a_lone_surrogate_is_refused() -> None:
         ("{[1]: 2}", "a key must be a string"),
         ("{yes: 2}", "'yes' is read as a bool"),
         ("{<<: {b: 2}}", "read as a merge"),
-        ("{a: 1, a: 2}", "the key 'a' is there twice"),
+        ("{a: 1, a: 2}", "the key 'a' appears twice"),
         ("[1", "not valid YAML"),
         ("\t- 1", "not valid YAML"),
         ("\x07", "not valid YAML"),
@@ -242,4 +242,4 @@ def test_a_problem_after_any_json_has_its_own_line(value: Any) -> None:
 
 
 def test_the_first_repeated_key_is_named() -> None:
-    assert refusal(parse_json, '{"a": 1,\n"a": {"b": 1,\n"b": 2}}') == "net.file:2: the key 'a' is there twice"
+    assert refusal(parse_json, '{"a": 1,\n"a": {"b": 1,\n"b": 2}}') == "net.file:2: the key 'a' appears twice"

@@ -142,7 +142,7 @@ def wrong(**changes: Any) -> dict[str, Any]:
         ([], "an object is expected"),
         ({}, '"images" is missing'),
         (wrong(categories=[]), "categories is empty"),
-        (wrong(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "there twice"),
+        (wrong(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "appears twice"),
         (wrong(categories=[{"id": "1", "name": "a"}]), r'categories\[0\]: "id" must be an integer'),
         (wrong(images=[{"id": 1}]), r'images\[0\]: "file_name" must be a string'),
         (wrong(images=[{"id": 10, "file_name": "../x.jpg", "width": 4, "height": 4}]), "leads out of the data folder"),
@@ -231,7 +231,7 @@ def test_broken_yolo_images_are_left_out(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("train: images/train\nval: images/val\nnames: [yes, no]", r"names\[0\] is read as True; put it in quotes"),
-        ("train: images/train\nnames: [a, a]", "the class 'a' is there twice"),
+        ("train: images/train\nnames: [a, a]", "the class 'a' appears twice"),
         ("train: images/train\nnames: [a, b]\nnc: 3", "nc is 3, but names has 2"),
         ("train: images/train\nnames: {0: a, 2: b}", "keys of names must be 0, 1"),
         ("val: images/val\nnames: [a, b]", "no train split .it has val."),
