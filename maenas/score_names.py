@@ -63,5 +63,5 @@ SCORES: dict[ScoreName, About] = {
 
 def scores_help() -> str:
     """Every score in words, for --help."""
-    rows = (f"{name}: {about.equation} [{about.source}; {about.evidence_text}]" for name, about in SCORES.items())
+    rows = (f"{name}: {about.equation} ({about.source}; {about.evidence_text})" for name, about in SCORES.items())
     return ". ".join(rows) + ". docs/score.md explains."

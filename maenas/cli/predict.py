@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from maenas.cli import options
+from maenas.cli.extras import require_extra
 
 
 def predict_command(
@@ -21,6 +22,8 @@ def predict_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Predict the latency of a detector or of any ONNX network: its parts, and every kernel with --layers."""
+    if network.lower().endswith(".onnx"):
+        require_extra("export")
     from maenas.api.predict import predict
 
     rows = [predict(network, device=name, precision=precision, batch=batch, input_size=input_size) for name in device]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maenas.choices import Clock, Hardware, KernelRuntime, Method, Precision
+from maenas.cli.extras import require_extra
 from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def profile_command(
     if plan:
         print(plan_text(request))
         return
+    if runtime == "onnxruntime":
+        require_extra("export")
     job = open_job(request, out)
     table = _run(job, minutes)
     counts = f"{len(table.rows)} kernels, {len(table.blocks)} blocks, {len(table.networks)} networks"

@@ -10,6 +10,7 @@ import typer
 
 from maenas.choices import Precision
 from maenas.cli import options
+from maenas.cli.extras import require_extra
 
 Networks = Annotated[list[str], typer.Argument(help="Spec files, published names, weights, ONNX files.")]
 Devices = Annotated[
@@ -50,6 +51,7 @@ def report_command(
     out: Annotated[Path, typer.Option("--out", help="File of the page.")] = Path("report.html"),
 ) -> None:
     """Write one HTML page: Pareto front, where the time goes, optimality, drawing; losses and AP of trained weights."""
+    require_extra("report")
     from maenas.api.report import report
     from maenas.units import format_bytes
 
@@ -77,6 +79,8 @@ def compare_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Compare networks: latency on each device, parameters, FLOPs, layers, score."""
+    if plot is not None:
+        require_extra("plot")
     from maenas.api.report import compare
     from maenas.reports.compare import compare_document, format_compare, plot_compare
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maenas.cli import options
+from maenas.cli.extras import require_extra
 
 if TYPE_CHECKING:
     from maenas.profiler.validate import Checked
@@ -39,6 +40,9 @@ def validate_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure whole detectors and compare with their predictions from a table measured on this machine."""
+    require_extra("export")
+    if plot is not None:
+        require_extra("plot")
     from maenas.api.measure import validate
     from maenas.files import write_atomic
     from maenas.latency.predictor import load_predictor

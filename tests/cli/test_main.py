@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
+import typer
 import yaml
 
 from maenas import __version__
@@ -500,3 +502,22 @@ def test_the_point_of_a_front_is_what_a_search_at_its_latency_writes(maenas: Mae
     )
     assert found["specs"][0]["score"]["value"] == pytest.approx(point["score"], rel=1e-7)
     assert found["specs"][0]["latency"][0]["ms"] == pytest.approx(point["latency_ms"], rel=1e-7)
+
+
+def parameters(group: typer.Typer) -> Iterator[tuple[str, Any]]:
+    """Every argument and option of every command."""
+    for command in group.registered_commands:
+        assert command.callback is not None
+        for name, annotation in get_type_hints(command.callback, include_extras=True).items():
+            for info in get_args(annotation)[1:]:
+                yield f"{command.name} {name}", info
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from parameters(inner.typer_instance)
+
+
+def test_help_shows_every_default_and_swallows_none() -> None:
+    """Square brackets in a help text are taken for markup and vanish: a default is said with `show_default`."""
+    found = dict(parameters(cli.app))
+    assert len(found) > 100
+    assert not [name for name, info in found.items() if "[" in (info.help or "")]

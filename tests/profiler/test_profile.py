@@ -8,7 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from maenas.cli.profile import profile_command, tables_app
+from maenas.cli.profile import profile_command
+from maenas.cli.tables import tables_app
 from maenas.deploy.clock import Settings
 from maenas.deploy.program import Program
 from maenas.errors import MaenasError
