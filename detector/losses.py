@@ -97,7 +97,7 @@ def distribution_focal_loss(bins: Tensor, distances: Tensor) -> Tensor:
     log_p = bins.log_softmax(dim=-1)
     below = distances.long()
     near = log_p.gather(-1, torch.stack((below, below + 1), dim=-1))  # [..., 2]
-    return -torch.lerp(near[..., 0], near[..., 1], distances - below)
+    return -torch.lerp(near[..., 0], near[..., 1], (distances - below).to(near.dtype))
 
 
 def side_distances(priors: Tensor, boxes: Tensor, reg_max: int) -> Tensor:

@@ -123,15 +123,20 @@ def golden_net(case: dict[str, Any], golden_tensor: Weight) -> tuple[DetectorNet
 def test_losses_and_gradients_of_a_whole_network_are_the_published_ones(
     golden_tensor: Weight, shared_golden: Any
 ) -> None:
+    """In double precision, so that only the published numbers carry rounding errors: theirs, in single precision and
+    with random weights, are up to 0.44 %. In single precision ours depend on the processor and the memory format, and
+    are off by as much as 1.6 %."""
     case = shared_golden("loss_full_T3.json")
     net, names = golden_net(case, golden_tensor)
     images = torch.from_numpy(np.random.default_rng(11).random((2, 3, 256, 256))).float()
-    losses = detection_losses(net(images), make_priors(256, 256), *ground_truth(case), reg_max=16)
+    boxes, labels = ground_truth(case)
+    priors = make_priors(256, 256).double()
+    losses = detection_losses(net.double()(images.double()), priors, boxes.double(), labels, reg_max=16)
     check_losses(losses, case)
     losses.total.backward()
     gradients = {names[name]: parameter.grad for name, parameter in net.named_parameters()}
     for name, norm in case["grad_l2"].items():
-        assert gradients[name].norm().item() == pytest.approx(norm, rel=2e-3, abs=1e-6), name
+        assert gradients[name].norm().item() == pytest.approx(norm, rel=6e-3, abs=1e-6), name
     total = torch.stack([gradient.norm() for gradient in gradients.values()]).norm().item()
     assert total == pytest.approx(case["grad_total_l2"], rel=1e-3)
 
