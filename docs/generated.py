@@ -94,7 +94,8 @@ def _class(cls: type) -> Iterator[str]:
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
             continue
-        signature = "" if isinstance(member, property) else _signature(function)
+        returns = inspect.signature(function).return_annotation
+        signature = f": {_type(returns)}" if isinstance(member, property) else _signature(function)
         yield f"### {cls.__name__}.{name}\n"
         yield f"```python\n{cls.__name__}.{name}{signature}\n```\n"
         yield _docstring(function) + "\n"
