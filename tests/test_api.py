@@ -1,13 +1,16 @@
 """`import maenas`: what a notebook does with it."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import maenas
+from maenas.api.doctor import PARTS, diagnose, format_diagnosis
 from maenas.api.search import Watch
 from maenas.latency.predictor import load_predictor
 from maenas.latency.predictor import predict as predict_kernels
@@ -119,6 +122,19 @@ def test_compare_is_what_the_command_prints(maenas: object) -> None:
     printed = json.loads(maenas("compare", "damo-yolo-t", "damo-yolo-s", "--device", "t4", "--json").out)  # type: ignore[operator]
     milliseconds = [row.predictions[0].seconds * 1e3 for row in found.rows]
     assert [row["latency"][0]["ms"] for row in printed["networks"]] == pytest.approx(milliseconds)
+
+
+def test_the_doctor_names_every_package_of_the_extras_and_loads_none() -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    named = {name for parts in PARTS.values() for name in parts}
+    wanted = [*project["project"]["dependencies"]]
+    for extra in ("detector", "export", "report", "gpu"):
+        wanted += project["project"]["optional-dependencies"][extra]
+    required = {re.match(r"[\w.-]+", requirement)[0] for requirement in wanted}  # type: ignore[index]
+    assert required - {"tqdm"} <= named
+    assert not loaded_by("from maenas.api.doctor import diagnose; diagnose()") & {"torch", "onnx", "cv2", "plotly"}
+    text = format_diagnosis(diagnose())
+    assert all(name in text for name in named)
 
 
 def test_a_design_builds_the_network_that_is_trained() -> None:

@@ -1,4 +1,4 @@
-"""`maenas spaces`, `devices` and `calibrate`: what there is to search in and for."""
+"""`maenas spaces`, `devices`, `calibrate` and `doctor`: what there is to search in and for, and on what."""
 
 from __future__ import annotations
 
@@ -69,3 +69,16 @@ def calibrate_command(
             path = out / f"{table_name(table)}.json"
             write_table(path, table)
             print(f"wrote {path}\n")
+
+
+def doctor_command(as_json: options.AsJson = False) -> None:
+    """Print versions, devices, what is installed, and what each missing part would give: for bug reports."""
+    from dataclasses import asdict
+
+    from maenas.api.doctor import diagnose, format_diagnosis
+
+    found = diagnose()
+    if as_json:
+        options.print_json("doctor", **asdict(found))
+        return
+    print(format_diagnosis(found))

@@ -13,7 +13,7 @@ from typer.exceptions import Abort, TyperException
 
 from maenas import __version__
 from maenas.cli.benchmark import benchmark_command
-from maenas.cli.catalogue import calibrate_command, devices_command, spaces_command
+from maenas.cli.catalogue import calibrate_command, devices_command, doctor_command, spaces_command
 from maenas.cli.data import data_app
 from maenas.cli.detect import detect_command, show_command, weights_app
 from maenas.cli.export import export_command
@@ -45,6 +45,7 @@ app.command("devices")(devices_command)
 app.command("profile")(profile_command)
 app.command("validate")(validate_command)
 app.command("calibrate")(calibrate_command)
+app.command("doctor")(doctor_command)
 app.add_typer(tables_app, name="tables")
 app.add_typer(structure_app, name="structure")
 app.command("train")(train_command)
