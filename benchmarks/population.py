@@ -191,13 +191,14 @@ def conditions_of(arguments: argparse.Namespace, latency_s: float) -> Document:
 
 
 def request_of(arguments: argparse.Namespace) -> Request:
-    """The search that the population belongs to; the latency of a shipped spec is that at the same input."""
+    """The search that the population belongs to; a shipped spec's latency is that at the same input and classes."""
     if arguments.latency[0].isdigit():
         latency_s = parse_latency_s(arguments.latency)
     else:
         spec = load_spec(arguments.latency).detector
-        sized = replace(spec, input=InputSpec(arguments.input, arguments.input))
-        latency_s = predict(lower(sized), load_predictor(arguments.device)).seconds
+        head = replace(spec.head, num_classes=arguments.classes)
+        same = replace(spec, input=InputSpec(arguments.input, arguments.input), head=head)
+        latency_s = predict(lower(same), load_predictor(arguments.device)).seconds
     return Request(
         space=arguments.space,
         devices=(arguments.device,),
