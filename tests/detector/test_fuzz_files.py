@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detector.checkpoint import TrainingCheckpoint, read_checkpoint, write_checkpoint
+from detector.checkpoint import SCHEMA, TrainingCheckpoint, read_checkpoint, write_checkpoint
 from detector.data.dataset import open_dataset, read_dataset
 from detector.data.pictures import load_image
 from detector.data.sample import Dataset, Sample, image_size
@@ -232,7 +232,7 @@ def test_damaged_released_checkpoints_are_read_or_refused(
 def test_damaged_training_checkpoints_are_refused(net: DetectorNet, count: int, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     fields: dict[str, Any] = {"spec": SPEC, "names": NAMES, "recipe": Recipe(), "batch": 4, "data": "0", "step": 1}
-    fields |= {"closed": 0, "best_ap": -1.0, "net": net.state_dict(), "average": net.state_dict()}
+    fields |= {"closed": 0, "best_ap": -1.0, "best_epoch": 0, "net": net.state_dict(), "average": net.state_dict()}
     stored = TrainingCheckpoint(**fields, optimizer={"state": {}}, scaler={}, distiller={})
     write_checkpoint(path, stored)
     whole = path.read_bytes()
@@ -255,8 +255,9 @@ def test_a_training_checkpoint_with_another_kind_of_value_is_refused(
     kind: dataclasses.Field[Any], net: DetectorNet, tmp_path: Path
 ) -> None:
     path = tmp_path / "last.pt"
-    document: dict[str, Any] = {"schema": "maenas/training@1", "spec": dump_json(SPEC), "recipe": dump_json(Recipe())}
+    document: dict[str, Any] = {"schema": SCHEMA, "spec": dump_json(SPEC), "recipe": dump_json(Recipe())}
     document |= {"names": list(NAMES), "batch": 4, "data": "0", "step": 1, "closed": 0, "best_ap": -1.0}
+    document |= {"best_epoch": 0}
     document |= {"net": {}, "average": {}, "optimizer": {}, "scaler": {}, "distiller": {}}
     torch.save(document, path)
     read_checkpoint(path)
