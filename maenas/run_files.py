@@ -179,7 +179,8 @@ def most_confused(matrix: np.ndarray, names: Sequence[str], most: int) -> tuple[
     group[count] = most + 1
     small = np.zeros((most + 2, most + 2), matrix.dtype)
     np.add.at(small, (group[:, None], group[None, :]), matrix)
-    return small, [*(names[index] for index in kept), f"{count - most} other classes", "background"]
+    chosen: list[str] = [names[index] for index in kept.tolist()]
+    return small, [*chosen, f"{count - most} other classes", "background"]
 
 
 def confused_pairs(matrix: np.ndarray, most: int) -> list[tuple[int, int, int]]:
