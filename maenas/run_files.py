@@ -179,7 +179,7 @@ def most_confused(matrix: np.ndarray, names: Sequence[str], most: int) -> tuple[
     group[count] = most + 1
     small = np.zeros((most + 2, most + 2), matrix.dtype)
     np.add.at(small, (group[:, None], group[None, :]), matrix)
-    chosen: list[str] = [names[index] for index in kept.tolist()]
+    chosen = [str(names[int(index)]) for index in kept]
     return small, [*chosen, f"{count - most} other classes", "background"]
 
 

@@ -81,7 +81,7 @@ def devices_for(
     origin = next((origin for origin in known if origin is not None), None)
     if not names and origin is not None:
         names = [row.device for row in origin.latency]
-        conditions = origin.latency[0].conditions
-        precision, batch = precision or conditions.precision, batch or conditions.batch
+        first = origin.latency[0]
+        precision, batch = precision or first.precision, batch or first.batch
     unique = tuple(dict.fromkeys(names or [DEFAULT_DEVICE]))
     return Devices(unique, tuple(load_predictor(name, precision=precision, batch=batch or 1) for name in unique))

@@ -16,7 +16,8 @@ from maenas.latency.onnx.lower import Lowered, lower_onnx
 from maenas.latency.onnx.node_graph import read_properties
 from maenas.latency.predictor import AnyPredictor, Prediction, predict
 from maenas.lowering import lower
-from maenas.reports.origin import Origin, read_origin
+from maenas.nas.provenance import Provenance
+from maenas.reports.origin import read_origin
 from maenas.score import effectiveness, mae_score, score_terms
 from maenas.spec import DetectorSpec, SpecFile, load_spec
 from maenas.strict import parse_json
@@ -32,7 +33,7 @@ class Network:
 
     name: str
     spec: DetectorSpec
-    origin: Origin | None = None
+    origin: Provenance | None = None
     run: Path | None = None
     searched: DetectorSpec | None = None
     ap: float | None = None

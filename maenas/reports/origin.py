@@ -3,119 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar, Final, Literal
+from dataclasses import replace
 
 from maenas.errors import MaenasError
-from maenas.nas.provenance import space_id
+from maenas.nas.provenance import Provenance, space_id
 from maenas.nas.run import Request, Setup, prepare
 from maenas.nas.space import SearchSpace, load_space, space_names
-from maenas.nas.stage_tables import Scope
 from maenas.presets import NECK_PRESETS, make_head, make_neck
-from maenas.score_names import ScoreName
 from maenas.spec import DetectorSpec, SpecFile
-from maenas.strict import STRICT, parse_json
-
-PART: Final = {**STRICT, "extra": "ignore"}  # a report reads the keys it needs and passes over the others
+from maenas.strict import parse_json
 
 
-@dataclass(frozen=True)
-class StatedScore:
-    """Name and value of the score that was searched for."""
-
-    __pydantic_config__: ClassVar = PART
-    name: ScoreName
-    value: float
-
-
-@dataclass(frozen=True)
-class StatedConditions:
-    """Under which a latency was predicted."""
-
-    __pydantic_config__: ClassVar = PART
-    precision: Literal["fp32", "fp16", "int8"]
-    batch: int
-
-
-@dataclass(frozen=True)
-class StatedLatency:
-    """A prediction as the file states it; `device` as it was asked for."""
-
-    __pydantic_config__: ClassVar = PART
-    device: str
-    ms: float
-    conditions: StatedConditions
-
-
-@dataclass(frozen=True)
-class StatedMeasurement:
-    """The whole network measured where it was searched."""
-
-    __pydantic_config__: ClassVar = PART
-    ms: float
-    iqr_ms: float
-    samples: int
-    runtime: str
-
-
-@dataclass(frozen=True)
-class StatedDepths:
-    """The bound on depth in force, and which limits the winner reached."""
-
-    __pydantic_config__: ClassVar = PART
-    max_layers: int | None
-    max_effectiveness: float | None
-    reason: str
-    reached: tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
-class StatedOptimality:
-    """Relative `gap` to `bound`, which is the optimum if `proven`; None where there is no bound."""
-
-    __pydantic_config__: ClassVar = PART
-    gap: float | None
-    proven: bool
-    bound: float | None
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a searched spec's provenance says; limits in seconds, counts and bytes."""
-
-    __pydantic_config__: ClassVar = PART
-    rank: int
-    space: str
-    space_id: str
-    scope: Scope
-    score: StatedScore
-    latency: tuple[StatedLatency, ...]
-    budgets: Mapping[str, float]
-    depth_bound: StatedDepths
-    solver: Literal["evolution", "exact"]
-    seed: int
-    population: int
-    generations: int
-    optimality: StatedOptimality
-    params: int
-    flops: int
-    activation_bytes: int
-    measured: StatedMeasurement | None = None
-
-    def __post_init__(self) -> None:
-        if not self.latency:
-            raise MaenasError("latency is empty; a search states one a device")
-
-
-def read_origin(stored: SpecFile, where: str) -> Origin | None:
+def read_origin(stored: SpecFile, where: str) -> Provenance | None:
     """The search that a spec came from; None for a spec that was not searched.
 
     Raises `MaenasError` naming `where` and the key if the provenance is not what a search writes.
     """
     if stored.provenance is None or "space" not in stored.provenance:
         return None
-    return parse_json(json.dumps(dict(stored.provenance)), Origin, where=f"{where}, provenance")
+    return parse_json(json.dumps(dict(stored.provenance)), Provenance, where=f"{where}, provenance")
 
 
 def neck_of(spec: DetectorSpec) -> str | None:
@@ -127,7 +33,7 @@ def neck_of(spec: DetectorSpec) -> str | None:
     return None
 
 
-def space_of(origin: Origin, given: str | None) -> SearchSpace:
+def space_of(origin: Provenance, given: str | None) -> SearchSpace:
     """The space that was searched; raises `MaenasError` where it is not shipped, or `given` is another one."""
     if given is None and origin.space not in space_names():  # nor may a file name a path to be read
         raise MaenasError(
@@ -142,7 +48,7 @@ def space_of(origin: Origin, given: str | None) -> SearchSpace:
     return space
 
 
-def setup_of(origin: Origin, spec: DetectorSpec, given: str | None) -> Setup:
+def setup_of(origin: Provenance, spec: DetectorSpec, given: str | None) -> Setup:
     """The search that `spec` came from, ready to run; raises `MaenasError` where it cannot be set up again."""
     space_of(origin, given)
     limits = origin.budgets
@@ -159,8 +65,8 @@ def setup_of(origin: Origin, spec: DetectorSpec, given: str | None) -> Setup:
         scope=origin.scope,
         solver=origin.solver,
         score=origin.score.name,
-        precision=first.conditions.precision,
-        batch=first.conditions.batch,
+        precision=first.precision,
+        batch=first.batch,
         input_size=_side(spec),
         num_classes=spec.head.num_classes,
         neck=_neck(spec),

@@ -9,11 +9,11 @@ import numpy as np
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
 from maenas.nas.depth_bound import in_scope
+from maenas.nas.provenance import Provenance
 from maenas.reports.blocks import Block, Facts, Meters, Note, Plot, Section, Table
 from maenas.reports.figures import progress_figure
 from maenas.reports.landscape import Progress
 from maenas.reports.networks import Devices, Network
-from maenas.reports.origin import Origin
 from maenas.score_names import SCORES
 from maenas.units import format_bytes, format_count, format_latency
 
@@ -39,21 +39,21 @@ def search_blocks(network: Network, devices: Devices) -> list[Block]:
         size, classes = network.searched.input, network.searched.head.num_classes
         shape = f"{size.height}x{size.width} and {classes} classes"
         facts.append(("trained", f"from the detector of {shape} that was searched; all above is about that one"))
-    if origin.measured is not None:
-        m = origin.measured
+    m = origin.measurement
+    if m is not None:
         spread = f"interquartile range {m.iqr_ms:.4f} ms, {m.samples} samples"
         facts.append(("measured", f"{m.ms:.4f} ms with {m.runtime} ({spread})"))
     return [Facts(facts), Meters(_budget_use(origin)), *_changed(network, origin, devices)]
 
 
-def _settings(origin: Origin) -> str:
+def _settings(origin: Provenance) -> str:
     text = f"space {origin.space} (id {origin.space_id}), scope {origin.scope}, rank {origin.rank}, {origin.solver}"
     if origin.solver == "evolution":
         text += f" with population {origin.population}, {origin.generations} generations, seed {origin.seed}"
     return text
 
 
-def _optimality(origin: Origin) -> str:
+def _optimality(origin: Provenance) -> str:
     stated = origin.optimality
     if stated.gap is None or stated.bound is None:
         return "unknown: this score is not additive over stages, so there is no bound"
@@ -64,14 +64,14 @@ def _optimality(origin: Origin) -> str:
     return f"{stated.gap:.4%} below the proven optimum {stated.bound:.4f}"
 
 
-def _depth(origin: Origin) -> str:
+def _depth(origin: Provenance) -> str:
     bound = origin.depth_bound
     limit = "no limit on layers" if bound.max_layers is None else f"at most {bound.max_layers} layers"
     reached = f"; sits on {', '.join(bound.reached)}" if bound.reached else ""
     return f"{limit}: {bound.reason}{reached}"
 
 
-def _budget_use(origin: Origin) -> list[tuple[str, float, str]]:
+def _budget_use(origin: Provenance) -> list[tuple[str, float, str]]:
     used: Mapping[str, float] = {
         "params": origin.params,
         "flops": origin.flops,
@@ -88,12 +88,12 @@ def _budget_use(origin: Origin) -> list[tuple[str, float, str]]:
     return rows
 
 
-def _changed(network: Network, origin: Origin, devices: Devices) -> list[Block]:
+def _changed(network: Network, origin: Provenance, devices: Devices) -> list[Block]:
     """A note where the file states another latency than the one predicted now."""
     kernels = [kernel for kernel in lower(network.searched or network.spec) if in_scope(kernel, origin.scope)]
     notes: list[Block] = []
     for stated in origin.latency:
-        conditions = (stated.device, stated.conditions.precision, stated.conditions.batch)
+        conditions = (stated.device, stated.precision, stated.batch)
         for name, predictor in zip(devices.names, devices.predictors, strict=True):
             now = predict(kernels, predictor).seconds * 1e3
             if conditions == (name, predictor.precision, predictor.batch) and abs(now / stated.ms - 1) > SAME:
@@ -102,7 +102,7 @@ def _changed(network: Network, origin: Origin, devices: Devices) -> list[Block]:
     return notes
 
 
-def progress_section(progress: Progress, origin: Origin) -> Section:
+def progress_section(progress: Progress, origin: Provenance) -> Section:
     """How the evolution got there."""
     bound = origin.optimality.bound
     figure = progress_figure(progress, bound, origin.score.name)

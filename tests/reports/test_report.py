@@ -14,12 +14,12 @@ from maenas.errors import MaenasError
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import Kernel, is_depthwise, lower
 from maenas.nas.exact import solve
-from maenas.nas.provenance import provenance
+from maenas.nas.provenance import Provenance, provenance
 from maenas.nas.run import Request, prepare, run
 from maenas.reports.blocks import Plot, Section, Table
 from maenas.reports.landscape import excess_over_front, progress_of, survey
 from maenas.reports.networks import Devices, Network, distinct_names, from_spec
-from maenas.reports.origin import Origin, read_origin, setup_of
+from maenas.reports.origin import read_origin, setup_of
 from maenas.reports.report import report_sections
 from maenas.score import balanced_score, mae_score, score_terms
 from maenas.spec import SpecFile, load_spec, read_spec, write_spec
@@ -116,7 +116,7 @@ def test_a_search_run_again_ends_with_the_stated_score(networks: tuple[Network, 
 
 def test_another_seed_does_not_pass_for_the_search(searched: Path) -> None:
     network = from_spec(with_provenance(searched, seed=4, generations=1), "small.json")
-    with pytest.raises(MaenasError, match="ends elsewhere"):
+    with pytest.raises(MaenasError, match="ends with another network"):
         progress_of(network)
 
 
@@ -172,7 +172,7 @@ def test_any_provenance_is_read_or_refused(searched: Path, data: st.DataObject) 
         origin = read_origin(stored, "small.json")
     except MaenasError:
         return
-    assert isinstance(origin, Origin)
+    assert isinstance(origin, Provenance)
 
 
 def test_networks_of_one_name_are_told_apart() -> None:
