@@ -30,6 +30,7 @@ WORKS: dict[str, tuple[str, ...]] = {
     "tables show": ("h100-torch-fp16-b1",),
     "tables diff": ("h100-torch-fp16-b1", "h100-torch-fp16-b1"),
     "tables merge": ("{table}", "--out", "joined.json"),
+    "tables import": ("kernels.txt", "--device", "v100", "--precision", "fp16"),
     "structure export": ("damo-yolo-t",),
     "structure import": ("{structure}", "--family", "res", "--out", "net.json"),
 }
@@ -77,6 +78,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(base: Path, tmp_path: Path):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     (tmp_path / "net.onnx").write_bytes(b"not yet read")
+    (tmp_path / "kernels.txt").write_text("{Regular,1,64,56,56,64,3,1,0} 0.0169\n")
     tables = ROOT / "latency_tables"
     words = {"table": str(tables / "cpu-amd-epyc-onnxruntime-t1-fp32-b1.json"), "structure": "structure.txt"}
 

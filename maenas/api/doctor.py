@@ -27,6 +27,7 @@ PARTS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "pillow": "images",
             "faster-coco-eval": "average precision",
             "matplotlib": "plots",
+            "tensorboard": "curves of a run with --log tensorboard",
         },
         "export": {
             "onnx": "exports, profiles, predicting any ONNX file",
