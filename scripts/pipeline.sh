@@ -79,7 +79,7 @@ step check maenas data check "$data" --sheet "$out/data.png"
 # The CPU time of one thread, so that other work on the machine does not count.
 table=$out/latency.json
 step profile maenas profile --device cpu --clock cpu --space "$space" --out "$table"
-search=(maenas search --space "$space" --device "$table" --classes "$classes" --out "$out")
+search=(maenas search --space "$space" --neck preset --device "$table" --classes "$classes" --out "$out")
 step search-teacher "${search[@]}" --budget "$teacher_budget" --name teacher
 step search-student "${search[@]}" --budget "$budget" --name student
 step validate maenas validate --device "$table" --spec "$out/student.json" --spec "$out/teacher.json" \

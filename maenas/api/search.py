@@ -12,6 +12,7 @@ from maenas.choices import Precision, Scope, Solver
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder
 from maenas.nas.checkpoint import read_checkpoint, run_with_checkpoint
+from maenas.nas.necks import AUTO, parse_share
 from maenas.nas.pareto import Front, pareto_front
 from maenas.nas.provenance import provenance
 from maenas.nas.run import Candidate, Request, Setup, prepare, run
@@ -39,7 +40,8 @@ class SearchOptions(TypedDict, total=False):
     batch: int  # images at once
     input_size: int | None  # side of the square input in pixels; None: the space's
     classes: int
-    neck: str | None
+    neck: str | None  # "auto", if not given, searches it, too; "preset" or None: the space's own; or a neck by name
+    backbone_share: str | None  # "0.35..0.55": what the search for the neck aims at; a prior, if not given
     max_params: str | None  # "10M"
     max_flops: str | None  # "20G"
     max_activations: str | None  # "60MB"
@@ -181,7 +183,7 @@ def search(
     search leaves; with `resume` it goes on from there to the result of an uninterrupted one.
 
     Options: space, scope, score, precision, batch, input_size, classes, neck, max_params, max_flops, max_activations,
-    max_layers, max_effectiveness. Raises `MaenasError` for an impossible request.
+    backbone_share, max_layers, max_effectiveness. Raises `MaenasError` for an impossible request.
     """
     request = make_request(
         budget,
@@ -245,6 +247,8 @@ def make_request(
     if limits.get("score", DEFAULT_SCORE) not in SCORES:
         raise MaenasError(f"--score is {limits['score']!r}; choose {', '.join(SCORES)}")
     params, flops, memory = (limits.pop(name, None) for name in ("max_params", "max_flops", "max_activations"))
+    share = limits.pop("backbone_share", None)
+    limits.setdefault("neck", AUTO)
     if "classes" in limits:
         limits["num_classes"] = limits.pop("classes")
     return Request(
@@ -253,6 +257,7 @@ def make_request(
         max_params=None if params is None else parse_params(params),
         max_flops=None if flops is None else parse_flops(flops),
         max_activation_bytes=None if memory is None else parse_bytes(memory),
+        backbone_share=None if share is None else parse_share(share),
         solver=solver,
         population=population,
         generations=generations,

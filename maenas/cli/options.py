@@ -27,8 +27,20 @@ Input = Annotated[
 Classes = Annotated[int, typer.Option("--classes", help="Number of object classes.", min=1, max=65536)]
 AnyScope = Annotated[Scope, typer.Option("--scope", help="What budgets count: backbone, neck and head, or backbone.")]
 Neck = Annotated[
+    str,
+    typer.Option(
+        "--neck",
+        help="auto: searched, too; preset: the space's own; or a neck by name: t, s, m, l, nano, also with another "
+        "depth and widths (s-d2-half).",
+    ),
+]
+Share = Annotated[
     str | None,
-    typer.Option("--neck", help="Neck and head preset: t, s, m, l, nano.", show_default="the space's"),
+    typer.Option(
+        "--backbone-share",
+        help="The backbone's share of the modelled time that --neck auto aims at.",
+        show_default="0.35..0.55, a prior from the published detectors",
+    ),
 ]
 Score = Annotated[str, typer.Option("--score", help=scores_help())]
 MaxParams = Annotated[str | None, typer.Option("--max-params", help="Most parameters, for example 10M.")]

@@ -21,7 +21,7 @@ from maenas.score_names import DEFAULT_SCORE
 if TYPE_CHECKING:
     from maenas.api.search import Watch
     from maenas.nas.evolution import State
-    from maenas.nas.run import SearchResult, Setup
+    from maenas.nas.run import Request, SearchResult, Setup
     from maenas.profiler.verify import Verified
 
 
@@ -41,7 +41,8 @@ def search_command(
     batch: options.Batch = 1,
     input_size: options.Input = None,
     classes: options.Classes = 80,
-    neck: options.Neck = None,
+    neck: options.Neck = "auto",
+    backbone_share: options.Share = None,
     max_params: options.MaxParams = None,
     max_flops: options.MaxFlops = None,
     max_activations: options.MaxMemory = None,
@@ -61,6 +62,10 @@ def search_command(
             "--verify", help="Measure this many of the best on this machine; keep those that fit.", min=0, max=4096
         ),
     ] = 0,
+    shortlist: Annotated[
+        int,
+        typer.Option("--shortlist", help="Write this many different detectors of the budget's latency.", min=0, max=64),
+    ] = 0,
     out: Annotated[Path, typer.Option("--out", help="Folder of the spec files.")] = Path("searched_models"),
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the spec.", show_default="from space and budgets")
@@ -69,7 +74,7 @@ def search_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False,
 ) -> None:
     """Find the best backbone within the budgets and write its detector spec."""
-    from maenas.api.search import search
+    from maenas.api.search import make_request, search
     from maenas.files import ensure_folder
 
     if name is not None and Path(name).name != name:
@@ -77,6 +82,28 @@ def search_command(
     budgets = budget or []
     name = name or _default_name(space, device, budgets, [max_params, max_flops, max_activations])
     ensure_folder(out)
+    if shortlist:
+        request = make_request(
+            budgets,
+            device,
+            space=space,
+            scope=scope,
+            score=score,
+            precision=precision,
+            batch=batch,
+            input_size=input_size,
+            classes=classes,
+            neck=neck,
+            backbone_share=backbone_share,
+            max_params=max_params,
+            max_flops=max_flops,
+            max_activations=max_activations,
+            max_layers=max_layers,
+            max_effectiveness=max_effectiveness,
+            seed=seed,
+        )
+        _write_shortlist(request, shortlist, out, name, as_json=as_json)
+        return
     checkpoint = out / f"{name}.ckpt.json"
     with _watched(quiet=as_json, exact=solver == "exact", total=16 * population * (generations + 1)) as watch:
         result = search(
@@ -91,6 +118,7 @@ def search_command(
             input_size=input_size,
             classes=classes,
             neck=neck,
+            backbone_share=backbone_share,
             max_params=max_params,
             max_flops=max_flops,
             max_activations=max_activations,
@@ -119,6 +147,25 @@ def search_command(
     print(format_result(result.found))
     for path, design in written:
         print(f"{'wrote':<11}{path} (id {design.spec.id})")
+
+
+def _write_shortlist(request: Request, count: int, out: Path, name: str, *, as_json: bool) -> None:
+    """Spec files NAME-1.json ... of different detectors of one latency, and a table that says why each is there."""
+    from maenas.nas.shortlist import shortlist, shortlist_provenance
+    from maenas.reports.shortlist import format_shortlist
+    from maenas.spec import write_spec
+
+    entries = shortlist(request, count)
+    rows = []
+    for number, entry in enumerate(entries, start=1):
+        stem, origin = f"{name}-{number}", shortlist_provenance(entry, request)
+        write_spec(out / f"{stem}.json", entry.spec, stem, origin)
+        rows.append({"path": str(out / f"{stem}.json"), "id": entry.spec.id, **origin})
+    if as_json:
+        options.print_json("search", specs=rows)
+        return
+    print(format_shortlist(entries))
+    print(f"wrote {out / name}-1.json to {name}-{len(entries)}.json")
 
 
 def _default_name(space: str, devices: list[str], budgets: list[str], limits: list[str | None]) -> str:
@@ -194,7 +241,8 @@ def pareto_command(
     batch: options.Batch = 1,
     input_size: options.Input = None,
     classes: options.Classes = 80,
-    neck: options.Neck = None,
+    neck: options.Neck = "auto",
+    backbone_share: options.Share = None,
     max_params: options.MaxParams = None,
     max_flops: options.MaxFlops = None,
     max_activations: options.MaxMemory = None,
@@ -226,6 +274,7 @@ def pareto_command(
         input_size=input_size,
         classes=classes,
         neck=neck,
+        backbone_share=backbone_share,
         max_params=max_params,
         max_flops=max_flops,
         max_activations=max_activations,

@@ -8,8 +8,9 @@ result is exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -27,14 +28,18 @@ from maenas.nas.relaxation import (
     fix_options,
     make_test,
     minimise_bound,
+    minimise_near,
 )
 from maenas.nas.space import Genome
 
 MAX_SIFTED = 4096
 FIRST_REACH = 0.01  # how far below the bound the first, incomplete pass looks, of the range above the least score
+GOOD = 0.001  # how far below the bound, of the same range, a known solution may lie to do without that pass
+NEAR_REACH = 0.005  # how far below the bound a known solution may lie for a similar problem's multipliers to do
 BEAM = 2000
 ROUGH_STEPS, TIGHT_STEPS = 16, 48  # ellipsoid steps per limit
 ROUGH_BOUNDS, FRONT_BOUNDS = 8, 32  # budgets at which a front is bounded
+NEAR_FACTORS = (0.75, 1.35)  # how far the first multiplier of a similar problem may lie
 FACTORS = (0.6, 0.8, 1.2, 1.5)  # of the multipliers on all limits but the first
 
 
@@ -52,6 +57,7 @@ class ExactResult:
     labels: int
     options_left: int
     options: int
+    multipliers: tuple[float, ...] = ()  # of the tightest bound; a similar problem is solved faster from there
 
 
 def solve(problem: Problem, *, k: int = 1, known: Sequence[Genome] = ()) -> ExactResult:
@@ -60,19 +66,41 @@ def solve(problem: Problem, *, k: int = 1, known: Sequence[Genome] = ()) -> Exac
     `max_effectiveness` is not additive: the k best are taken from as many of the best without it as that needs, and
     are proven if `MAX_SIFTED` of those suffice. Raises `MaenasError` if the objective is not additive.
     """
+    layers, archive = make_layers(problem), _solutions(problem, known)
+    return _sift(problem, k, lambda wanted: _solve_layers(layers, wanted, archive))
+
+
+def solve_each(problems: Iterable[tuple[Problem, Sequence[Genome]]]) -> Iterator[ExactResult]:
+    """The optima of problems that differ in neck and head only, each with genomes that are `known`.
+
+    The search for each bound begins where the one before ended, so similar necks should follow each other. Raises
+    `MaenasError` if the objective is not additive.
+    """
+    shared: Layers | None = None
+    near: Floats | None = None
+    for problem, known in problems:
+        shared = make_layers(problem) if shared is None else shared
+        tails = np.broadcast_arrays(*(c.tables.tail for c in problem.constraints))
+        layers = replace(shared, tail_cost=np.array(tails).reshape(shared.tail_cost.shape))
+        result = _sift(problem, 1, partial(_solve_near, layers, known=_solutions(problem, known), near=near))
+        near = np.array(result.multipliers) if result.multipliers else near
+        yield result
+
+
+def _sift(problem: Problem, k: int, best: Callable[[int], ExactResult]) -> ExactResult:
+    """The k best that satisfy `max_effectiveness`, of as many of the `best` as that needs."""
     if problem.max_effectiveness is None:
-        return _solve_additive(problem, k, known)
-    relaxed, wanted = replace(problem, max_effectiveness=None), k
+        return best(k)
+    wanted = k
     while True:
-        result = _solve_additive(relaxed, wanted, known)
+        result = best(wanted)
         genomes = [solution.genome for solution in result.solutions]
         fits = effectiveness_of(problem, np.array(genomes)) <= problem.max_effectiveness if genomes else []
         kept = tuple(solution for solution, fit in zip(result.solutions, fits, strict=True) if fit)[:k]
         exhausted = len(result.solutions) < wanted
         if len(kept) == k or exhausted or not result.proven or wanted >= MAX_SIFTED:
             proven = result.proven and (len(kept) == k or exhausted)
-            best = float(kept[0].score) if kept else -np.inf
-            upper = best if proven else result.upper_bound
+            upper = float(kept[0].score) if proven and kept else -np.inf if proven else result.upper_bound
             return replace(result, solutions=kept, upper_bound=upper, proven=proven)
         wanted *= 16
 
@@ -129,7 +157,9 @@ def front(problem: Problem, low: float) -> FrontResult:
         return labels
 
     archive = _archive(paths, layers.limits)
-    near = np.array([_near(layers, b) - b.mu[0] * row[0] for b, row in zip(rough, rough_limits, strict=True)])
+    near = np.array(
+        [_below(layers, b, FIRST_REACH) - b.mu[0] * row[0] for b, row in zip(rough, rough_limits, strict=True)]
+    )
     small, total = fix_options(layers, tests(layers, rough, near)), 0
     total += explore(small, tests(small, rough, near))
     # From here on nothing is left out that could improve on what is known at any budget.
@@ -194,46 +224,68 @@ def _front_result(problem: Problem, solutions: Sequence[Solution], labels: int) 
     return FrontResult(kept, len(kept) == len(solutions), labels)
 
 
-def _solve_additive(problem: Problem, k: int, known: Sequence[Genome]) -> ExactResult:
-    layers = make_layers(problem)
+def _solve_near(layers: Layers, k: int, known: Sequence[Solution], near: Floats | None) -> ExactResult:
+    """As `_solve_layers`, faster where `near`, the multipliers of a similar problem, are close to this one's."""
+    if near is None:
+        return _solve_layers(layers, k, known)
+    rough, paths = minimise_near(layers, near, NEAR_FACTORS)
+    archive = _archive([*known, *paths], layers.limits)
+    floor = max(_below(layers, rough, FIRST_REACH), _kth(archive, k))
+    small = fix_options(layers, [_test(layers, layers, rough, floor, ())])
+    cheapest, total = cheapest_completions(small), 0
+    if _kth(archive, k) < _below(layers, rough, GOOD):
+        history, total = set_labels(small, [_test(small, layers, rough, floor)], cheapest, k=k, beam=max(BEAM, k))
+        archive |= _archive(_best_labels(small, history, k) if history is not None else [], layers.limits)
+    if _kth(archive, k) < _below(layers, rough, NEAR_REACH):  # not so similar
+        return _solve_layers(layers, k, _ranked(archive))
+    return _complete(layers, small, rough, archive, k, total)
+
+
+def _solve_layers(layers: Layers, k: int, known: Sequence[Solution]) -> ExactResult:
+    """The k best paths; some may be `known`."""
     cheapest = cheapest_completions(layers)
-    options = _count(layers)
     if any(bound.value < 0 for bound in cheapest):
-        return ExactResult((), -np.inf, True, 0, 0, options)
+        return ExactResult((), -np.inf, True, 0, 0, _count(layers))
     [rough], paths = _bounds(layers, [layers.limits], ROUGH_STEPS)
-
-    def tests(graph: Layers, bound: Bound, threshold: float) -> list[Test]:
-        return [make_test(graph, bound, threshold - float(bound.mu[:1] @ layers.limits[:1]), FACTORS)]
-
-    archive = _archive([*_solutions(problem, known), *paths], layers.limits)
-    small, total = layers, 0
-    if len(archive) < k or _kth(archive, k) < _near(layers, rough):
-        near = tests(layers, rough, max(_near(layers, rough), 0.0))
-        small = fix_options(layers, near)
-        history, total = set_labels(small, near, cheapest, k=k, beam=max(BEAM, k))
-        if history is not None:
-            archive |= _archive(_best_labels(small, history, k), layers.limits)
-    # From here on nothing is left out that could be among the k best.
-    threshold = _kth(archive, k)
-    small = fix_options(layers, tests(layers, rough, threshold))
+    archive, total = _archive([*known, *paths], layers.limits), 0
+    if _kth(archive, k) < _below(layers, rough, GOOD):
+        first = [_test(layers, layers, rough, max(_below(layers, rough, FIRST_REACH), _kth(archive, k)))]
+        small = fix_options(layers, first)
+        history, total = set_labels(small, first, cheapest, k=k, beam=max(BEAM, k))
+        archive |= _archive(_best_labels(small, history, k) if history is not None else [], layers.limits)
+    small = fix_options(layers, [_test(layers, layers, rough, _kth(archive, k))])
     [tight], paths = _bounds(small, [layers.limits], TIGHT_STEPS)
     archive |= _archive(paths, layers.limits)
-    threshold = _kth(archive, k)
-    final = tests(small, tight, threshold)
-    small = fix_options(small, final)
-    history, labels = set_labels(small, final, cheapest, k=k)
+    return replace(_complete(layers, small, tight, archive, k, total), multipliers=_as_tuple(rough.mu))
+
+
+def _complete(
+    layers: Layers, small: Layers, bound: Bound, archive: dict[tuple[int, ...], Solution], k: int, total: int
+) -> ExactResult:
+    """The complete pass: nothing is left out that could be among the k best. `small` holds all of that already."""
+    final = [_test(small, layers, bound, _kth(archive, k))]
+    small, mu = fix_options(small, final), _as_tuple(bound.mu)
+    history, labels = set_labels(small, final, cheapest_completions(small), k=k)
+    counts = (total + labels, _count(small), _count(layers))
     if history is None:
-        return ExactResult(_ranked(archive)[:k], tight.value, False, total + labels, _count(small), options)
-    archive |= _archive(_best_labels(small, history, k), layers.limits)
-    best = _ranked(archive)[:k]
-    upper = float(best[0].score) if best else -np.inf
-    return ExactResult(best, upper, True, total + labels, _count(small), options)
+        return ExactResult(_ranked(archive)[:k], bound.value, False, *counts, mu)
+    best = _ranked(archive | _archive(_best_labels(small, history, k), layers.limits))[:k]
+    return ExactResult(best, float(best[0].score) if best else -np.inf, True, *counts, mu)
 
 
-def _near(layers: Layers, bound: Bound) -> float:
-    """Score from which on the first pass looks. A score's zero means nothing, so the reach is a share of its range."""
+def _test(graph: Layers, layers: Layers, bound: Bound, floor: float, factors: Sequence[float] = FACTORS) -> Test:
+    """Test for paths within the limits of `layers` that score at least `floor`."""
+    return make_test(graph, bound, floor - float(bound.mu[:1] @ layers.limits[:1]), factors)
+
+
+def _as_tuple(mu: Floats) -> tuple[float, ...]:
+    return tuple(float(value) for value in mu)
+
+
+def _below(layers: Layers, bound: Bound, reach: float) -> float:
+    """A share `reach` of the score's range below the bound: a score's zero means nothing."""
     least = layers.stem_score.min() + sum(options.score.min() for options in layers.stages if len(options.score))
-    return bound.value - FIRST_REACH * max(bound.value - float(least), 0.0)
+    return bound.value - reach * max(bound.value - float(least), 0.0)
 
 
 def _kth(archive: dict[tuple[int, ...], Solution], k: int) -> float:

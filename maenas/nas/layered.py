@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ class Options:
     score: Floats  # [N]
     cost: Floats  # [Q, N]
     shape: tuple[int, int]  # inputs, outputs
+
+    @cached_property
+    def starts(self) -> Ints:
+        """Where the options of each edge that has any begin."""
+        return np.flatnonzero(np.r_[True, self.edge[1:] != self.edge[:-1]])
 
     def select(self, keep: NDArray[Any]) -> Options:
         return replace(

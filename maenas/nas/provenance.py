@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,8 +13,8 @@ from maenas import __version__
 from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.latency.predictor import provenance_word
+from maenas.nas.necks import NeckSearch
 from maenas.nas.run import SearchResult
-from maenas.nas.space import SearchSpace
 from maenas.nas.stage_tables import Scope
 from maenas.run_files import PART
 from maenas.score_names import ScoreName
@@ -60,6 +59,17 @@ class StatedLatency:
     def batch(self) -> int:
         """Images at once."""
         return self.conditions["batch"]
+
+
+@dataclass(frozen=True)
+class StatedNeck:
+    """How the neck was chosen; the share is the backbone's of the predicted time on the first device."""
+
+    __pydantic_config__: ClassVar = PART
+    name: str
+    backbone_share: float
+    prior: tuple[float, float]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,7 @@ class Provenance:
     latency: tuple[StatedLatency, ...]
     measured: Mapping[str, Any] | None = None
     budgets: Mapping[str, float]
+    neck: StatedNeck | None = None
     depth_bound: StatedDepths
     solver: Literal["evolution", "exact"]
     seed: int
@@ -139,9 +150,9 @@ class Provenance:
         return parse_json(json.dumps(dict(self.measured)), StatedMeasurement, where="measured")
 
     def document(self) -> dict[str, Any]:
-        """As plain data for JSON; no key for a measurement that was not made."""
+        """As plain data for JSON; no key for a measurement that was not made, or a neck that was not searched."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {key: value for key, value in data.items() if key != "measured" or value is not None}
+        return {key: value for key, value in data.items() if key not in ("measured", "neck") or value is not None}
 
 
 def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -157,7 +168,7 @@ def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | N
         numpy=np.__version__,
         rank=index + 1,
         space=setup.space.name,
-        space_id=space_id(setup.space),
+        space_id=setup.space_id,
         scope=request.scope,
         score=StatedScore(request.score, _rounded(winner.score)),
         mae=_rounded(winner.mae),
@@ -169,6 +180,7 @@ def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | N
         latency=_latencies(result, index),
         measured=measured,
         budgets={budget.name: _rounded(budget.limit) for budget in result.budgets},
+        neck=None if setup.necks is None else _neck(setup.necks),
         depth_bound=StatedDepths(
             depths.max_layers,
             tuple(depths.max_depth),
@@ -182,6 +194,11 @@ def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | N
         generations=request.generations,
         optimality=StatedOptimality(gap, result.proven, bound),
     ).document()
+
+
+def _neck(necks: NeckSearch) -> StatedNeck:
+    chosen, window = necks.chosen, necks.window
+    return StatedNeck(chosen.name, _rounded(chosen.share), (window.low, window.high), necks.reason)
 
 
 def _latencies(result: SearchResult, index: int) -> tuple[StatedLatency, ...]:
@@ -204,8 +221,3 @@ def _latencies(result: SearchResult, index: int) -> tuple[StatedLatency, ...]:
 def _rounded(value: float) -> float:
     """Eight significant digits: what a file states does not depend on the last bit of a machine's logarithm."""
     return float(f"{value:.8g}")
-
-
-def space_id(space: SearchSpace) -> str:
-    """First 12 hex digits of the SHA-256 of the space's canonical JSON."""
-    return hashlib.sha256(json.dumps(asdict(space), sort_keys=True).encode()).hexdigest()[:12]

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
 from maenas.nas.layered import Floats, Layers, Options, Solution, tail_at
 
+NEAR_STEPS = 5  # of the bisection around the multipliers of a similar problem
 MARGIN = 64.0  # integer steps; covers the rounding of a dozen float64 additions of values below 2**53
 
 
@@ -34,13 +36,14 @@ def _edge_values(options: Options, mu: Floats) -> tuple[Floats, Floats]:
     values = options.score - mu @ options.cost
     best = np.full(options.shape[0] * options.shape[1], -np.inf)
     if len(values):
-        starts = np.flatnonzero(np.r_[True, options.edge[1:] != options.edge[:-1]])
+        starts = options.starts
         best[options.edge[starts]] = np.maximum.reduceat(values, starts)
     return values, best.reshape(options.shape)
 
 
 def _dynamic_programme(layers: Layers, mu: Floats, edges: Sequence[Floats]) -> Bound:
-    tail = np.tensordot(mu, layers.tail_cost, axes=1)
+    shape = layers.tail_cost.shape
+    tail = (mu @ layers.tail_cost.reshape(shape[0], prod(shape[1:]))).reshape(shape[1:])
     last = layers.stages[-1].shape[1]
     backward = [np.broadcast_to(-tail.reshape(-1, last) if tail.ndim else -tail, (max(1, tail.size // last), last))]
     for number in range(len(edges) - 1, 0, -1):
@@ -147,6 +150,20 @@ def fix_options(layers: Layers, tests: Sequence[Test]) -> Layers:
     return replace(layers, stages=tuple(stages))
 
 
+def minimise_near(layers: Layers, near: Floats, factors: Sequence[float]) -> tuple[Bound, list[Solution]]:
+    """As `minimise_bound`, but only the first multiplier is sought, around those of a similar problem: bisection."""
+    low, high = np.log(factors)
+    bounds: list[Bound] = []
+    paths: list[Solution] = []
+    for _ in range(NEAR_STEPS):
+        middle = (low + high) / 2
+        bound, values, edges = evaluate_bound(layers, np.r_[near[:1] * np.exp(middle), near[1:]])
+        bounds.append(bound)
+        paths.append(best_path(layers, bound, values, edges))
+        low, high = (middle, high) if paths[-1].cost[0] > layers.limits[0] else (low, middle)
+    return min(bounds, key=lambda bound: bound.value), paths
+
+
 def minimise_bound(layers: Layers, steps: int) -> tuple[Bound, list[Solution]]:
     """The tightest bound found, and the paths met on the way (feasible or not).
 
@@ -159,8 +176,7 @@ def minimise_bound(layers: Layers, steps: int) -> tuple[Bound, list[Solution]]:
         return bound, [best_path(layers, bound, values, edges)]
     if not all(len(options.score) for options in layers.stages):  # no path is left to follow
         return evaluate_bound(layers, np.zeros(count))[0], []
-    scale = _multiplier_scale(layers)
-    center, matrix = np.full(count, 0.5), np.eye(count) * count / 4
+    scale, center, matrix = _multiplier_scale(layers), np.full(count, 0.5), np.eye(count) * count / 4
     best: Bound | None = None
     paths: list[Solution] = []
     for _ in range(steps * count):

@@ -16,8 +16,9 @@ from maenas.lowering import lower
 from maenas.nas.depth_bound import Depths, in_scope, resolve_depths
 from maenas.nas.evolution import Settings, State, evolve
 from maenas.nas.exact import ExactResult, cheapest, solve
+from maenas.nas.necks import AUTO, PRESET, NeckSearch, ShareWindow, search_necks
 from maenas.nas.problem import Constraint, Problem, evaluate, feasible, make_objective, scores_of
-from maenas.nas.space import Genome, SearchSpace, load_space
+from maenas.nas.space import Genome, SearchSpace, load_space, space_id
 from maenas.nas.stage_tables import (
     ACTIVATIONS,
     ENTROPY,
@@ -30,6 +31,7 @@ from maenas.nas.stage_tables import (
     build_tables,
     latency_quantity,
     score_quantities,
+    with_neck,
 )
 from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.score import effectiveness, score_of, score_terms
@@ -57,7 +59,8 @@ class Request:
     batch: int = 1
     input_size: int | None = None
     num_classes: int = 80
-    neck: str | None = None
+    neck: str | None = None  # "auto" searches it; a name; None or "preset": the space's own
+    backbone_share: ShareWindow | None = None  # with neck "auto"; None: the prior
     population: int = 512
     generations: int = 120
     seed: int = 0
@@ -80,6 +83,8 @@ class Setup:
     depths: Depths
     budgets: tuple[tuple[Quantity, float], ...]  # quantity and limit in its own units
     problem: Problem
+    space_id: str  # of the space as loaded, with its own neck
+    necks: NeckSearch | None = None  # where the neck was searched, too
 
     @property
     def element_bytes(self) -> int:
@@ -154,7 +159,8 @@ def prepare(request: Request) -> Setup:
     if rho is not None and not 0 < rho < math.inf:
         raise MaenasError(f"max-effectiveness is {rho:g}; it must be a number above 0")
     space = load_space(request.space)
-    if request.neck is not None:
+    own_id, window = space_id(space), _share_window(request)
+    if request.neck not in (None, AUTO, PRESET):
         get_neck_preset(request.neck)
         space = replace(space, neck=request.neck)
     size = space.input_size if request.input_size is None else request.input_size
@@ -175,15 +181,35 @@ def prepare(request: Request) -> Setup:
         max_effectiveness=request.max_effectiveness,
         prices_layers=SCORES[request.score].prices_layers,
     )
-    known = (ENTROPY, LAYERS, FLOPS, PARAMS, ACTIVATIONS, *score_quantities(request.score))
-    quantities = {q.name: q for q in (*known, *(q for q, _ in budgets))}
-    tables = build_tables(
-        space, list(quantities.values()), input_size=size, num_classes=request.num_classes, scope=request.scope
+    timed = latency_quantity(predictors[0], f"latency on {request.devices[0]}")
+    counted = (
+        ENTROPY,
+        LAYERS,
+        FLOPS,
+        PARAMS,
+        ACTIVATIONS,
+        *score_quantities(request.score),
+        *([timed] if request.neck == AUTO else []),
     )
-    problem = _problem(request, tables, budgets, depths)
-    setup = Setup(request, space, size, predictors, depths, tuple(budgets), problem)
+    counted = (*counted, timed) if request.neck == AUTO else counted
+    quantities = list({q.name: q for q in (*counted, *(q for q, _ in budgets))}.values())
+    tables = build_tables(space, quantities, input_size=size, num_classes=request.num_classes, scope=request.scope)
+    problem, necks = _problem(request, tables, budgets, depths), None
+    if request.neck == AUTO:
+        necks = search_necks(problem, quantities, timed, window, request.score)
+        tables = with_neck(tables, quantities, necks.chosen.name)
+        space, problem = tables.space, _problem(request, tables, budgets, depths)
+    setup = Setup(request, space, size, predictors, depths, tuple(budgets), problem, own_id, necks)
     _require_possible(setup)
     return setup
+
+
+def _share_window(request: Request) -> ShareWindow:
+    if request.backbone_share is None:
+        return ShareWindow()
+    if request.neck != AUTO:
+        raise MaenasError("a backbone share chooses between necks: give it with --neck auto, or no --neck")
+    return request.backbone_share
 
 
 def _budgets(request: Request, predictors: tuple[AnyPredictor, ...]) -> list[tuple[Quantity, float]]:
@@ -275,7 +301,7 @@ def run(
         if on_proof is not None:
             on_proof()
         wanted = request.top_k if request.solver == "exact" else 1
-        certificate = solve(problem, k=wanted, known=found)
+        certificate = _certificate(setup, wanted, found)
         if request.solver == "exact" and not certificate.proven:  # too large without good solutions to begin from
             final = evolve(problem, request.evolution, state, on_generation)
             evaluated = final.evaluated
@@ -290,6 +316,16 @@ def run(
             f"that meets all limits together ({limits}); raise one of them"
         )
     return _result(setup, np.array(found), evaluated, certificate)
+
+
+def _certificate(setup: Setup, k: int, found: list[Genome]) -> ExactResult:
+    """The k best, proven; the search for the neck has solved this problem already where the best one is enough."""
+    necks = setup.necks
+    if necks is None:
+        return solve(setup.problem, k=k, known=found)
+    if k == 1 and necks.chosen.certificate.proven and necks.score == setup.request.score:
+        return necks.chosen.certificate
+    return solve(setup.problem, k=k, known=[*found, *necks.genomes])
 
 
 def _result(setup: Setup, genomes: np.ndarray, evaluated: int, certificate: ExactResult | None) -> SearchResult:

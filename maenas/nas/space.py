@@ -6,7 +6,9 @@ stage (`GENES`). Populations are integer arrays `[P, 1 + 4 S]`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -305,6 +307,11 @@ class SearchSpace:
                 for out, own in zip(outs, per_width, strict=True)
             }
         return sum(ways.values())
+
+
+def space_id(space: SearchSpace) -> str:
+    """First 12 hex digits of the SHA-256 of the space's canonical JSON."""
+    return hashlib.sha256(json.dumps(asdict(space), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def space_names() -> list[str]:

@@ -23,7 +23,7 @@ from maenas.choices import Scope
 from maenas.cost import kernel_activations, kernel_flops, kernel_layers, kernel_params
 from maenas.lowering import IMAGE, Graph, Kernel, Tensor, lower_head, lower_neck, lower_stage, lower_stem
 from maenas.nas.space import SearchSpace
-from maenas.presets import get_neck_preset
+from maenas.presets import NeckPreset, get_neck_preset, neck_widths
 from maenas.score import BALANCED_POWER, POWER_UNIT, POWERS, kernel_entropy, kernel_power
 from maenas.score_names import ScoreName
 from maenas.spec import OUTPUT_STRIDES
@@ -149,14 +149,19 @@ def resolution_stage(space: SearchSpace) -> list[int]:
 
 
 def build_tables(
-    space: SearchSpace, quantities: Sequence[Quantity], *, input_size: int, num_classes: int, scope: Scope = "detector"
+    space: SearchSpace,
+    quantities: Sequence[Quantity],
+    *,
+    input_size: int,
+    num_classes: int,
+    scope: Scope = "detector",
 ) -> Tables:
-    """Tables of `quantities` over `space`; `scope` says whether neck and head count."""
+    """Tables of `quantities` over `space` with its neck; `scope` says whether neck and head count."""
     widths = tuple(np.array(row) for row in (space.choices[0], *space.choices[1::4]))
     sums: dict[str, list[Any]] = {quantity.name: [] for quantity in quantities}
 
     def collect(kernels: Sequence[Kernel]) -> dict[str, Any]:
-        return {q.name: sum(q.steps(q.of_kernel(kernel)) for kernel in kernels) for q in quantities}
+        return _totals(kernels, quantities)
 
     graph = Graph()
     image = Tensor(IMAGE, 3, input_size, input_size)
@@ -171,15 +176,32 @@ def build_tables(
         x = replace(
             x, height=x.height // space.stages[number - 1].stride, width=x.width // space.stages[number - 1].stride
         )
-    tail_sums = collect(_tail_kernels(space, input_size, num_classes, widths)) if scope == "detector" else {}
     tables = {}
     for q in quantities:
-        fixed = np.asarray(q.steps(q.fixed))
-        tail = fixed if q.backbone_only or scope == "backbone" else tail_sums[q.name] + fixed
         stem_row = np.broadcast_to(stem_sums[q.name], widths[0].shape)
-        tables[q.name] = QuantityTables(stem_row, tuple(sums[q.name]), tail)
+        tables[q.name] = QuantityTables(stem_row, tuple(sums[q.name]), np.asarray(q.steps(q.fixed)))
     valid = tuple(_valid(space, number, widths) for number in range(1, len(widths)))
-    return Tables(space, input_size, num_classes, scope, widths, valid, tables)
+    bare = Tables(space, input_size, num_classes, scope, widths, valid, tables)
+    return with_neck(bare, quantities, space.neck)
+
+
+def with_neck(tables: Tables, quantities: Sequence[Quantity], name: str) -> Tables:
+    """The same tables behind the neck `name`; `quantities` are those of the tables."""
+    space = tables.space if tables.space.neck == name else replace(tables.space, neck=name)
+    counted = [] if tables.scope == "backbone" else [q for q in quantities if not q.backbone_only]
+    tails = neck_tails(tables, counted, get_neck_preset(name))
+    changed = {q.name: replace(tables.quantities[q.name], tail=tails[q.name]) for q in counted}
+    return replace(tables, space=space, quantities=tables.quantities | changed)
+
+
+def neck_tails(tables: Tables, quantities: Sequence[Quantity], neck: NeckPreset) -> dict[str, Table]:
+    """What neck, head and the fixed part cost behind every triple of tapped widths, `[C3, C4, C5]` by quantity."""
+    totals = _totals(_tail_kernels(tables, neck), quantities)
+    return {q.name: totals[q.name] + np.asarray(q.steps(q.fixed)) for q in quantities}
+
+
+def _totals(kernels: Sequence[Kernel], quantities: Sequence[Quantity]) -> dict[str, Any]:
+    return {q.name: sum(q.steps(q.of_kernel(kernel)) for kernel in kernels) for q in quantities}
 
 
 Collect = Callable[[Sequence[Kernel]], dict[str, Any]]
@@ -228,28 +250,24 @@ def _stage_tables(
     return {name: StageTable(first[name], more[name]) for name in first}
 
 
-def _tail_kernels(
-    space: SearchSpace, input_size: int, num_classes: int, widths: tuple[NDArray[np.int64], ...]
-) -> list[Kernel]:
+def _tail_kernels(tables: Tables, neck: NeckPreset) -> list[Kernel]:
     """Neck and head for every triple of tapped widths."""
-    preset = get_neck_preset(space.neck)
     shapes = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
     c3, c4, c5 = (
-        Tensor(IMAGE, widths[tap].reshape(shape), input_size // stride, input_size // stride)
-        for tap, shape, stride in zip(space.taps, shapes, OUTPUT_STRIDES, strict=True)
+        Tensor(IMAGE, tables.widths[tap].reshape(shape), tables.input_size // stride, tables.input_size // stride)
+        for tap, shape, stride in zip(tables.space.taps, shapes, OUTPUT_STRIDES, strict=True)
     )
     g = Graph()
-    out = preset.out_channels or (c3.channels, c4.channels, c5.channels)
     features = lower_neck(
         g,
         (c3, c4, c5),
-        out,
-        depth=preset.depth,
-        hidden_ratio=preset.hidden_ratio,
-        block=preset.block,
-        act=preset.act,
+        neck_widths(neck, (c3.channels, c4.channels, c5.channels)),
+        depth=neck.depth,
+        hidden_ratio=neck.hidden_ratio,
+        block=neck.block,
+        act=neck.act,
     )
-    lower_head(g, features, num_classes=num_classes, reg_max=preset.reg_max, kernel=preset.head_kernel)
+    lower_head(g, features, num_classes=tables.num_classes, reg_max=neck.reg_max, kernel=neck.head_kernel)
     return g.kernels
 
 

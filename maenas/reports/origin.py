@@ -6,10 +6,11 @@ import json
 from dataclasses import replace
 
 from maenas.errors import MaenasError
-from maenas.nas.provenance import Provenance, space_id
+from maenas.nas.necks import neck_grid
+from maenas.nas.provenance import Provenance
 from maenas.nas.run import Request, Setup, prepare
-from maenas.nas.space import SearchSpace, load_space, space_names
-from maenas.presets import NECK_PRESETS, make_head, make_neck
+from maenas.nas.space import SearchSpace, load_space, space_id, space_names
+from maenas.presets import NECK_PRESETS, get_neck_preset, make_head, make_neck
 from maenas.spec import DetectorSpec, SpecFile
 from maenas.strict import parse_json
 
@@ -25,9 +26,10 @@ def read_origin(stored: SpecFile, where: str) -> Provenance | None:
 
 
 def neck_of(spec: DetectorSpec) -> str | None:
-    """The preset that gives this neck and head, if one does."""
+    """The preset, or the neck of a preset's grid, that gives this neck and head, if one does."""
     taps, classes = spec.backbone.tap_channels, spec.head.num_classes
-    for name, preset in NECK_PRESETS.items():
+    for name in (*NECK_PRESETS, *(row[0] for base in NECK_PRESETS for row in neck_grid(base))):
+        preset = get_neck_preset(name)
         if make_neck(preset, taps) == spec.neck and make_head(preset, classes) == spec.head:
             return name
     return None

@@ -14,9 +14,10 @@ from maenas.latency.predictor import AnyPredictor, Prediction, predict, provenan
 from maenas.latency.table import LatencyTable
 from maenas.lowering import Kernel, is_depthwise, lower
 from maenas.nas.depth_bound import PUBLISHED_LAYERS, in_scope
+from maenas.nas.necks import NeckOption, NeckSearch
 from maenas.nas.pareto import Front
 from maenas.nas.run import Candidate, SearchResult, Setup
-from maenas.presets import get_neck_preset
+from maenas.presets import PROFILES, get_neck_preset
 from maenas.score import deepmad_score, effectiveness, mae_score, score_of, score_terms
 from maenas.score_names import SCORES, ScoreName
 from maenas.spec import BackboneSpec, published_spec
@@ -65,14 +66,33 @@ def format_setup(setup: Setup) -> str:
     nms = f"NMS included on {', '.join(with_nms)}" if with_nms else "NMS not included"
     lines.append(_line("budget", f"{', '.join(limits) or 'layers only'}; {counted}, {nms}"))
     size = f"{setup.input_size}x{setup.input_size}, {request.num_classes} classes"
-    lines.append(_line("detector", f"{size}; neck {space.neck!r}: {get_neck_preset(space.neck).description}"))
+    found = "searched, " if setup.necks is not None else ""
+    lines.append(_line("detector", f"{size}; neck {space.neck!r}: {found}{get_neck_preset(space.neck).description}"))
     bounds = [f"at most {depths.max_layers} layers"] if depths.max_layers is not None else []
     bounds.append(f"{'/'.join(map(str, setup.problem.max_depth))} units per stage")
     if depths.max_effectiveness is not None:
         bounds.append(f"effectiveness up to {depths.max_effectiveness:g}")
     lines.append(_line("depth", f"{', '.join(bounds)}; {depths.reason}"))
     lines += score_lines(request.score)
-    return "\n".join(lines)
+    return "\n".join(lines if setup.necks is None else [*lines, "", *_neck_lines(setup.necks)])
+
+
+def _neck_lines(necks: NeckSearch) -> list[str]:
+    """The best backbone behind every neck of the grid: its score, and its share of the modelled time."""
+
+    def cell(option: NeckOption) -> str:
+        if option.solution is None:
+            return "none fits"
+        mark = "*" if option is necks.chosen else " "
+        score = format_count(option.score) if necks.score == "flops" else f"{option.score:.2f}"
+        return f"{score} {option.share:.0%}{mark}"
+
+    rows = [["neck", *(f"{name} widths" for name in PROFILES)]]
+    for depth in sorted({option.depth for option in necks.options}):
+        cells = {option.profile: cell(option) for option in necks.options if option.depth == depth}
+        rows.append([f"depth {depth}", *(cells[name] for name in PROFILES)])
+    text = f"{necks.score} score of the best backbone behind each, and the backbone's share of the modelled time"
+    return [columns(rows), _line("chosen", f"{necks.chosen.name}: {necks.reason}"), _line("", f"({text})")]
 
 
 def format_result(result: SearchResult) -> str:
@@ -299,8 +319,11 @@ def format_front(front: Front, count: int) -> str:
         units = "/".join(str(stage.depth) for stage in backbone.stages)
         rows.append([f"{point.latency_s * 1e3:.4f}", f"{point.score:.4f}", str(point.max_layers), widths, units])
     status = "proven" if front.proven else "found, but not proven: the search grew too large somewhere"
+    necks = front.setup.necks
+    found = "" if necks is None else f" (chosen at the highest budget: {necks.reason})"
     return (
         f"{front.setup.predictors[0].description}\n"
+        f"neck {front.setup.space.neck}{found}\n"
         f"{len(front.points)} points on the front of {front.setup.space.name} ({status}); {len(picked)} of them:\n\n"
         + columns(rows)
     )

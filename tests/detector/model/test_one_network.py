@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -16,8 +17,10 @@ from detector.model.net import DetectorNet
 from maenas.latency.onnx.lower import fuse, kernels_from_onnx
 from maenas.latency.onnx.node_graph import Node, NodeGraph
 from maenas.lowering import Kernel, lower
+from maenas.nas.necks import neck_grid
 from maenas.nas.sampling import random_detectors
-from maenas.nas.space import load_space, space_names
+from maenas.nas.space import SearchSpace, load_space, space_names
+from maenas.presets import NECK_PRESETS
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 PUBLISHED = published_specs()
@@ -123,6 +126,17 @@ def test_the_module_of_a_published_detector_runs_its_kernels(name: str) -> None:
 def test_the_modules_of_random_detectors_of_every_space_run_their_kernels(count: int) -> None:
     for _, spec in random_detectors(SPACES, count, seed=0):
         check_module(spec)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    name=st.sampled_from([row[0] for base in NECK_PRESETS for row in neck_grid(base)]),
+    seed=st.integers(0, 1000),
+    space=st.sampled_from(SPACES),
+)
+def test_the_module_of_any_neck_that_is_searched_runs_its_kernels(name: str, seed: int, space: SearchSpace) -> None:
+    [(_, spec)] = random_detectors([dataclasses.replace(space, neck=name)], 1, seed=seed)
+    check_module(spec)
 
 
 @settings(max_examples=10, deadline=None)
