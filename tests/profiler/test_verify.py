@@ -76,7 +76,7 @@ def test_a_search_takes_a_table_measured_here_and_measures_what_it_found(table: 
     assert len(seen) == len(rows) == len(result.candidates) == 2
     assert all(row.timing.median_s > 0 for row in rows)
     assert [row.timing.median_s for row in rows] == sorted(row.timing.median_s for row in rows)
-    origin = provenance(result, 0, {"ms": rows[0].timing.median_s * 1e3})
+    origin = provenance(result, 0, rows[0].document(clock))
     assert origin["latency"][0]["kind"] == "predicted from measured kernels"
     assert json.loads(json.dumps(origin))["measured"]["ms"] > 0
 
