@@ -71,7 +71,7 @@ def setup_of(origin: Provenance, spec: DetectorSpec, given: str | None) -> Setup
         batch=first.batch,
         input_size=_side(spec),
         num_classes=spec.head.num_classes,
-        neck=_neck(spec),
+        neck=_neck(spec) if origin.neck is None else origin.neck.name,
         population=origin.population,
         generations=origin.generations,
         seed=origin.seed,
