@@ -203,7 +203,7 @@ def test_killed_outright_it_leaves_no_spec_and_a_whole_checkpoint_or_none(at_che
     assert started.returncode == -signal.SIGKILL
     left = [name for name in files_in(tmp_path) if not name.endswith(".tmp")]
     assert left == (["searched_models/k1kx-tiny-t4-2.2ms.ckpt.json"] if at_checkpoint else [])
-    setup = prepare(Request(space="k1kx-tiny", latency_s=(2.2e-3,), population=4096, generations=300))
+    setup = prepare(Request(space="k1kx-tiny", neck="preset", latency_s=(2.2e-3,), population=4096, generations=300))
     for name in left:
         state = read_checkpoint(tmp_path / name, setup)
         assert 0 < state.generation < 300
