@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from maenas.run_files import PART
 from maenas.score_names import ScoreName
 from maenas.strict import parse_json
 
-PRECISIONS: Final = ("fp32", "fp16", "int8")
+PRECISIONS: Final = get_args(Precision)
 
 
 @dataclass(frozen=True)
