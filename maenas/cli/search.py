@@ -74,56 +74,42 @@ def search_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False,
 ) -> None:
     """Find the best backbone within the budgets and write its detector spec."""
-    from maenas.api.search import make_request, search
+    from maenas.api.search import SearchOptions, make_request, search
     from maenas.files import ensure_folder
+    from maenas.nas.evolution import OFFSPRING
 
     if name is not None and Path(name).name != name:
         raise MaenasError(f"--name is {name!r}; it must be a plain file name, the folder is --out")
     budgets = budget or []
     name = name or _default_name(space, device, budgets, [max_params, max_flops, max_activations])
     ensure_folder(out)
+    limits = SearchOptions(
+        space=space,
+        scope=scope,
+        score=score,
+        precision=precision,
+        batch=batch,
+        input_size=input_size,
+        classes=classes,
+        neck=neck,
+        backbone_share=backbone_share,
+        max_params=max_params,
+        max_flops=max_flops,
+        max_activations=max_activations,
+        max_layers=max_layers,
+        max_effectiveness=max_effectiveness,
+    )
     if shortlist:
-        request = make_request(
-            budgets,
-            device,
-            space=space,
-            scope=scope,
-            score=score,
-            precision=precision,
-            batch=batch,
-            input_size=input_size,
-            classes=classes,
-            neck=neck,
-            backbone_share=backbone_share,
-            max_params=max_params,
-            max_flops=max_flops,
-            max_activations=max_activations,
-            max_layers=max_layers,
-            max_effectiveness=max_effectiveness,
-            seed=seed,
-        )
+        request = make_request(budgets, device, seed=seed, **limits)
         _write_shortlist(request, shortlist, out, name, as_json=as_json)
         return
     checkpoint = out / f"{name}.ckpt.json"
-    with _watched(quiet=as_json, exact=solver == "exact", total=16 * population * (generations + 1)) as watch:
+    total = OFFSPRING * population * (generations + 1)
+    with _watched(quiet=as_json, exact=solver == "exact", total=total) as watch:
         result = search(
             budgets,
             device=device,
-            space=space,
-            scope=scope,
             solver=solver,
-            score=score,
-            precision=precision,
-            batch=batch,
-            input_size=input_size,
-            classes=classes,
-            neck=neck,
-            backbone_share=backbone_share,
-            max_params=max_params,
-            max_flops=max_flops,
-            max_activations=max_activations,
-            max_layers=max_layers,
-            max_effectiveness=max_effectiveness,
             population=population,
             generations=generations,
             seed=seed,
@@ -132,6 +118,7 @@ def search_command(
             checkpoint=checkpoint,
             resume=resume,
             watch=watch,
+            **limits,
         )
     paths = result.save(out, name, count=top_k)
     checkpoint.unlink(missing_ok=True)
