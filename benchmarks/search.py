@@ -30,7 +30,7 @@ from maenas.nas.evolution import OFFSPRING, Settings, State, evolve
 from maenas.nas.exact import solve
 from maenas.nas.problem import scores_of
 from maenas.nas.run import Request, Setup, detector_of, prepare
-from maenas.score import mae_score, score_terms
+from maenas.score import score_of
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ def measure_reference(setup: Setup) -> dict[str, Any]:
 
     def evaluate_one(genome: np.ndarray) -> tuple[float, float]:
         kernels = lower(detector_of(setup, genome))
-        return float(mae_score(score_terms(kernels))), predict(kernels, predictor).seconds
+        return score_of(setup.request.score, kernels), predict(kernels, predictor).seconds
 
     runs = [timed(lambda: [evaluate_one(genome) for genome in genomes]) for _ in range(RUNS)]
     scores = np.array([score for score, _ in runs[0][0]])

@@ -33,6 +33,7 @@ app = typer.Typer(
     name="maenas",
     help="Design object detectors for the hardware they will run on.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # rich takes half of the time of --help, and square brackets for markup
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
