@@ -3,6 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off
 
+# A file's tests stay together, since they share what is slow to make.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help search demo pipeline test test-full check bench docs clean
 
@@ -28,10 +31,10 @@ pipeline: $(VENV)/.detector
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/pipeline.sh
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-full: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "slow or not slow"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
