@@ -11,11 +11,13 @@ import pytest
 
 import maenas
 from maenas.api.doctor import PARTS, diagnose, format_diagnosis
-from maenas.api.search import Watch
+from maenas.api.report import compare
+from maenas.api.search import Watch, search
 from maenas.latency.predictor import load_predictor
 from maenas.latency.predictor import predict as predict_kernels
 from maenas.lowering import lower
 from maenas.spec import load_spec, published_spec
+from tests.conftest import Maenas
 
 QUICK = {"space": "k1kx-tiny", "generations": 2, "population": 64}
 
@@ -60,12 +62,10 @@ def test_a_search_gives_designs_that_are_saved_predicted_and_read_back(tmp_path:
     assert maenas.predict(best).latency_ms == pytest.approx(best.latency_ms, rel=1e-12)
 
 
-def test_the_file_of_a_design_is_the_one_that_the_command_writes(tmp_path: Path, maenas: object) -> None:
-    import maenas as api
-
+def test_the_file_of_a_design_is_the_one_that_the_command_writes(tmp_path: Path, maenas: Maenas) -> None:
     command = ["search", "--space", "k1kx-tiny", "--budget", "2.3ms", "--generations", "2", "--population", "64"]
-    assert maenas(*command, "--name", "mine").code == 0  # type: ignore[operator]
-    design = api.search("2.3ms", **QUICK).best
+    assert maenas(*command, "--name", "mine").code == 0
+    design = search("2.3ms", **QUICK).best
     assert design.save(tmp_path / "mine.json").read_bytes() == (tmp_path / "searched_models" / "mine.json").read_bytes()
 
 
@@ -115,11 +115,9 @@ def test_wrong_arguments_are_refused_with_one_message(arguments: dict, message: 
         maenas.search(**arguments)
 
 
-def test_compare_is_what_the_command_prints(maenas: object) -> None:
-    import maenas as api
-
-    found = api.compare(["damo-yolo-t", "damo-yolo-s"], device=["t4"])
-    printed = json.loads(maenas("compare", "damo-yolo-t", "damo-yolo-s", "--device", "t4", "--json").out)  # type: ignore[operator]
+def test_compare_is_what_the_command_prints(maenas: Maenas) -> None:
+    found = compare(["damo-yolo-t", "damo-yolo-s"], device=["t4"])
+    printed = json.loads(maenas("compare", "damo-yolo-t", "damo-yolo-s", "--device", "t4", "--json").out)
     milliseconds = [row.predictions[0].seconds * 1e3 for row in found.rows]
     assert [row["latency"][0]["ms"] for row in printed["networks"]] == pytest.approx(milliseconds)
 
