@@ -19,6 +19,7 @@ ORDER = [
     "choices",
     "palette",
     "files",
+    "locks",
     "units",
     "strict",
     "run_files",
