@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detector.choices import RuntimeName
 from detector.export.metadata import NmsSettings
 from detector.pipeline import detections_in_images, preprocess
 from detector.postprocess import Detections
@@ -46,12 +47,12 @@ class Detector:
     nms: NmsSettings | None = None
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> Detector:
+    def load(cls, path: str | Path, device: str = "auto", *, runtime: RuntimeName | None = None) -> Detector:
         """From the folder of a training run, weights (.safetensors), an ONNX file that maenas exported, or an engine.
 
-        Raises `MaenasError` as `load_runtime` does, which says what `device` may be.
+        Raises `MaenasError` as `load_runtime` does, which says what `device` and `runtime` may be.
         """
-        return cls.of(load_runtime(path, device))
+        return cls.of(load_runtime(path, device, runtime=runtime))
 
     @classmethod
     def of(cls, runtime: Runtime) -> Detector:

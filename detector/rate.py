@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detector.choices import RuntimeName
 from detector.data.dataset import Split, align_names, open_dataset
 from detector.distributed import World
 from detector.evaluate import Metrics, write_report
@@ -52,18 +53,20 @@ def evaluate(
     iou: float | None = None,
     batch: int = 16,
     device: str = "auto",
+    runtime: RuntimeName | None = None,
     plots: str | Path | None = None,
     on_images: Callable[[int, int], object] = lambda done, all: None,
 ) -> EvaluationResult:
     """Rate a detector (a file, the folder of a run, or a `Detector`) on a split of a data set.
 
-    `conf` and `iou` are 0.001 and 0.7, or what suppression in the file is set to, unless given. The folder `plots` gets
-    `metrics.json` and plots. `on_images` is told how many images are done of how many.
+    `runtime` as for `Detector.load`. `conf` and `iou` are 0.001 and 0.7, or what suppression in the file is set to,
+    unless given. The folder `plots` gets `metrics.json` and plots. `on_images` is told how many images are
+    done of how many.
     Raises `MaenasError` for what cannot be read, classes that do not match, and thresholds out of range.
     """
     if batch < 1:
         raise MaenasError(f"batch is {batch}; it must be at least 1")
-    detector = weights if isinstance(weights, Detector) else Detector.load(weights, device)
+    detector = weights if isinstance(weights, Detector) else Detector.load(weights, device, runtime=runtime)
     dataset = align_names(open_dataset(data, split), detector.names)
     lowest = lowest_thresholds(detector)
     conf, iou = lowest[0] if conf is None else conf, lowest[1] if iou is None else iou

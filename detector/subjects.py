@@ -9,12 +9,10 @@ import numpy as np
 
 from detector.benchmark import Subject, random_net
 from detector.choices import RuntimeName
-from detector.device import choose_device
 from detector.export.parity import natural_images
 from detector.images import read_image
-from detector.model.weights import load_net
 from detector.runtime.interface import Runtime
-from detector.runtime.load import load_runtime, torch_runtime, weights_path
+from detector.runtime.load import load_runtime, net_runtime, weights_path
 from detector.sources import find_images
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec, load_spec
@@ -24,11 +22,11 @@ SYNTHETIC_IMAGES = 4
 
 
 def make_subjects(
-    files: Sequence[str], *, batches: Sequence[int], threads: Sequence[int], device: str, runtime: RuntimeName
+    files: Sequence[str], *, batches: Sequence[int], threads: Sequence[int], device: str, runtime: RuntimeName | None
 ) -> list[Subject]:
     """Every file with every number of threads and every batch; raises `MaenasError` for a batch that one cannot take.
 
-    Weights and specs (with random weights) run in `runtime`, other files in their own.
+    Without a `runtime` weights and specs (with random weights) run in PyTorch, other files in their own.
     """
     subjects = []
     for file in files:
@@ -44,25 +42,13 @@ def make_subjects(
     return subjects
 
 
-def load_subject(file: str, *, device: str, threads: int, runtime: RuntimeName) -> Runtime:
+def load_subject(file: str, *, device: str, threads: int, runtime: RuntimeName | None) -> Runtime:
     """The runtime of a file, or of the weights in the folder of a run; a spec gets random weights."""
     path = weights_path(file)
-    suffix = path.suffix.lower()
-    if suffix in (".onnx", ".engine") or (suffix == ".safetensors" and runtime == "torch"):
-        return load_runtime(path, device, threads=threads)
-    if suffix == ".safetensors":
-        net, weights = load_net(path)
-        names = weights.names
-    else:
-        net, names = random_net(load_spec(file).detector)
-    if runtime == "torch":
-        return torch_runtime(net, names, choose_device(device))
-    from detector.export.onnx import ExportSettings, to_onnx
-    from detector.model.deploy import deploy
-    from detector.runtime.onnx import onnx_runtime
-
-    model = to_onnx(deploy(net), names, ExportSettings(batch=None))
-    return onnx_runtime(model.SerializeToString(), device, threads=threads, where=file)
+    if path.suffix.lower() in (".onnx", ".engine", ".safetensors"):
+        return load_runtime(path, device, threads=threads, runtime=runtime)
+    net, names = random_net(load_spec(file).detector)
+    return net_runtime(net, names, device, threads=threads, runtime=runtime, where=file)
 
 
 def read_pictures(source: str | None, on_left_out: Callable[[str], object]) -> tuple[list[np.ndarray], str]:

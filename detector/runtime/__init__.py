@@ -1,1 +1,1 @@
-"""One interface over what runs a detector: PyTorch, ONNX Runtime and TensorRT."""
+"""One interface over what runs a detector: PyTorch, ONNX Runtime, OpenVINO and TensorRT."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from detector.choices import RuntimeName
 from detector.device import choose_device
 from detector.model.deploy import deploy
 from detector.model.net import DetectorNet
@@ -20,22 +21,32 @@ from maenas.errors import MaenasError
 WEIGHTS = "weights.safetensors"  # in the folder of a training run
 
 
-def load_runtime(path: str | Path, device: str = "auto", *, threads: int | None = None) -> Runtime:
+def load_runtime(
+    path: str | Path, device: str = "auto", *, threads: int | None = None, runtime: RuntimeName | None = None
+) -> Runtime:
     """From weights (.safetensors), the folder of a training run, an ONNX file of `maenas export`, or an engine.
 
-    `device` as for `choose_device`, `auto` among those that the library has, too; `threads` are
-    those of ONNX Runtime on the CPU (PyTorch's belong to the process), None for as many as there are cores.
-    Raises `MaenasError` for a file that cannot be used, a missing package, and a device that is not there.
+    `device` as for `choose_device`, `auto` among those that the library has, too; `threads` are those of ONNX Runtime
+    and OpenVINO on the CPU (PyTorch's belong to the process), None for as many as there are cores. `runtime` chooses
+    the library; None: PyTorch for weights, ONNX Runtime for ONNX files.
+    Raises `MaenasError` for a file that cannot be used, or not by that library, a missing package, and a device that is
+    not there.
     """
     path = weights_path(path)
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        return _load_weights(path, device)
+        net, weights = load_net(path)
+        return net_runtime(net, weights.names, device, threads=threads, runtime=runtime, where=str(path))
     if suffix == ".onnx":
-        from detector.runtime.onnx import load_onnx
+        from detector.runtime.exported import read_file
 
-        return load_onnx(path, device, threads=threads)
+        where = f"ONNX file {path}"
+        if runtime == "torch":
+            raise MaenasError(f"{where}: runs in onnxruntime or openvino, not in torch; give the weights to run there")
+        return model_runtime(read_file(path, where), device, threads=threads, runtime=runtime, where=where)
     if suffix == ".engine":
+        if runtime is not None:
+            raise MaenasError(f"engine {path}: runs in TensorRT only, not in {runtime}; leave --runtime out")
         from detector.runtime.tensorrt import load_engine
 
         return load_engine(path, device)
@@ -61,7 +72,32 @@ def torch_runtime(net: DetectorNet, names: tuple[str, ...], device: torch.device
     return Runtime(network, net.spec, names, device, f"torch {torch.__version__}", "fp32", None, None)
 
 
-def _load_weights(path: str | Path, device: str) -> Runtime:
-    place = choose_device(device)
-    net, weights = load_net(path)
-    return torch_runtime(net, weights.names, place)
+def net_runtime(
+    net: DetectorNet,
+    names: tuple[str, ...],
+    device: str,
+    *,
+    threads: int | None,
+    runtime: RuntimeName | None,
+    where: str,
+) -> Runtime:
+    """A `DetectorNet` in any library, None for PyTorch; others run its export, which is made in memory."""
+    if runtime in (None, "torch"):
+        return torch_runtime(net, names, choose_device(device))
+    from detector.export.onnx import ExportSettings, to_onnx
+
+    model = to_onnx(deploy(net), names, ExportSettings(batch=None))
+    return model_runtime(model.SerializeToString(), device, threads=threads, runtime=runtime, where=where)
+
+
+def model_runtime(
+    model: bytes, device: str, *, threads: int | None, runtime: RuntimeName | None, where: str
+) -> Runtime:
+    """An ONNX model of `maenas export` in OpenVINO or, without a choice, in ONNX Runtime."""
+    if runtime == "openvino":
+        from detector.runtime.openvino import openvino_runtime
+
+        return openvino_runtime(model, device, threads=threads, where=where)
+    from detector.runtime.onnx import onnx_runtime
+
+    return onnx_runtime(model, device, threads=threads, where=where)

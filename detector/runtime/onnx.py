@@ -5,20 +5,16 @@ Legend: B batch, H/W height and width.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from detector.device import choose_device
-from detector.export.metadata import Exported, from_properties
-from detector.runtime.interface import Runtime, in_batches, scores_and_boxes
+from detector.runtime.exported import runtime_of
+from detector.runtime.interface import Runtime, in_batches
 from maenas.deploy.session import PROVIDERS, import_onnxruntime, session_errors
 from maenas.errors import MaenasError
-from maenas.files import refuse_pipe
-from maenas.spec import OUTPUT_STRIDES
 
 TYPES = {
     "tensor(float)": torch.float32,
@@ -26,8 +22,6 @@ TYPES = {
     "tensor(int64)": torch.int64,
     "tensor(int32)": torch.int32,
 }
-MAX_BATCH = 1024
-MAX_BYTES = 2 << 30  # of a protocol buffer
 
 
 class OnnxSession:
@@ -72,6 +66,7 @@ class OnnxSession:
             raise MaenasError(f"{where}: its inputs are {', '.join(self.inputs)}; `maenas export` writes one, image")
         first = self.inputs["image"].shape[0]
         self.batch: int | None = first if isinstance(first, int) else None
+        self.ends = {name: value.shape[1:] for name, value in (self.inputs | self.outputs).items()}
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Outputs for images `[B, 3, H, W]` of any floating type, for any B."""
@@ -100,75 +95,15 @@ class OnnxSession:
         bind(name, self._device.type, self._device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr())
 
 
-def load_onnx(path: str | Path, device: str, *, threads: int | None = None) -> Runtime:
-    """A file that `maenas export` wrote; arguments and errors as for `load_runtime`."""
-    where = f"ONNX file {path}"
-    return onnx_runtime(read_model(path, where), device, threads=threads, where=where)
-
-
 def onnx_runtime(model: bytes, device: str, *, threads: int | None = None, where: str) -> Runtime:
-    """As `load_onnx`, of a model in memory."""
+    """A model that `maenas export` wrote; arguments and errors as for `load_runtime`."""
     place = choose_device(device)
     if device == "auto" and (place.type != "cuda" or PROVIDERS["cuda"] not in _providers()):
         place = torch.device("cpu")
     if place.type == "mps":
         raise MaenasError(f"{where}: ONNX Runtime runs on cpu and cuda here, not on mps; choose --device cpu")
-    session = OnnxSession(model, place, threads=threads, where=where)
-    export = from_properties(session.properties, where=where)
-    _require_ends(session, export, where)
-    classes = export.detector.head.num_classes
-
-    def network(images: Tensor) -> tuple[Tensor, Tensor]:
-        return scores_and_boxes(session(images), classes)
-
-    return Runtime(
-        network,
-        export.detector,
-        export.names,
-        place,
-        session.library,
-        export.precision,
-        export.nms,
-        session.batch,
-    )
+    return runtime_of(OnnxSession(model, place, threads=threads, where=where), place, where=where)
 
 
 def _providers() -> list[str]:
     return import_onnxruntime().get_available_providers()
-
-
-def read_model(path: str | Path, where: str) -> bytes:
-    """The bytes of a file; raises `MaenasError`."""
-    refuse_pipe(path, what="ONNX file")
-    try:
-        size = os.path.getsize(path)
-        if not 0 < size < MAX_BYTES:
-            raise MaenasError(f"{where}: has {size} bytes; a model has 1 byte to 2 GiB")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise MaenasError(f"{where}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-
-
-def _require_ends(session: OnnxSession, export: Exported, where: str) -> None:
-    """Raise `MaenasError` unless inputs and outputs are those that the metadata promise.
-
-    Memory is set aside by these shapes, so that a file may not name any.
-    """
-    found = {name: value.shape[1:] for name, value in (session.inputs | session.outputs).items()}
-    promised = _promised(export)
-    if found != promised or (session.batch or 1) > MAX_BATCH:
-        raise MaenasError(
-            f"{where}: inputs and outputs are {found}, batch {session.batch}, but its metadata promise {promised} and "
-            f"maenas exports at most {MAX_BATCH} images at once: the file was changed; export it again"
-        )
-
-
-def _promised(export: Exported) -> dict[str, list[int]]:
-    """Shapes, without the batch, of the input and the outputs."""
-    size, classes, nms = export.detector.input, export.detector.head.num_classes, export.nms
-    image = {"image": [3, size.height, size.width]}
-    anchors = sum((size.height // stride) * (size.width // stride) for stride in OUTPUT_STRIDES)
-    if nms is None:
-        return {**image, "scores": [classes, anchors], "boxes": [4, anchors]}
-    most = min(nms.max_det, classes * anchors)
-    return {**image, "num": [], "boxes": [most, 4], "scores": [most], "labels": [most]}

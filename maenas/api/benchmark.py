@@ -55,7 +55,7 @@ def benchmark(
     batch: int | Sequence[int] = 1,
     threads: int | Sequence[int] | None = None,
     device: str = "auto",
-    runtime: RuntimeName = "torch",
+    runtime: RuntimeName | None = None,
     images: str | None = None,
     conf: float = 0.25,
     iou: float = 0.7,

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detector.choices import RuntimeName
-from maenas.cli.detector_options import AsJson, Conf, Device, Iou
-from maenas.cli.extras import require_extra
+from maenas.cli.detector_options import AsJson, Conf, Device, Iou, Runtime
+from maenas.cli.extras import require_runtime
 from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def benchmark_command(
         typer.Option("--threads", help="Of the CPU, up to 1024; several: 1,2.", show_default="all cores"),
     ] = None,
     device: Device = "auto",
-    runtime: Annotated[RuntimeName, typer.Option("--runtime", help="What runs weights and specs.")] = "torch",
+    runtime: Runtime = None,
     images: Annotated[
         str | None,
         typer.Option("--images", help="Images to detect in.", show_default="synthetic ones, 640 x 480"),
@@ -46,9 +45,7 @@ def benchmark_command(
     as_json: AsJson = False,
 ) -> None:
     """Time preprocessing, network and postprocessing of detectors, side by side."""
-    if runtime == "onnxruntime":
-        require_extra("detector", "export")
-    require_extra("detector")
+    require_runtime(runtime)
     from tqdm import tqdm
 
     from maenas.api.benchmark import benchmark

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maenas.choices import Precision
-from maenas.cli.detector_options import AsJson, Conf, Device, Iou, WeightsFile
-from maenas.cli.extras import require_extra
+from maenas.cli.detector_options import AsJson, Conf, Device, Iou, Runtime, WeightsFile
+from maenas.cli.extras import require_extra, require_runtime
 from maenas.errors import MaenasError, printable_line
 
 if TYPE_CHECKING:
@@ -44,15 +44,16 @@ def detect_command(
         typer.Option("--frames", help="Stop a video, camera or stream after this many.", min=1, max=10**9),
     ] = None,
     device: Device = "auto",
+    runtime: Runtime = None,
 ) -> None:
     """Find objects in images, a video, or what a camera sees, and draw them. Exits with 1 for a video cut short."""
-    require_extra("detector")
+    require_runtime(runtime)
     from tqdm import tqdm
 
     from detector.detect import DetectSettings, class_labels, detect
     from detector.predict import Detector
 
-    detector = Detector.load(weights, device)
+    detector = Detector.load(weights, device, runtime=runtime)
     settings = DetectSettings(out, conf, iou, class_labels(classes, detector.names), save_txt, save_json, frames)
     with tqdm(unit=" images", desc="detect", disable=not sys.stderr.isatty(), leave=False) as bar:
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from detector.choices import RuntimeName
+
 
 def _device(name: str) -> str:
     """A bare number is what others call a CUDA device."""
@@ -18,6 +20,14 @@ def _device(name: str) -> str:
 
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", callback=_device)]
+Runtime = Annotated[
+    RuntimeName | None,
+    typer.Option(
+        "--runtime",
+        help="What runs it; onnxruntime and openvino export weights in memory.",
+        show_default="torch for weights and specs, onnxruntime for ONNX files",
+    ),
+]
 DataSet = Annotated[
     str, typer.Option("--data", help="A folder or file in COCO, YOLO or Pascal VOC format, or the word shapes.")
 ]

@@ -7,15 +7,17 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Final, Literal
 
+from detector.choices import RuntimeName
 from maenas.errors import MaenasError
 
-Extra = Literal["detector", "export", "plot", "report"]
+Extra = Literal["detector", "export", "openvino", "plot", "report"]
 
 # The modules of each extra of pyproject.toml that commands import.
 MODULES: Final[Mapping[Extra, tuple[str, ...]]] = MappingProxyType(
     {
         "detector": ("torch", "torchvision", "safetensors", "cv2", "PIL", "faster_coco_eval", "matplotlib"),
         "export": ("onnx", "onnxruntime"),
+        "openvino": ("onnx", "openvino"),
         "plot": ("matplotlib",),
         "report": ("jinja2", "matplotlib", "plotly"),
     }
@@ -35,3 +37,9 @@ def require_extra(*extras: Extra) -> None:
         f"this command needs {', '.join(packages)}: pip install 'maenas[{','.join(lacking)}]'{gpu}, or in a checkout "
         f"pip install '.[{','.join(lacking)}]'"
     )
+
+
+def require_runtime(runtime: RuntimeName | None) -> None:
+    """As `require_extra`, for a detector in this runtime."""
+    needed: Final[dict[RuntimeName | None, tuple[Extra, ...]]] = {"onnxruntime": ("export",), "openvino": ("openvino",)}
+    require_extra("detector", *needed.get(runtime, ()))

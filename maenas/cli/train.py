@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from detector.choices import Split
-from maenas.cli.detector_options import AsJson, DataSet, Device
-from maenas.cli.extras import require_extra
+from maenas.cli.detector_options import AsJson, DataSet, Device, Runtime
+from maenas.cli.extras import require_extra, require_runtime
 from maenas.errors import printable_line
 
 if TYPE_CHECKING:
@@ -191,11 +191,12 @@ def eval_command(
     ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images at once.", min=1, max=1024)] = 16,
     device: Device = "auto",
+    runtime: Runtime = None,
     plots: Annotated[Path | None, typer.Option("--plots", help="Folder for metrics.json and plots.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the average precision of a detector on a data set."""
-    require_extra("detector")
+    require_runtime(runtime)
     from tqdm import tqdm
 
     from detector.rate import evaluate
@@ -207,7 +208,16 @@ def eval_command(
             bar.update(done - bar.n)
 
         rated = evaluate(
-            weights, data, split=split, conf=conf, iou=iou, batch=batch, device=device, plots=plots, on_images=on_images
+            weights,
+            data,
+            split=split,
+            conf=conf,
+            iou=iou,
+            batch=batch,
+            device=device,
+            runtime=runtime,
+            plots=plots,
+            on_images=on_images,
         )
     if as_json:
         print(json.dumps({"command": "eval", **rated.document()}))

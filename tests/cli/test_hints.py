@@ -74,6 +74,8 @@ def test_every_extra_that_a_command_may_need_is_one_of_the_package() -> None:
         (("export", "w.safetensors"), "detector,export"),
         (("benchmark", "damo-yolo-t"), "detector"),
         (("benchmark", "damo-yolo-t", "--runtime", "onnxruntime"), "detector,export"),
+        (("benchmark", "damo-yolo-t", "--runtime", "openvino"), "detector,openvino"),
+        (("detect", "a.jpg", "-w", "net.onnx", "--runtime", "openvino"), "detector,openvino"),
         (("data", "check", "shapes"), "detector"),
         (("data", "shapes", "out"), "detector"),
         (("weights", "convert", "a.pth", "b.safetensors", "--spec", "damo-yolo-t"), "detector"),

@@ -27,7 +27,7 @@ from detector.images import read_image
 from detector.model.unpickle import read_tensors
 from detector.model.weights import read_weights
 from detector.plots import confusion_plot, precision_plot
-from detector.runtime.onnx import read_model
+from detector.runtime.exported import read_file
 from maenas.errors import MaenasError
 from maenas.files import data_dir, shipped_file, write_atomic
 from maenas.latency.find import load_measured
@@ -317,7 +317,7 @@ def test_an_empty_or_endless_model_is_not_loaded(tmp_path: Path) -> None:
         file.truncate(3 * GIB)
     for name in ("empty.onnx", "sparse.onnx"):
         with pytest.raises(MaenasError, match="a model has 1 byte to 2 GiB"):
-            read_model(tmp_path / name, name)
+            read_file(tmp_path / name, name)
 
 
 def test_sizes_without_bound_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whatever runs a detector finds the same objects."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from detector.choices import RuntimeName
 from detector.export.metadata import KEY, NmsSettings, from_properties
 from detector.export.onnx import ExportSettings, to_onnx
 from detector.export.parity import natural_images
@@ -22,6 +24,9 @@ from maenas.errors import MaenasError
 from maenas.spec import HeadSpec, InputSpec, published_specs
 
 pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+LIBRARIES: dict[RuntimeName, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 NAMES = tuple(f"class {number}" for number in range(5))
 SPEC = published_specs(96)["damo-yolo-nano-s"]
@@ -51,8 +56,8 @@ def files(lively, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-def found(path: Path, **settings) -> list[Result]:
-    return Detector.load(path, "cpu").predict(IMAGES, max_det=60, **settings)
+def found(path: Path, runtime: RuntimeName | None = None, **settings) -> list[Result]:
+    return Detector.load(path, "cpu", runtime=runtime).predict(IMAGES, max_det=60, **settings)
 
 
 def require_same(results: list[Result], wanted: list[Result], *, pixels: float, scores: float) -> None:
@@ -62,15 +67,18 @@ def require_same(results: list[Result], wanted: list[Result], *, pixels: float, 
         torch.testing.assert_close(one.boxes, two.boxes, atol=pixels, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["one", "two", "open", "nms"])
-def test_an_onnx_file_finds_what_its_weights_find(files: dict[str, Path], name: str) -> None:
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("name", ["weights", "one", "two", "open", "nms"])
+def test_an_onnx_file_finds_what_its_weights_find(files: dict[str, Path], name: str, library: RuntimeName) -> None:
     wanted = found(files["weights"])
     assert sum(len(result.names) for result in wanted) > 50
-    require_same(found(files[name]), wanted, pixels=1e-2, scores=1e-4)
+    require_same(found(files[name], library), wanted, pixels=1e-2, scores=1e-4)
 
 
-def test_half_precision_finds_nearly_the_same(files: dict[str, Path]) -> None:
-    wanted, half = (load_runtime(files[name], "cpu") for name in ("weights", "half"))
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_half_precision_finds_nearly_the_same(files: dict[str, Path], library: RuntimeName) -> None:
+    wanted = load_runtime(files["weights"], "cpu")
+    half = load_runtime(files["half"], "cpu", runtime=library)
     images = normalise(stack([prepare(image, SPEC.input)[0] for image in IMAGES]), SPEC.input)
     with torch.inference_mode():
         (scores, boxes), (other_scores, other_boxes) = wanted.network(images), half.network(images)
@@ -95,6 +103,10 @@ def test_a_runtime_says_what_it_is(files: dict[str, Path]) -> None:
     assert runtimes["nms"].nms == NMS
     assert runtimes["weights"].library.startswith("torch ")
     assert runtimes["one"].library.startswith("onnxruntime-cpu ")
+    for name, path in files.items():
+        other = load_runtime(path, "cpu", threads=1, runtime="openvino")
+        assert other.library.startswith("openvino-cpu 20")
+        assert replace(other, network=runtimes[name].network, library=runtimes[name].library) == runtimes[name]
 
 
 def test_suppression_in_the_file_cannot_be_undone(files: dict[str, Path]) -> None:
@@ -126,33 +138,48 @@ def foreign_model() -> onnx.ModelProto:
     return model
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, library: RuntimeName | None = None) -> str:
     with pytest.raises(MaenasError) as caught:
-        load_runtime(path, "cpu")
+        load_runtime(path, "cpu", runtime=library)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
 
-def test_other_onnx_files_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("library", "name"), LIBRARIES.items())
+def test_other_onnx_files_are_refused(files: dict[str, Path], tmp_path: Path, library: RuntimeName, name: str) -> None:
     path = tmp_path / "net.onnx"
-    assert "cannot be read: no such file" in refusal(path)
+    assert "cannot be read: no such file" in refusal(path, library)
     for content, reason in (
         (b"", "has 0 bytes"),
-        (b"not a model", "ONNX Runtime cannot load it"),
-        (files["one"].read_bytes()[:-1000], "ONNX Runtime cannot load it"),
+        (b"not a model", f"{name} cannot load it"),
+        (files["one"].read_bytes()[:-1000], f"{name} cannot load it"),
         (foreign_model().SerializeToString(), "nothing in it says which detector it is"),
     ):
         path.write_bytes(content)
-        assert reason in refusal(path)
+        assert reason in refusal(path, library)
 
 
-def test_metadata_that_do_not_fit_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_library_runs_only_its_own_files(files: dict[str, Path], tmp_path: Path) -> None:
+    assert "runs in onnxruntime or openvino, not in torch" in refusal(files["one"], "torch")
+    assert "runs in TensorRT only" in refusal(tmp_path / "net.engine", "openvino")
+    with pytest.raises(MaenasError, match=r"cuda|the CPU here"):
+        load_runtime(files["one"], "cuda", runtime="openvino")
+
+
+def test_a_missing_openvino_is_told(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MaenasError, match=r"pip install 'maenas\[openvino\]'"):
+        load_runtime(files["one"], "cpu", runtime="openvino")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_metadata_that_do_not_fit_are_refused(files: dict[str, Path], tmp_path: Path, library: RuntimeName) -> None:
     path = tmp_path / "net.onnx"
     stored = {entry.key: entry.value for entry in onnx.load(files["one"]).metadata_props}
     model = foreign_model()
     helper.set_model_props(model, stored)
     path.write_bytes(model.SerializeToString())
-    assert "the file was changed" in refusal(path)
+    assert "the file was changed" in refusal(path, library)
     for old, new, reason in (
         ("maenas/export@1", "maenas/export@9", "schema is 'maenas/export@9'"),
         ('"class 4"', '"class 4", "class 5"', "6 class names for a detector of 5 classes"),
@@ -169,10 +196,11 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         assert "a detector is a file .safetensors, .onnx or .engine" in refusal(tmp_path / name)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_any_number_of_images_passes_a_fixed_batch(files: dict[str, Path], count: int) -> None:
+def test_any_number_of_images_passes_a_fixed_batch(files: dict[str, Path], count: int, library: RuntimeName) -> None:
     images = torch.from_numpy(np.random.default_rng(0).random((count, 3, 96, 96), np.float32)) * 255
-    wanted, fixed = (load_runtime(files[name], "cpu") for name in ("open", "two"))
+    wanted, fixed = (load_runtime(files[name], "cpu", runtime=library) for name in ("open", "two"))
     for one, two in zip(wanted.network(images), fixed.network(images), strict=True):
         assert len(one) == count
         torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-5)

@@ -1,0 +1,58 @@
+"""What everything that runs ONNX files with OpenVINO shares: it reads them as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maenas.errors import MaenasError
+
+
+def import_openvino() -> Any:
+    """The module openvino; raises `MaenasError` where it is missing."""
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise MaenasError(
+            f"OpenVINO needs the package {error.name}: pip install 'maenas[openvino]', or in a checkout "
+            "pip install '.[openvino]'"
+        ) from None
+    return openvino
+
+
+def read_model(ov: Any, model: bytes, *, where: str) -> Any:
+    """OpenVINO's form of an ONNX model; raises `MaenasError`, naming `where`, for one that it does not take."""
+    try:
+        return ov.Core().read_model(model)
+    except (RuntimeError, UnicodeDecodeError) as error:
+        raise MaenasError(f"{where}: OpenVINO cannot load it: {reason(error)}") from None
+
+
+def compile_model(ov: Any, model: Any, *, threads: int | None, where: str) -> Any:
+    """`model` for the CPU: one image or batch after another, `threads` at work, None for as many as there are cores.
+
+    Arithmetic is fp32 where the file does not say int8: on CPUs that have bf16 OpenVINO would choose that by itself.
+    Raises `MaenasError`, naming `where`.
+    """
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads or 0,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,  # where the process may run is the user's to say
+    }
+    try:
+        return ov.Core().compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise MaenasError(f"{where}: OpenVINO cannot compile it: {reason(error)}") from None
+
+
+def library(ov: Any) -> str:
+    """Name and version, for example "openvino-cpu 2026.4.1"."""
+    return f"openvino-cpu {ov.__version__.partition('-')[0]}"
+
+
+def reason(error: Exception) -> str:
+    """The line of an OpenVINO message that says what is wrong; the others say where in its source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return f"{(told or lines or ['no reason given'])[0]:.300}"
