@@ -17,6 +17,7 @@ from maenas.nas.pareto import Front, pareto_front
 from maenas.nas.provenance import provenance
 from maenas.nas.run import Candidate, Request, Setup, prepare, run
 from maenas.nas.run import SearchResult as Found
+from maenas.nas.spaces import SpaceBest, compare_spaces, in_best_space, named_spaces
 from maenas.reports.text import format_result, format_setup
 from maenas.score_names import DEFAULT_SCORE, SCORES
 from maenas.spec import DetectorSpec, write_spec
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 class SearchOptions(TypedDict, total=False):
     """What `search` and `pareto` both understand; the defaults are those of `maenas.nas.run.Request`."""
 
-    space: str  # a shipped space, or a YAML file
+    space: str  # a shipped space, or a YAML file; for `search` also "all" shipped ones, or several with commas between
     scope: Scope  # what budgets count: the whole detector, or the backbone
     score: str
     precision: Precision | None  # None: a measured table's own, else fp16
@@ -57,6 +58,7 @@ def _ignore(*_: object) -> None:
 class Watch:
     """What a caller hears while a search runs."""
 
+    on_spaces: Callable[[tuple[SpaceBest, ...]], None] = _ignore  # where there are several: the best of each
     on_setup: Callable[[Setup], None] = _ignore
     on_generation: Callable[[State], None] = _ignore
     on_proof: Callable[[], None] = _ignore  # the exact solver begins
@@ -195,6 +197,11 @@ def search(
         top_k=max(top_k, verify),
         **options,
     )
+    names = named_spaces(request.space)
+    if len(names) > 1:
+        rows = compare_spaces(request, names)
+        watch.on_spaces(rows)
+        request = in_best_space(request, rows)
     setup = prepare(request)
     clock = None
     if verify:

@@ -11,7 +11,12 @@ import typer
 from maenas.choices import Precision, Scope
 from maenas.score_names import scores_help
 
-AnySpace = Annotated[str, typer.Option("--space", help="A shipped space (see `maenas spaces`) or a YAML file.")]
+SPACE_HELP = "A shipped space (see `maenas spaces`) or a YAML file."
+OneSpace = Annotated[str, typer.Option("--space", help=SPACE_HELP)]
+AnySpace = Annotated[
+    str,
+    typer.Option("--space", help=f"{SPACE_HELP} all, or several with commas between: the one with the best score."),
+]
 DEVICE_HELP = "Device (see `maenas devices`), DEVICE@SETUP, cpu (measured here), or a table."
 Devices = Annotated[list[str], typer.Option("--device", help=f"{DEVICE_HELP} Repeatable.")]
 OneDevice = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]

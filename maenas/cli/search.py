@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from maenas.api.search import Watch
     from maenas.nas.evolution import State
     from maenas.nas.run import Request, SearchResult, Setup
+    from maenas.nas.spaces import SpaceBest
     from maenas.profiler.verify import Verified
 
 
@@ -105,7 +106,7 @@ def search_command(
         return
     checkpoint = out / f"{name}.ckpt.json"
     total = OFFSPRING * population * (generations + 1)
-    with _watched(quiet=as_json, exact=solver == "exact", total=total) as watch:
+    with _watched(quiet=as_json, exact=solver == "exact", total=total, score=score) as watch:
         result = search(
             budgets,
             device=device,
@@ -165,17 +166,22 @@ def _default_name(space: str, devices: list[str], budgets: list[str], limits: li
 
 
 @contextmanager
-def _watched(*, quiet: bool, exact: bool, total: int) -> Iterator[Watch]:
+def _watched(*, quiet: bool, exact: bool, total: int, score: str) -> Iterator[Watch]:
     """Prints what a search does, with a progress bar on a terminal; nothing where `quiet`."""
     from tqdm import tqdm
 
     from maenas.api.search import Watch
+    from maenas.reports.spaces import format_spaces
     from maenas.reports.text import format_setup, format_verified
 
     begun: list[float] = []  # when evolution and proof began
     hide = quiet or exact or not sys.stderr.isatty()
 
     with tqdm(total=total, unit=" candidates", unit_scale=True, desc="evolution", disable=hide, leave=False) as bar:
+
+        def on_spaces(rows: tuple[SpaceBest, ...]) -> None:
+            if not quiet:
+                print(format_spaces(rows, score), end="\n\n", flush=True)
 
         def on_setup(setup: Setup) -> None:
             begun[:] = [time.perf_counter()]
@@ -199,7 +205,7 @@ def _watched(*, quiet: bool, exact: bool, total: int) -> Iterator[Watch]:
             if not quiet:
                 print(format_verified(row), flush=True)
 
-        yield Watch(on_setup, on_generation, on_proof, on_found, on_measured)
+        yield Watch(on_spaces, on_setup, on_generation, on_proof, on_found, on_measured)
 
 
 def _effort(found: SearchResult, begun: list[float]) -> str:
@@ -221,7 +227,7 @@ def pareto_command(
         str | None, typer.Option("--from", help="Lowest latency of the front.", show_default="the fastest")
     ] = None,
     device: options.OneDevice = "t4",
-    space: options.AnySpace = "k1kx",
+    space: options.OneSpace = "k1kx",
     scope: options.AnyScope = "detector",
     score: options.Score = DEFAULT_SCORE,
     precision: options.AnyPrecision = None,
