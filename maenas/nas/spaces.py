@@ -49,7 +49,7 @@ def compare_spaces(request: Request, names: Sequence[str]) -> tuple[SpaceBest, .
 
 
 def in_best_space(request: Request, rows: Sequence[SpaceBest]) -> Request:
-    """`request` in the space of the highest score, at the size compared; raises `MaenasError` if nothing fits in any."""
+    """`request` in the space of the highest score, at the size compared; raises `MaenasError` if nothing fits."""
     if rows[0].best is None:
         reasons = "\n".join(f"  {row.space}: {row.why_not}" for row in rows)
         raise MaenasError(f"no space has an architecture within these limits:\n{reasons}")
