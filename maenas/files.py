@@ -4,8 +4,10 @@ import contextlib
 import difflib
 import errno
 import gzip
+import hashlib
 import os
 import secrets
+import stat
 import tempfile
 import zlib
 from collections.abc import Mapping
@@ -64,6 +66,8 @@ SHIPPED: Final[Mapping[DataKind, tuple[str, ...]]] = MappingProxyType(
 )
 
 MAX_TEXT_BYTES = 64 * 1024 * 1024
+LONGEST_NAME: Final = 255  # bytes, on the usual file systems
+MOST_NAME_BYTES: Final = 200  # of a name to which we add
 
 
 def data_dir(kind: DataKind) -> Path:
@@ -152,32 +156,65 @@ def ensure_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise MaenasError(f"cannot write into {path}: {reason(error)}") from error
+    except ValueError as error:  # a NUL character, a lone surrogate
+        raise MaenasError(f"cannot write into {str(path)!r}: {error}") from error
 
 
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
     """Replaces the file at `path` by `data` so that a reader sees the old file or the new one, never a part.
 
-    The text is written as UTF-8 to a temporary file in the same folder, synced to disk, and renamed over `path`.
+    The text is written as UTF-8 to a temporary file in the same folder, synced to disk, and renamed over `path`. The
+    folder is made where it is missing. What is not a regular file is never replaced.
     A new file gets the usual permissions of new files; an existing file keeps its own.
 
     Raises MaenasError if the system refuses; the old file is then untouched and the temporary file gone.
     """
+    target = output_target(path)
     try:
-        # Replacing a link would cut it off from the file that it stands for.
-        target = Path(path).resolve()
         content = data.encode("utf-8") if isinstance(data, str) else data
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL character, a lone surrogate
-        raise MaenasError(f"cannot write {str(path)!r}: {error}") from error
+    except UnicodeEncodeError as error:
+        raise MaenasError(f"cannot write {path}: {error}") from error
     try:
-        if target.is_dir():
-            raise MaenasError(f"cannot write {path}: this is a folder; name a file in it")
+        target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, content)
     except OSError as error:
         raise MaenasError(f"cannot write {path}: {reason(error)}") from error
 
 
+def output_target(path: str | os.PathLike[str]) -> Path:
+    """The place that an output called `path` has or will have: links are followed to the file that they stand for.
+
+    Raises MaenasError where no file can be called so, and where a folder, a device, a pipe or a loop of links has this
+    name: renaming a file over a device would destroy it.
+    """
+    try:
+        target = Path(os.path.realpath(path))  # replacing a link would cut it off from its file
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return target
+    except OSError as error:
+        raise MaenasError(f"cannot write {path}: {reason(error)}") from error
+    except ValueError as error:  # a NUL character, a lone surrogate
+        raise MaenasError(f"cannot write {str(path)!r}: {error}") from error
+    if stat.S_ISLNK(mode):
+        raise MaenasError(f"cannot write {path}: this is a link that leads back to itself")
+    if stat.S_ISDIR(mode):
+        raise MaenasError(f"cannot write {path}: this is a folder; name a file in it")
+    if not stat.S_ISREG(mode):
+        raise MaenasError(f"cannot write {path}: this is a device or a pipe; name a regular file")
+    return target
+
+
+def hidden_name(name: str, suffix: str) -> str:
+    """The name of a hidden file beside the one called `name`, short enough for every file system."""
+    encoded = os.fsencode(name)
+    if len(encoded) > MOST_NAME_BYTES:
+        name = f"{encoded[:MOST_NAME_BYTES].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:8]}"
+    return f".{name}.{suffix}"
+
+
 def _replace(target: Path, content: bytes) -> None:
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(hidden_name(target.name, f"{secrets.token_hex(6)}.tmp"))
     try:
         with temporary.open("xb") as file:
             file.write(content)

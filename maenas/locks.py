@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from maenas.errors import MaenasError
-from maenas.files import reason
+from maenas.files import hidden_name, reason
 
 ORPHANED_S: Final = 10.0  # how long the children of a process that was killed may hold its lock
 UNSUPPORTED: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})  # by some network file systems
@@ -22,7 +22,7 @@ UNSUPPORTED: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})  
 def lock_file(path: str | os.PathLike[str]) -> Path:
     """The hidden file that stands for the lock: in a folder, or beside a file that exists or is to be made."""
     target = Path(os.path.realpath(path))
-    return target / ".lock" if target.is_dir() else target.with_name(f".{target.name[:200]}.lock")
+    return target / ".lock" if target.is_dir() else target.with_name(hidden_name(target.name, "lock"))
 
 
 @contextmanager

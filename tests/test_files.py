@@ -76,11 +76,33 @@ def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-@pytest.mark.parametrize("name", ["no/such/folder.txt", ".", "nul\0", "x" * 300, "file/below"])
+@pytest.mark.parametrize("name", [".", "nul\0", "x" * 300, "file/below", "x" * 300 + "/below"])
 def test_a_place_that_cannot_be_written_is_an_error_of_the_user(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MaenasError, match="cannot write"):
         write_atomic(tmp_path / name, "text")
+
+
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "no" / "such" / "folder.txt", "text")
+    assert (tmp_path / "no" / "such" / "folder.txt").read_text() == "text"
+
+
+def test_a_name_that_just_fits_is_written(tmp_path: Path) -> None:
+    for name in ("x" * 255, "\N{SNOWMAN}" * 85):
+        write_atomic(tmp_path / name, "text")
+        assert (tmp_path / name).read_text() == "text"
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("pipe")
+    before = sorted(entry.lstat().st_ino for entry in tmp_path.iterdir())
+    for name in ("pipe", "loop", "link"):
+        with pytest.raises(MaenasError, match="cannot write"):
+            write_atomic(tmp_path / name, "text")
+    assert sorted(entry.lstat().st_ino for entry in tmp_path.iterdir()) == before
 
 
 def test_text_that_is_no_unicode_is_an_error_of_the_user(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 import onnx
 
 from detector.choices import Format, Method, Nms, Rest, Sensitive
-from detector.export.engine import EngineCard, build_engine, write_engine
+from detector.export.engine import EngineCard, build_engine, card_path, write_engine
 from detector.export.int8 import Int8Result, Int8Settings, quantize_model, report_path
 from detector.export.metadata import NmsSettings
 from detector.export.onnx import ExportSettings, count_nodes, describe_ends, resized, to_onnx
@@ -27,8 +27,9 @@ from detector.runtime.load import weights_path
 from detector.sources import find_images
 from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
-from maenas.files import ensure_folder, write_atomic
+from maenas.files import write_atomic
 from maenas.headers import Precision
+from maenas.outputs import check_file
 from maenas.units import parse_bytes
 
 MAX_BATCH = 256
@@ -111,9 +112,11 @@ def export(
         nms=NmsSettings(conf, iou, max_det, candidates) if nms == "in-graph" else None,
     )
     target = path.with_suffix(f".{format}") if out is None else Path(out)
-    ensure_folder(target.resolve().parent)
+    for file in (target, report_path(target), card_path(target)):
+        check_file(file)
     model, parity, quantized = _checked_model(path, settings, images, int8, watch)
     report = _write(target, model, parity, builder)
+    report_path(target).unlink(missing_ok=True)  # it is of the file that was there before
     if quantized is None:
         return report
     write_atomic(report_path(target), json.dumps(quantized.document(), indent=1) + "\n")

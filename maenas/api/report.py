@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maenas.choices import Precision
-from maenas.files import ensure_folder, write_atomic
+from maenas.files import write_atomic
 from maenas.latency.predictor import DEFAULT_DEVICE, load_predictor
+from maenas.outputs import check_file
 from maenas.reports.compare import Row, compared
 from maenas.reports.html import render_page
 from maenas.reports.networks import Devices, Graph, Network, described, distinct_names, read_network
@@ -46,7 +47,7 @@ def report(
     chosen = distinct_names(described(read_network(name)) for name in networks)
     devices = devices_for(chosen, device, precision, batch)
     path = Path(out)
-    ensure_folder(path.resolve().parent)
+    check_file(path)
     sections = report_sections(
         chosen,
         devices,

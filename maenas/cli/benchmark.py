@@ -12,6 +12,7 @@ import typer
 
 from maenas.cli.detector_options import AsJson, Conf, Device, Iou, Runtime
 from maenas.cli.extras import require_runtime
+from maenas.cli.options import output_file
 from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def benchmark_command(
         str | None, typer.Option("--table", help="Predict too: a device, a table, or cpu (measured on this machine).")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", help="How often everything is timed.", min=3, max=100_000)] = 21,
-    out: Annotated[Path | None, typer.Option("--out", help="File for the results as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File for the results as JSON.", callback=output_file)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time preprocessing, network and postprocessing of detectors, side by side."""

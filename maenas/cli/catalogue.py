@@ -52,17 +52,17 @@ def calibrate_command(
     data: Annotated[
         Path | None, typer.Argument(help="Published-latencies file.", show_default="the shipped T4 one")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the tables.", show_default="only print")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the tables.", show_default="only print", callback=options.output_folder),
+    ] = None,
 ) -> None:
     """Fit the latency model to measured whole networks; print residuals and leave-one-out errors."""
-    from maenas.files import ensure_folder
     from maenas.latency.published import read_published
     from maenas.latency.table import calibrate_all, table_name, write_table
     from maenas.reports.text import format_calibration
 
     published = read_published(data)
-    if out is not None:
-        ensure_folder(out)
     for table in calibrate_all(published):
         print(format_calibration(table), end="\n\n")
         if out is not None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from maenas.cli.extras import require_extra
+from maenas.cli.options import output_file, output_folder
 from maenas.errors import printable_line
 
 data_app = typer.Typer(help="Data sets: check one, write the built-in shapes.", no_args_is_help=True)
@@ -19,9 +20,14 @@ data_app = typer.Typer(help="Data sets: check one, write the built-in shapes.", 
 @data_app.command("check")
 def data_check(
     path: Annotated[str, typer.Argument(help="Folder (COCO, YOLO, Pascal VOC), COCO .json, data.yaml, or shapes.")],
-    sheet: Annotated[Path | None, typer.Option("--sheet", help="PNG file for some images with their boxes.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="PNG file for some images with their boxes.", callback=output_file)
+    ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="PNG file: boxes by class, place and size, of the training split.")
+        Path | None,
+        typer.Option(
+            "--labels", help="PNG file: boxes by class, place and size, of the training split.", callback=output_file
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document as the last line, and nothing else.")
@@ -51,7 +57,9 @@ def data_check(
 
 @data_app.command("shapes")
 def data_shapes(
-    out: Annotated[Path, typer.Argument(help="New folder for images/ and annotations/ (COCO).")],
+    out: Annotated[
+        Path, typer.Argument(help="New folder for images/ and annotations/ (COCO).", callback=output_folder)
+    ],
     images: Annotated[
         int, typer.Option("--images", help="How many; every fifth is for validation.", min=2, max=1_000_000)
     ] = 1500,

@@ -12,6 +12,7 @@ import typer
 from maenas.choices import Precision
 from maenas.cli.detector_options import AsJson, Conf, Device, Iou, Runtime, WeightsFile
 from maenas.cli.extras import require_extra, require_runtime
+from maenas.cli.options import output_file, output_folder, output_plot
 from maenas.errors import MaenasError, printable_line
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def detect_command(
     classes: Annotated[
         str | None, typer.Option("--classes", help="Only these classes, by name or number: person,car,7.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for what is written.")] = Path("detections"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is written.", callback=output_folder)] = Path(
+        "detections"
+    ),
     save_txt: Annotated[bool, typer.Option("--save-txt", help="Write labels/NAME.txt (YOLO format).")] = False,
     save_json: Annotated[bool, typer.Option("--save-json", help="Write detections.json (COCO results).")] = False,
     frames: Annotated[
@@ -86,7 +89,8 @@ def show_command(
         typer.Option("--precision", help="Arithmetic.", show_default="a measured table's own, else fp16"),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the network into this file (.png, .svg, .pdf).")
+        Path | None,
+        typer.Option("--plot", help="Draw the network into this file (.png, .svg, .pdf).", callback=output_plot),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -133,7 +137,7 @@ def _show_graph(found: Graph, predictor: AnyPredictor, plot: Path | None, *, as_
 @weights_app.command("convert")
 def weights_convert(
     old: Annotated[Path, typer.Argument(help="A published checkpoint (.pth).")],
-    new: Annotated[Path, typer.Argument(help="File to write (.safetensors).")],
+    new: Annotated[Path, typer.Argument(help="File to write (.safetensors).", callback=output_file)],
     spec: Annotated[str, typer.Option("--spec", help="The checkpoint's network: a spec file or a shipped name.")],
     names: Annotated[
         Path | None,

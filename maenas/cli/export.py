@@ -13,6 +13,7 @@ from detector.choices import Format, Method, Nms, Rest, Sensitive
 from maenas.choices import Precision
 from maenas.cli.detector_options import Conf, Iou, Side
 from maenas.cli.extras import require_extra
+from maenas.cli.options import output_file
 from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
@@ -70,9 +71,12 @@ def export_command(
     opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder.", min=0, max=5)] = 3,
     workspace: Annotated[str, typer.Option("--workspace", help="Memory for TensorRT's tactics.")] = "2GiB",
     timing_cache: Annotated[
-        Path | None, typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.")
+        Path | None,
+        typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.", callback=output_file),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="File.", show_default="named after the weights")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File.", show_default="named after the weights", callback=output_file)
+    ] = None,
 ) -> None:
     """Write a detector as an ONNX file or an engine, after checking that it computes what torch computes."""
     require_extra("detector", "export")

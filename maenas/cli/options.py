@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from maenas.choices import Precision, Scope
+from maenas.errors import MaenasError
+from maenas.outputs import check_file, check_folder, check_name
 from maenas.score_names import scores_help
+
+MAX_BATCH: Final = 65536
+PLOT_FORMATS: Final = (".png", ".svg", ".pdf")
 
 SPACE_HELP = "A shipped space (see `maenas spaces`) or a YAML file."
 OneSpace = Annotated[str, typer.Option("--space", help=SPACE_HELP)]
@@ -24,7 +29,9 @@ AnyPrecision = Annotated[
     Precision | None,
     typer.Option("--precision", help="Arithmetic of the network.", show_default="a measured table's own, else fp16"),
 ]
-Batch = Annotated[int, typer.Option("--batch", help="Images at once; latencies are of the whole batch.", min=1)]
+Batch = Annotated[
+    int, typer.Option("--batch", help="Images at once; latencies are of the whole batch.", min=1, max=MAX_BATCH)
+]
 Input = Annotated[
     int | None,
     typer.Option("--input", help="Side of the square input in pixels.", show_default="the space's", min=32, max=8192),
@@ -56,12 +63,43 @@ MaxLayers = Annotated[
     typer.Option("--max-layers", help="Most main-path convolutions.", show_default="the space's", min=1, max=16384),
 ]
 MaxRho = Annotated[
-    float | None, typer.Option("--max-effectiveness", help="Most DeepMAD effectiveness (depth / width).", min=0)
+    float | None,
+    typer.Option("--max-effectiveness", help="Most DeepMAD effectiveness (depth / width).", min=0, max=1e6),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.", min=0, max=2**63 - 1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print nothing but one JSON document.")]
-OutFile = Annotated[Path | None, typer.Option("--out", help="File for the result as JSON.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Plot to write (.png, .svg, .pdf).")]
+
+
+def output_file(path: Path | None) -> Path | None:
+    """The callback of every option or argument that names a file to write: it is checked before any work starts."""
+    if path is not None:
+        check_file(path)
+    return path
+
+
+def output_folder(path: Path | None) -> Path | None:
+    """As `output_file`, for a folder to write into."""
+    if path is not None:
+        check_folder(path)
+    return path
+
+
+def output_plot(path: Path | None) -> Path | None:
+    """As `output_file`, for a plot, whose kind follows from its name."""
+    if path is not None and path.suffix.lower() not in PLOT_FORMATS:
+        raise MaenasError(f"--plot {path}: the file must end in {', '.join(PLOT_FORMATS)}")
+    return output_file(path)
+
+
+def output_name(name: str | None) -> str | None:
+    """The callback of every option from which names of files are made."""
+    if name is not None:
+        check_name(name, "--name")
+    return name
+
+
+OutFile = Annotated[Path | None, typer.Option("--out", help="File for the result as JSON.", callback=output_file)]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Plot to write (.png, .svg, .pdf).", callback=output_plot)]
 
 
 def print_json(command: str, **fields: Any) -> None:

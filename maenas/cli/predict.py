@@ -16,7 +16,8 @@ def predict_command(
     precision: options.AnyPrecision = None,
     batch: options.Batch = 1,
     input_size: Annotated[
-        int | None, typer.Option("--input", help="Side of the input of an ONNX file whose shapes are symbolic.", min=1)
+        int | None,
+        typer.Option("--input", help="Side of the input of an ONNX file whose shapes are symbolic.", min=1, max=8192),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="One line per kernel.")] = False,
     as_json: options.AsJson = False,

@@ -10,6 +10,7 @@ import typer
 
 from maenas.choices import Clock, Hardware, KernelRuntime, Method, Precision
 from maenas.cli.extras import require_extra
+from maenas.cli.options import output_file, output_name
 from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
@@ -50,11 +51,15 @@ def profile_command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Table file.", show_default="in latency_tables, named after the setup"),
+        typer.Option(
+            "--out", help="Table file.", show_default="in latency_tables, named after the setup", callback=output_file
+        ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Device id for the table, e.g. h100.", show_default="from the hardware"),
+        typer.Option(
+            "--name", help="Device id for the table, e.g. h100.", show_default="from the hardware", callback=output_name
+        ),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be measured, and stop.")] = False,
     minutes: Annotated[
@@ -66,7 +71,8 @@ def profile_command(
     method: Annotated[Method, typer.Option("--method", help="alone is for comparison.")] = "in-graph",
     opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder.", min=0, max=5)] = 3,
     timing_cache: Annotated[
-        Path | None, typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.")
+        Path | None,
+        typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.", callback=output_file),
     ] = None,
 ) -> None:
     """Measure this machine's kernels into a latency table; repeat the command to go on where it stopped."""

@@ -24,7 +24,8 @@ ReportPrecision = Annotated[
     typer.Option("--precision", help="Arithmetic.", show_default="the search's or table's own, else fp16"),
 ]
 ReportBatch = Annotated[
-    int | None, typer.Option("--batch", help="Images at once.", show_default="the search's, or 1", min=1)
+    int | None,
+    typer.Option("--batch", help="Images at once.", show_default="the search's, or 1", min=1, max=options.MAX_BATCH),
 ]
 
 
@@ -48,7 +49,9 @@ def report_command(
     detections: Annotated[
         Path | None, typer.Option("--detections", help="Folder of `maenas detect`: some of its pictures are shown.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="File of the page.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", help="File of the page.", callback=options.output_file)] = Path(
+        "report.html"
+    ),
 ) -> None:
     """Write one HTML page: Pareto front, where the time goes, optimality, drawing; losses and AP of trained weights."""
     require_extra("report")
@@ -75,7 +78,10 @@ def compare_command(
     device: Devices = None,
     precision: ReportPrecision = None,
     batch: ReportBatch = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Plot of the latencies (.png, .svg, .pdf).")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Plot of the latencies (.png, .svg, .pdf).", callback=options.output_plot),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Compare networks: latency on each device, parameters, FLOPs, layers, score."""

@@ -15,7 +15,6 @@ import typer
 
 from maenas.choices import Solver
 from maenas.cli import options
-from maenas.errors import MaenasError
 from maenas.score_names import DEFAULT_SCORE
 
 if TYPE_CHECKING:
@@ -67,9 +66,14 @@ def search_command(
         int,
         typer.Option("--shortlist", help="Write this many different detectors of the budget's latency.", min=0, max=64),
     ] = 0,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the spec files.")] = Path("searched_models"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the spec files.", callback=options.output_folder)
+    ] = Path("searched_models"),
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the spec.", show_default="from space and budgets")
+        str | None,
+        typer.Option(
+            "--name", help="Name of the spec.", show_default="from space and budgets", callback=options.output_name
+        ),
     ] = None,
     as_json: options.AsJson = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False,
@@ -79,8 +83,6 @@ def search_command(
     from maenas.files import ensure_folder
     from maenas.nas.evolution import OFFSPRING
 
-    if name is not None and Path(name).name != name:
-        raise MaenasError(f"--name is {name!r}; it must be a plain file name, the folder is --out")
     budgets = budget or []
     name = name or _default_name(space, device, budgets, [max_params, max_flops, max_activations])
     ensure_folder(out)
@@ -244,17 +246,15 @@ def pareto_command(
     points: Annotated[
         int, typer.Option("--points", help="Lines printed; the JSON file has the whole front.", min=2, max=100_000)
     ] = 24,
-    out: Annotated[Path | None, typer.Option("--out", help="File for the whole front as JSON.")] = None,
+    out: options.OutFile = None,
     as_json: options.AsJson = False,
 ) -> None:
     """The whole latency-score Pareto front, exactly: the best architecture for every budget."""
     from maenas.api.search import pareto
-    from maenas.files import ensure_folder, write_atomic
+    from maenas.files import write_atomic
     from maenas.nas.pareto import front_document
     from maenas.reports.text import format_front
 
-    if out is not None:
-        ensure_folder(out.resolve().parent)
     front = pareto(
         budget,
         device=device,

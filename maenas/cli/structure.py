@@ -17,7 +17,7 @@ structure_app = typer.Typer(help="Structure text of the published tools.", no_ar
 def structure_import(
     file: Annotated[Path, typer.Argument(help="Text with the list of entries.")],
     family: Annotated[Family, typer.Option("--family", help="How the text is read.")],
-    out: Annotated[Path, typer.Option("--out", help="Spec file to write.")],
+    out: Annotated[Path, typer.Option("--out", help="Spec file to write.", callback=options.output_file)],
     neck: Annotated[str, typer.Option("--neck", help="Neck and head preset.")] = "s",
     act: Annotated[Literal["relu", "silu"], typer.Option("--act", help="Activation.")] = "relu",
     stem: Annotated[Literal["focus", "conv"], typer.Option("--stem", help="conv has stride 2.")] = "focus",

@@ -104,7 +104,7 @@ def tables_diff(first: TableName, second: TableName, as_json: options.AsJson = F
 @tables_app.command("merge")
 def tables_merge(
     files: Annotated[list[Path], typer.Argument(help="Tables of one setup; where rows clash the last one counts.")],
-    out: Annotated[Path, typer.Option("--out", help="File for the joined table.")],
+    out: Annotated[Path, typer.Option("--out", help="File for the joined table.", callback=options.output_file)],
     force: Annotated[bool, typer.Option("--force", help="Join although conditions or methods differ.")] = False,
 ) -> None:
     """Join tables measured under the same conditions."""
@@ -130,17 +130,17 @@ def tables_import(
     ] = "TensorRT (version not published)",
     source: Annotated[str, typer.Option("--source", help="Where the file comes from.")] = "published kernel table",
     licence: Annotated[str, typer.Option("--licence", help="Licence of the data.")] = "not stated",
-    out: Annotated[Path, typer.Option("--out", help="Folder for the tables, one a batch.")] = Path("latency_tables"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the tables, one a batch.", callback=options.output_folder)
+    ] = Path("latency_tables"),
 ) -> None:
     """Published kernel latencies to measured tables, one for each batch in the file."""
-    from maenas.files import ensure_folder
     from maenas.latency.device import get_device
     from maenas.latency.importers import import_kernels
     from maenas.latency.measured import write_measured
 
     known = get_device(device).id
     tables = import_kernels(file, precision=precision, device=known, runtime=runtime, source=source, licence=licence)
-    ensure_folder(out)
     stem = file.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".txt")
     for batch, table in tables.items():
         path = out / f"{stem}-b{batch}.json"

@@ -13,6 +13,7 @@ import typer
 from detector.choices import Split
 from maenas.cli.detector_options import AsJson, DataSet, Device, Runtime
 from maenas.cli.extras import require_extra, require_runtime
+from maenas.cli.options import output_folder
 from maenas.errors import printable_line
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def train_command(
         ),
     ] = None,
     device: Device = "auto",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/SPEC")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/SPEC", callback=output_folder)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")] = False,
     finetune: Annotated[
         Path | None, typer.Option("--finetune", help="Weights to begin with; the number of classes may differ.")
@@ -192,7 +195,9 @@ def eval_command(
     batch: Annotated[int, typer.Option("--batch", help="Images at once.", min=1, max=1024)] = 16,
     device: Device = "auto",
     runtime: Runtime = None,
-    plots: Annotated[Path | None, typer.Option("--plots", help="Folder for metrics.json and plots.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Folder for metrics.json and plots.", callback=output_folder)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the average precision of a detector on a data set."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from maenas.deploy.clock import Settings
 from maenas.errors import MaenasError
-from maenas.files import ensure_folder
+from maenas.files import ensure_folder, output_target
 from maenas.latency.find import FOLDER, cpu_name
 from maenas.nas.space import load_space, space_names
+from maenas.outputs import check_file, check_name
 from maenas.profiler.backends import make_backend
 from maenas.profiler.plan import describe, estimate_s, plan
 from maenas.profiler.profile import Progress, Setup, profile
@@ -110,14 +111,17 @@ def open_job(request: ProfileRequest, path: Path | None = None) -> ProfileJob:
     name = request.name or _slug(f"cpu {cpu_name()}" if request.device == "cpu" else backend.device_name)
     threads = f"t{request.threads}-" if request.device == "cpu" else ""
     file = f"{name}-{request.runtime}-{threads}{request.precision}-b{request.batch}.json"
-    return ProfileJob(items_of(request), setup, name, path or FOLDER / file)
+    check_name(name, "--name")
+    target = path or FOLDER / file
+    check_file(target)
+    return ProfileJob(items_of(request), setup, name, target)
 
 
 def run_job(
     job: ProfileJob, *, minutes: float, on_progress: Callable[[Progress], None] = lambda progress: None
 ) -> MeasuredTable:
     """Measure for at most `minutes`, going on where the table's file stops; see `profile`."""
-    ensure_folder(job.path.resolve().parent)
+    ensure_folder(output_target(job.path).parent)
     end = time.monotonic() + 60 * minutes
     return profile(
         job.items,

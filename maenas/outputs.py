@@ -1,0 +1,51 @@
+"""Outputs checked before any work starts, without making or changing anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from maenas.errors import MaenasError
+from maenas.files import LONGEST_NAME, MOST_NAME_BYTES, output_target, reason
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise `MaenasError` unless a file can be written at `path`: it is one, or its folder exists or can be made."""
+    _check_folder(output_target(path).parent, f"cannot write {os.fspath(path)}")
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise `MaenasError` unless files can be written into the folder `path`: it exists, or it can be made."""
+    try:
+        folder = Path(os.path.realpath(path))
+    except ValueError as error:  # a NUL character, a lone surrogate
+        raise MaenasError(f"cannot write into {str(path)!r}: {error}") from error
+    _check_folder(folder, f"cannot write into {os.fspath(path)}")
+
+
+def check_name(name: str, option: str) -> None:
+    """Raise `MaenasError` unless files can be called `name` with an ending, in whatever folder."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise MaenasError(f"{option} is {name!r}; it must be a plain file name, the folder is --out")
+    if not name.isprintable():
+        raise MaenasError(f"{option} is {name!r}; it must hold printable characters only")
+    if len(os.fsencode(name)) > MOST_NAME_BYTES:
+        raise MaenasError(f"{option} is {len(name)} characters long; choose a shorter name")
+
+
+def _check_folder(folder: Path, what: str) -> None:
+    """The nearest part of `folder` that exists must be a folder in which a file can be written."""
+    there = folder
+    try:
+        while not os.path.lexists(there):
+            if len(os.fsencode(there.name)) > LONGEST_NAME:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            there = there.parent
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise MaenasError(f"{what}: {reason(error)}") from error
