@@ -290,8 +290,8 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "negative generations": ((*GOOD, "--generations", "-1"), "for '--generations': it must be greater"),
     "negative seed": ((*GOOD, "--seed", "-1"), "for '--seed': it must be greater"),
     "no batch": ((*GOOD, "--batch", "0"), "for '--batch': it must be greater"),
-    "negative effectiveness": ((*GOOD, "--max-effectiveness", "-1"), "for '--max-effectiveness': it must be greater"),
-    "effectiveness not a number": ((*GOOD, "--max-effectiveness", "nan"), "'--max-effectiveness': it must be greater"),
+    "negative effectiveness": ((*GOOD, "--max-effectiveness", "-1"), "for '--max-effectiveness': it must be less"),
+    "effectiveness not a number": ((*GOOD, "--max-effectiveness", "nan"), "'--max-effectiveness': it must be less"),
     "impossible budget": ((*SEARCH, "--budget", "1ms"), "impossible budget: latency on t4 is limited to 1.00 ms"),
     "limits that exclude each other": (
         (*SEARCH, "--budget", "1.53812ms", "--max-params", "4.3256M"), "",
@@ -318,7 +318,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "pareto impossible": (("pareto", "--budget", "0.5ms"), "impossible budget"),
     "pareto of deepmad": (("pareto", "--score", "deepmad", "--budget", "2ms"), "the deepmad score is not additive"),
     "pareto into a file's folder": (
-        ("pareto", "--budget", "1.545ms", "--max-layers", "11", "--out", "file/front.json"), "cannot write into",
+        ("pareto", "--budget", "1.545ms", "--max-layers", "11", "--out", "file/front.json"), "cannot write file/front.json",
     ),
     "calibrate on nothing": (("calibrate", "no.json"), "there is no such file"),
     "calibrate on a spec": (("calibrate", "chain.json"), "chain.json"),
