@@ -189,13 +189,14 @@ def output_target(path: str | os.PathLike[str]) -> Path:
     """
     try:
         target = Path(os.path.realpath(path))  # replacing a link would cut it off from its file
+    except ValueError as error:  # a NUL character, a lone surrogate
+        raise MaenasError(f"cannot write {str(path)!r}: {error}") from error
+    try:
         mode = target.lstat().st_mode
     except FileNotFoundError:
         return target
     except OSError as error:
         raise MaenasError(f"cannot write {path}: {reason(error)}") from error
-    except ValueError as error:  # a NUL character, a lone surrogate
-        raise MaenasError(f"cannot write {str(path)!r}: {error}") from error
     if stat.S_ISLNK(mode):
         raise MaenasError(f"cannot write {path}: this is a link that leads back to itself")
     if stat.S_ISDIR(mode):

@@ -290,7 +290,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "negative generations": ((*GOOD, "--generations", "-1"), "for '--generations': it must be greater"),
     "negative seed": ((*GOOD, "--seed", "-1"), "for '--seed': it must be greater"),
     "no batch": ((*GOOD, "--batch", "0"), "for '--batch': it must be greater"),
-    "negative effectiveness": ((*GOOD, "--max-effectiveness", "-1"), "for '--max-effectiveness': it must be less"),
+    "negative effectiveness": ((*GOOD, "--max-effectiveness", "-1"), "for '--max-effectiveness': it must be greater"),
     "effectiveness not a number": ((*GOOD, "--max-effectiveness", "nan"), "'--max-effectiveness': it must be less"),
     "impossible budget": ((*SEARCH, "--budget", "1ms"), "impossible budget: latency on t4 is limited to 1.00 ms"),
     "limits that exclude each other": (
