@@ -8,6 +8,6 @@ Solver = Literal["evolution", "exact"]
 Clock = Literal["wall", "cpu"]  # elapsed time, or the CPU time of one thread
 Method = Literal["in-graph", "alone"]  # how a kernel is timed
 Hardware = Literal["cpu", "cuda"]
-KernelRuntime = Literal["onnxruntime", "torch", "tensorrt"]
+KernelRuntime = Literal["onnxruntime", "openvino", "torch", "tensorrt"]
 Family = Literal["res", "csp", "mob"]  # how a structure text is read
 Spelling = Literal["damo-yolo", "nas-toolbox"]

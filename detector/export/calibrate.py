@@ -1,4 +1,4 @@
-"""How far the inputs of convolutions reach on real images: the ranges that int8 has to represent.
+"""How far the inputs of convolutions, and residuals, reach on real images: the ranges that int8 has to represent.
 
 Legend: B batch, H/W height and width.
 """
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detector.choices import Method
 from detector.runtime.onnx import OnnxSession
+from maenas.deploy.quantize import tensors_to_quantize
 from maenas.errors import MaenasError
 
 BINS = 2048
@@ -25,7 +26,7 @@ EMPTY = 1e-4  # what a level without values counts, so that clipping into it cos
 
 
 def calibrate(model: onnx.ModelProto, images: Sequence[Tensor], method: Method) -> dict[str, float]:
-    """The magnitude up to which each input of a convolution is to be represented, by its name.
+    """The magnitude up to which each of `tensors_to_quantize` is to be represented, by its name.
 
     `model` is fp32 and `images` are batches `[B, 3, H, W]` as it takes them; it sees each of them twice. `minmax`
     represents everything, `percentile` all but the largest 0.01 % of the values, `entropy` what `entropy_range` says.
@@ -93,17 +94,14 @@ def _divergence(counts: np.ndarray, end: int) -> float:
     return float((p * np.log(p / q)).sum())
 
 
-def conv_inputs(model: onnx.ModelProto) -> list[str]:
-    """Names of the tensors that convolutions read, each once."""
-    return list(dict.fromkeys(node.input[0] for node in model.graph.node if node.op_type == "Conv"))
-
-
 def _observed(model: onnx.ModelProto) -> OnnxSession:
-    """The model with the inputs of its convolutions as outputs."""
+    """The model with what is to be quantised as outputs."""
     copy = onnx.shape_inference.infer_shapes(model)
     values = {value.name: value for value in copy.graph.value_info}
     del copy.graph.output[:]
-    copy.graph.output.extend(values[name] for name in conv_inputs(model) if name in values)  # not the image itself
+    copy.graph.output.extend(
+        values[name] for name in tensors_to_quantize(model) if name in values
+    )  # not the image itself
     return OnnxSession(copy.SerializeToString(), torch.device("cpu"), where="the model to calibrate")
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from detector.benchmark import Row, library_conditions
+from detector.benchmark import Row, Subject, library_conditions
 from detector.benchmark import benchmark as time_subjects
 from detector.choices import RuntimeName
 from detector.subjects import make_subjects, read_pictures
@@ -109,7 +109,7 @@ def prediction(row: Row, table: str) -> Predicted | None:
     """What the table predicts for the network of a row; None where it is of another setup."""
     runtime = row.subject.runtime
     try:
-        found = _table_of_threads(table, row.subject.threads)
+        found = _table_of_setup(table, row.subject)
         predictor = load_predictor(found, precision=runtime.precision, batch=row.subject.batch)
     except MaenasError:
         return None
@@ -130,14 +130,16 @@ def prediction(row: Row, table: str) -> Predicted | None:
     )
 
 
-def _table_of_threads(table: str, threads: int) -> str:
-    """For "cpu", the file of this machine's table of that many threads, where there is one."""
+def _table_of_setup(table: str, subject: Subject) -> str:
+    """For "cpu", the file of this machine's table of that library, precision and number of threads, if there is one."""
     if table != THIS_MACHINE:
         return table
-    wanted = (cpu_name(), str(threads))
+    runtime = subject.runtime
+    wanted = (cpu_name(), str(subject.threads), runtime.library.partition(" ")[0], runtime.precision)
     for path in table_files():
-        conditions = read_measured(path).conditions
-        if (conditions.get("hardware"), conditions.get("threads")) == wanted:
+        found = read_measured(path)
+        library, conditions = found.runtime.partition(" ")[0], found.conditions
+        if (conditions.get("hardware"), conditions.get("threads"), library, found.precision) == wanted:
             return str(path)
     return table
 

@@ -33,7 +33,7 @@ PARTS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "onnx": "exports, profiles, predicting any ONNX file",
             "onnxruntime": "running exports and measuring this CPU",
         },
-        "openvino": {"openvino": "running exports and measuring CPUs, faster than onnxruntime"},
+        "openvino": {"openvino": "running exports and measuring CPUs, int8 in int8 arithmetic"},
         "report": {"jinja2": "the report page", "plotly": "its plots"},
         "gpu": {
             "onnxruntime-gpu": "running exports on an NVIDIA GPU",

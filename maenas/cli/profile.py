@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def profile_command(
     device: Annotated[Hardware, typer.Option("--device", help="What is measured.")] = "cpu",
     runtime: Annotated[
-        KernelRuntime, typer.Option("--runtime", help="torch and tensorrt are for cuda.")
+        KernelRuntime, typer.Option("--runtime", help="openvino is for cpu, torch and tensorrt are for cuda.")
     ] = "onnxruntime",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads of an operator.", min=1, max=1024)] = 1,
     space: Annotated[
@@ -39,7 +39,7 @@ def profile_command(
             show_default="the published ones",
         ),
     ] = None,
-    precision: Annotated[Precision, typer.Option("--precision", help="int8 is for tensorrt.")] = "fp32",
+    precision: Annotated[Precision, typer.Option("--precision", help="int8 is for openvino and tensorrt.")] = "fp32",
     batch: Annotated[
         int, typer.Option("--batch", help="Images at once; times are of the whole batch.", min=1, max=4096)
     ] = 1,
@@ -96,8 +96,8 @@ def profile_command(
     if plan:
         print(plan_text(request))
         return
-    if runtime == "onnxruntime":
-        require_extra("export")
+    if runtime in ("onnxruntime", "openvino"):
+        require_extra("openvino" if runtime == "openvino" else "export")
     job = open_job(request, out)
     table = _run(job, minutes)
     counts = f"{len(table.rows)} kernels, {len(table.blocks)} blocks, {len(table.networks)} networks"

@@ -40,7 +40,6 @@ def validate_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure whole detectors and compare with their predictions from a table measured on this machine."""
-    require_extra("export")
     if plot is not None:
         require_extra("plot")
     from maenas.api.measure import validate
@@ -49,9 +48,11 @@ def validate_command(
     from maenas.profiler.validate import networks_to_validate
     from maenas.reports.scatter import scatter
 
+    predictor = load_predictor(device)
+    require_extra("openvino" if str(predictor.conditions["runtime"]).startswith("openvino") else "export")
     specs = networks_to_validate(spec or (), space or (), random=random, input_size=input_size, seed=seed)
     if not as_json:
-        print(load_predictor(device).description, end="\n\n")
+        print(predictor.description, end="\n\n")
         print(f"{'network':<20}{'id':<14}{'measured':>12}{'predicted':>12}{'error':>9}  90 % interval")
     on_measured = (lambda row: None) if as_json else _print_row
     result = validate(specs, device=device, scope=scope, on_measured=on_measured)

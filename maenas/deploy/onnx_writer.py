@@ -26,6 +26,7 @@ from maenas.spec import OUTPUT_STRIDES
 OPSET = 20
 IR_VERSION = 10
 ELEMENT = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16, np.float16)}
+SINK = "sink"  # begins the names of the nodes that read a tensor only for it to be computed
 PATCHES = ((0, 0), (1, 0), (0, 1), (1, 1))  # row and column of top-left, bottom-left, top-right, bottom-right
 
 
@@ -152,10 +153,10 @@ class _Writer:
             sides = self.shape(index)[1:]
             strides = [sides[0] + number, *sides[1:]]
             name = self.node(
-                "MaxPool", [self.name(index)], f"sink{number}", kernel_shape=[1] * len(sides), strides=strides
+                "MaxPool", [self.name(index)], f"{SINK}{number}", kernel_shape=[1] * len(sides), strides=strides
             )
             if self.is_float(index) and self.dtype != np.float32:
-                name = self.node("Cast", [name], f"sink{number}.cast", to=self.element)
+                name = self.node("Cast", [name], f"{SINK}{number}.cast", to=self.element)
             parts.append(name)
         rank = {len(self.shape(index)) for index in self.program.sinks}.pop()
         channels = sum(self.shape(index)[0] for index in self.program.sinks)

@@ -54,5 +54,7 @@ def library(ov: Any) -> str:
 def reason(error: Exception) -> str:
     """The line of an OpenVINO message that says what is wrong; the others say where in its source."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    told = [
+        line for line in lines if line and not line.startswith(("Exception from", "Check '", "FrontEnd API failed"))
+    ]
     return f"{(told or lines or ['no reason given'])[0]:.300}"

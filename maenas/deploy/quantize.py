@@ -1,4 +1,4 @@
-"""Explicit quantisation of an ONNX model's convolutions.
+"""Explicit quantisation of an ONNX model's convolutions and of the residuals added to them.
 
 Legend: Cout output channels.
 """
@@ -11,8 +11,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from maenas.deploy.onnx_writer import SINK
+
 LEVELS = 127  # of int8 on either side of zero
 TIMING_LARGEST = LEVELS / 32  # of random activations around 1
+EPILOGUE = ("Relu", "Sigmoid", "Mul")  # what may stand between a convolution and its residual add
 
 
 def quantize(
@@ -20,29 +23,74 @@ def quantize(
 ) -> onnx.ModelProto:
     """A copy whose convolutions read int8: one scale for an activation, one for each output channel of a weight.
 
-    `model` is fp16 or fp32, with weights as initializers; biases, the convolutions called `keep` and everything else
-    stay as they are. `largest` is the magnitude up to which each input of a convolution is represented, by its name;
-    without it the model only serves timing. Both scales are symmetric, as TensorRT wants them.
+    `model` is fp16 or fp32, with weights as initializers; biases, the convolutions called `keep` with their residuals,
+    and everything else stay as they are. `largest` is the magnitude up to which each of `quantized_inputs` is
+    represented, by its name; without it the model only serves timing, and what its sinks read is quantised, too, as a
+    network's next convolution would do. Both scales are symmetric, as TensorRT wants them.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
+    reads = quantized_inputs(model, keep=keep, sinks=largest is None)
+    filters = [weights[node.input[1]].data_type for node in graph.node if node.op_type == "Conv"]
+    dtype = helper.tensor_dtype_to_np_dtype([*filters, graph.input[0].type.tensor_type.elem_type][0])
     nodes: list[onnx.NodeProto] = []
     activations: set[str] = set()
     for node in graph.node:
-        if node.op_type == "Conv" and node.name not in keep:
-            source, weight = node.input[0], weights[node.input[1]]
+        position = reads.get(node.name)
+        if position is not None:
+            source = node.input[position]
             if source not in activations:
                 activations.add(source)
                 scale = (TIMING_LARGEST if largest is None else largest[source]) / LEVELS
-                nodes += _activation_nodes(graph, source, _scales(scale, numpy_helper.to_array(weight).dtype))
-            nodes.append(_weight_node(graph, weight))
-            node.input[0], node.input[1] = f"{source}.dequantized", f"{weight.name}.dequantized"
+                nodes += _activation_nodes(graph, source, _scales(scale, dtype))
+            node.input[position] = f"{source}.dequantized"
+            if node.op_type == "Conv":
+                weight = weights[node.input[1]]
+                nodes.append(_weight_node(graph, weight))
+                node.input[1] = f"{weight.name}.dequantized"
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
     return result
+
+
+def quantized_inputs(model: onnx.ModelProto, *, keep: Collection[str] = (), sinks: bool = False) -> dict[str, int]:
+    """Which nodes read int8, by name, and which of their inputs: that of a convolution, the residual of an add.
+
+    A residual in int8 lets a runtime add it inside the convolution and hand int8 to the next one.
+    """
+    makers = {node.output[0]: node for node in model.graph.node}
+    constants = {tensor.name for tensor in model.graph.initializer}
+    reads = {}
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            is_read = node.name not in keep
+        elif node.op_type == "Add" and not constants.intersection(node.input):
+            maker = makers.get(node.input[0])
+            while maker is not None and maker.op_type in EPILOGUE:
+                maker = makers.get(maker.input[0])
+            is_read = maker is not None and maker.op_type == "Conv" and maker.name not in keep
+        else:
+            is_read = sinks and _is_sink_of_a_map(node, makers)
+        if is_read:
+            reads[node.name] = 1 if node.op_type == "Add" else 0
+    return reads
+
+
+def tensors_to_quantize(model: onnx.ModelProto) -> list[str]:
+    """Names of what `quantize` needs ranges for, each once."""
+    reads = quantized_inputs(model)
+    return list(dict.fromkeys(node.input[reads[node.name]] for node in model.graph.node if node.name in reads))
+
+
+def _is_sink_of_a_map(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether this is a sink of what a convolution might read: no scores, no list of positions."""
+    if node.op_type != "MaxPool" or not node.name.startswith(SINK):
+        return False
+    maker = makers.get(node.input[0])
+    return (maker is None or maker.op_type != "Sigmoid") and len(helper.get_node_attr_value(node, "strides")) == 2
 
 
 def _scales(values: np.ndarray | float, dtype: np.dtype) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maenas.errors import MaenasError
+from maenas.profiler.cpu import clock_called
 
 if TYPE_CHECKING:
     from maenas.choices import Clock, Hardware, KernelRuntime
@@ -31,8 +32,15 @@ def make_backend(
         from maenas.profiler.onnxruntime import OnnxRuntime
 
         return OnnxRuntime(device, threads=threads, clock=clock)
-    if device != "cuda":
-        raise MaenasError(f"--runtime is {runtime!r} on {device}; choose onnxruntime, or torch or tensorrt on cuda")
+    if (runtime == "openvino") != (device == "cpu"):
+        raise MaenasError(
+            f"--runtime is {runtime!r} on {device}; choose onnxruntime or openvino on cpu, onnxruntime, torch or "
+            "tensorrt on cuda"
+        )
+    if runtime == "openvino":
+        from maenas.profiler.openvino import OpenVino
+
+        return OpenVino(threads=threads, clock=clock)
     if runtime == "tensorrt":
         from maenas.profiler.tensorrt import TensorRt
 
@@ -45,11 +53,10 @@ def make_backend(
 def backend_of_table(table: MeasuredTable) -> Backend:
     """The backend that measured `table`, set up as it was then. Raises `MaenasError` where it is not installed."""
     conditions = table.conditions
-    if table.runtime.startswith("onnxruntime-cpu"):
-        from maenas.profiler.onnxruntime import CLOCK_NAMES
-
-        clock = "cpu" if conditions.get("clock") == CLOCK_NAMES["cpu"] else "wall"
-        return make_backend("cpu", "onnxruntime", threads=int(conditions.get("threads", "1")), clock=clock)
+    if "-cpu " in table.runtime:
+        runtime = "openvino" if table.runtime.startswith("openvino") else "onnxruntime"
+        clock, threads = clock_called(conditions.get("clock")), int(conditions.get("threads", "1"))
+        return make_backend("cpu", runtime, threads=threads, clock=clock)
     if table.runtime.startswith("onnxruntime"):
         return make_backend("cuda", "onnxruntime")
     if table.runtime.startswith("tensorrt"):

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from maenas.profiler.probe import Item
 
 GPU_WARM_UP_S = 0.002  # a captured graph has chosen its algorithms; what is left are caches
+PRECISIONS: dict[KernelRuntime, tuple[Precision, ...]] = {
+    "onnxruntime": ("fp32", "fp16"),
+    "openvino": ("fp32", "int8"),
+    "torch": ("fp32", "fp16"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+}
 REFERENCE_RATE = {"cpu": 5e10, "cuda": 5e12}  # FLOP/s to estimate with before the reference kernel has been timed
 
 
@@ -51,8 +57,10 @@ class ProfileRequest:
     name: str | None = None  # id of the device in the table; None: from the hardware
 
     def __post_init__(self) -> None:
-        if self.precision == "int8" and self.runtime != "tensorrt":
-            raise MaenasError(f"--precision is 'int8'; {self.runtime} measures fp32, fp16")
+        if self.precision not in PRECISIONS[self.runtime]:
+            raise MaenasError(
+                f"--precision is {self.precision!r}; {self.runtime} measures {', '.join(PRECISIONS[self.runtime])}"
+            )
         if self.batch < 1:
             raise MaenasError(f"--batch is {self.batch}; it must be at least 1")
         if self.name is not None and _slug(self.name) != self.name:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,24 +13,16 @@ from maenas.deploy.session import PROVIDERS, Target, import_onnxruntime, session
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.latency.find import cpu_name
+from maenas.profiler.cpu import CLOCKS, cpu_conditions, require_clock
 
-CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
-CLOCK_NAMES: dict[Clock, str] = {"wall": "wall", "cpu": "CPU time of the thread"}
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1", "use_tf32": "0"}
 
 
 class OnnxRuntime:
-    """Sessions of one process: threads are of one operator, operators run one after another.
-
-    The clock "cpu" counts the time that the calling thread had the processor: on a machine that others use too it
-    comes nearer to an idle machine's time than "wall" does. It cannot see other threads.
-    """
+    """Sessions of one process: threads are of one operator, operators run one after another."""
 
     def __init__(self, target: Target = "cpu", *, threads: int = 1, clock: Clock = "wall") -> None:
-        if threads < 1:
-            raise MaenasError(f"threads is {threads}; it must be at least 1")
-        if clock == "cpu" and (threads > 1 or target != "cpu"):
-            raise MaenasError("the clock 'cpu' measures one CPU thread; choose the clock 'wall' or one thread")
+        require_clock(clock, threads=threads, on_cpu=target == "cpu")
         self._ort = import_onnxruntime()
         self.target: Target = target
         self.threads = threads
@@ -60,7 +50,7 @@ class OnnxRuntime:
     def conditions(self) -> dict[str, str]:
         if self.target == "cuda":
             return {"provider_options": ", ".join(f"{key}={value}" for key, value in CUDA_OPTIONS.items())}
-        return {"threads": str(self.threads), "cores": str(os.cpu_count()), "clock": CLOCK_NAMES[self.clock]}
+        return cpu_conditions(self.clock, threads=self.threads)
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> OrtRunner:
         from maenas.deploy.onnx_writer import write_onnx

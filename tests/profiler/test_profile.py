@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -11,12 +12,13 @@ from typer.testing import CliRunner
 from maenas.cli.profile import profile_command
 from maenas.cli.tables import tables_app
 from maenas.deploy.clock import Settings
-from maenas.deploy.program import Program
+from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.latency.measured import BlockKey, KernelKey, block_kernels, make_table, read_measured, write_measured
 from maenas.lowering import lower
 from maenas.profiler import profile as profile_module
+from maenas.profiler.backends import backend_of_table
 from maenas.profiler.plan import spec_samples
 from maenas.profiler.probe import SINKS, Sample
 from maenas.profiler.profile import Setup, profile, time_networks
@@ -205,6 +207,40 @@ def test_onnx_runtime_times_every_op(tmp_path: Path, threads: int) -> None:
     assert (name, timing.median_s > 0) == ("small", True)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_openvino_times_every_op(tmp_path: Path, precision: Precision) -> None:
+    pytest.importorskip("openvino")
+    from maenas.profiler.openvino import OpenVino
+
+    real = Setup(OpenVino(), precision, settings=FAST)
+    table = profile(some_of_every_op(), real, device="here", path=tmp_path / "t.json")
+    assert [row.key for row in table.rows] == [sample.key for sample in some_of_every_op()]
+    assert table.runtime.startswith("openvino-cpu 20")
+    assert table.precision == precision
+    assert table.conditions["threads"] == "1"
+    ((name, timing),) = time_networks({"small": lower(SMALL)}, real)
+    assert (name, timing.median_s > 0) == ("small", True)
+    again = backend_of_table(table)
+    assert (again.runtime, again.conditions) == (table.runtime, real.backend.conditions)
+
+
+def test_openvino_computes_what_onnx_runtime_does() -> None:
+    pytest.importorskip("openvino")
+    from maenas.profiler.onnxruntime import OnnxRuntime
+    from maenas.profiler.openvino import OpenVino
+
+    program = network(lower(SMALL))
+    found = []
+    for backend in (OnnxRuntime("cpu"), OpenVino()):
+        runner = backend.build(program, precision="fp32", batch=2)
+        runner.run()
+        found.append(runner.outputs())
+        runner.close()
+    assert len(found[0]) == len(found[1]) > 0
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+
+
 def test_the_method_alone_runs_too(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from maenas.profiler.onnxruntime import OnnxRuntime
@@ -266,6 +302,8 @@ def test_the_plan_is_printed_without_measuring(tmp_path: Path, monkeypatch: pyte
         ("--runtime", "torch"),
         ("--input", "100"),
         ("--precision", "int8"),
+        ("--runtime", "openvino", "--precision", "fp16"),
+        ("--runtime", "openvino", "--device", "cuda"),
         ("--batch", "0"),
         ("--method", "guess"),
         ("--threads", "0"),

@@ -41,6 +41,25 @@ def test_every_convolution_reads_int8_and_the_model_stays_valid(precision) -> No
     assert not any(node.op_type == "QuantizeLinear" for node in plain.graph.node)
 
 
+def test_a_residual_is_read_in_int8_and_quantised_once_with_the_convolution_that_reads_it() -> None:
+    model = quantize(write_onnx(PROGRAM))
+    makers = {name: node for node in model.graph.node for name in node.output}
+    (add,) = (node for node in model.graph.node if node.op_type == "Add")
+    assert [makers[name].op_type for name in add.input] == ["Conv", "DequantizeLinear"]
+    assert add.input[1] == makers[add.input[0]].input[0]
+    kept = quantize(write_onnx(PROGRAM), keep={"two.conv"})
+    assert not any(node.name.startswith("one.quantize") for node in kept.graph.node)
+
+
+def test_what_sinks_read_is_quantised_in_models_that_are_only_timed() -> None:
+    program = Program(PAIR, PROGRAM.images, sinks=(0, 1))
+    plain = write_onnx(program)
+    timed, deployed = quantize(plain), quantize(plain, largest={"image": 1.0, "one": 1.0})
+    for model, wanted in ((timed, "DequantizeLinear"), (deployed, "Relu")):
+        makers = {name: node for node in model.graph.node for name in node.output}
+        assert {makers[node.input[0]].op_type for node in model.graph.node if node.op_type == "MaxPool"} == {wanted}
+
+
 def test_quantised_weights_are_the_weights_to_half_a_step() -> None:
     plain = write_onnx(PROGRAM)
     before = {tensor.name: numpy_helper.to_array(tensor) for tensor in plain.graph.initializer}

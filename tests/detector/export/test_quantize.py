@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detector.choices import Method
-from detector.export.calibrate import BINS, calibrate, conv_inputs, entropy_range, percentile_range
+from detector.export.calibrate import BINS, calibrate, entropy_range, percentile_range
 from detector.export.metadata import NmsSettings, from_properties
 from detector.export.onnx import ExportSettings, to_onnx
 from detector.export.parity import natural_images
@@ -28,6 +28,7 @@ from detector.export.quantize import (
 from detector.images import normalise, stack
 from detector.model.deploy import DeployedNet, deploy
 from detector.runtime.onnx import onnx_runtime
+from maenas.deploy.quantize import tensors_to_quantize
 from maenas.errors import MaenasError
 from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
 
@@ -83,7 +84,7 @@ def test_ranges_are_those_of_the_activations(net: DeployedNet, model: onnx.Model
 @pytest.mark.parametrize("method", get_args(Method))
 def test_no_method_reaches_beyond_the_largest_value(model: onnx.ModelProto, images: list[Tensor], method) -> None:
     largest, chosen = calibrate(model, images, "minmax"), calibrate(model, images, method)
-    assert all(0 < chosen[name] <= largest[name] * (1 + 1e-6) for name in conv_inputs(model))
+    assert all(0 < chosen[name] <= largest[name] * (1 + 1e-6) for name in tensors_to_quantize(model))
 
 
 @settings(max_examples=30, deadline=None)
