@@ -33,7 +33,7 @@ from detector.model.net import DetectorNet
 from detector.model.published import published_names
 from detector.model.weights import load_net, read_published, write_weights
 from detector.recipe import Recipe, load_recipe
-from detector.runtime.onnx import load_onnx
+from detector.runtime.load import load_runtime
 from maenas.errors import MaenasError
 from maenas.latency.onnx.lower import lower_onnx
 from maenas.latency.onnx.predict import predict_graph
@@ -348,7 +348,7 @@ def fuzz_onnx(count: int, path: Path) -> None:
 
     def detect(content: bytes) -> object:
         path.write_bytes(content)
-        return load_onnx(path, "cpu", threads=1).network(torch.zeros(1, 3, 64, 64))
+        return load_runtime(path, "cpu", threads=1).network(torch.zeros(1, 3, 64, 64))
 
     fuzz(count, make, predict, where="")  # a message about the whole network does not name the file
     fuzz(count, make, detect, where="ONNX")
