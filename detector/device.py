@@ -29,3 +29,10 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
         advice = "choose cpu, or start fewer processes" if there == 0 or not index else f"choose cuda:0 to {there - 1}"
         raise MaenasError(f"device {name!r} is GPU {number}, but PyTorch finds {there} CUDA devices; {advice}")
     return torch.device("cuda", number)
+
+
+def training_devices(text: str) -> tuple[str, ...]:
+    """The devices that `text` names with commas between them; `auto` is every GPU, else as for `choose_device`."""
+    if text == "auto" and torch.cuda.is_available():
+        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return tuple(str(choose_device(name.strip())) for name in text.split(","))

@@ -89,10 +89,14 @@ Callback = Callable[[Event], object]
 
 
 class Listeners:
-    """The callbacks of a run; `stop_asked` once one of them has raised `StopTraining`."""
+    """The callbacks of a run; `stop_asked` once one of them has raised `StopTraining`.
 
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
+    `quiet`: they tell the user of epochs, so that nobody else needs to.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], *, quiet: bool = False) -> None:
         self._callbacks = tuple(callbacks)
+        self.quiet = quiet
         self.stop_asked = False
 
     def tell(self, event: Event) -> None:

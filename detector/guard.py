@@ -20,6 +20,10 @@ from maenas.files import write_atomic
 MOST_WAITING = 4  # steps that the GPU may be behind
 
 
+class LossNotFiniteError(MaenasError):
+    """Training has diverged."""
+
+
 class StepLosses(NamedTuple):
     """What a step gave, on the CPU."""
 
@@ -56,7 +60,7 @@ class LossReader:
     def arrived(self, *, everything: bool = False) -> Iterator[StepLosses]:
         """The steps whose losses are here, in order; waits for those that are long overdue, or for `everything`.
 
-        Raises MaenasError at the first loss that is not finite, after storing the batches of that step.
+        Raises LossNotFiniteError at the first loss that is not finite, after storing the batches of that step.
         """
         while self._queue:
             first = self._queue[0]
@@ -80,7 +84,7 @@ class LossReader:
             for name, tensor in batch._asdict().items()
         }
         write_atomic(path, save(tensors))
-        raise MaenasError(
+        raise LossNotFiniteError(
             f"step {row.step + 1}: the loss {' and '.join(parts) or 'total'} is not finite; the batch is in {path}. "
             "The last checkpoint is from before. Lower lr_per_image, set clip_norm, or use amp none, and start again"
         )

@@ -34,11 +34,12 @@ COLUMNS = ("step", "epoch", "lr", *LOSSES, "images_per_s")
 class TrainingLog:
     """Bar and files of a run in the folder `out`; rows after `step` (of a run that was killed) are dropped first.
 
-    Use as a context manager. Raises OSError if a file cannot be written.
+    With `quiet` no line tells of an epoch. Use as a context manager. Raises OSError if a file cannot be written.
     """
 
-    def __init__(self, out: Path, *, step: int, total_steps: int) -> None:
+    def __init__(self, out: Path, *, step: int, total_steps: int, quiet: bool = False) -> None:
         _keep_until(out, step)
+        self._quiet = quiet
         self._steps: TextIO = (out / STEPS_FILE).open("a", buffering=1, newline="", encoding="utf-8")
         self._epochs: TextIO = (out / EPOCHS_FILE).open("a", encoding="utf-8")
         self._rows = csv.writer(self._steps, lineterminator="\n")
@@ -97,7 +98,8 @@ class TrainingLog:
         self._sums = dict.fromkeys(LOSSES, 0.0)
         self._count = 0
         self._last = time.monotonic()  # evaluation is not part of the next step
-        self.say(_epoch_text(row))
+        if not self._quiet:
+            self.say(_epoch_text(row))
         return means
 
     def keep(self) -> None:

@@ -93,11 +93,12 @@ def run_job(
     out: str | Path | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
 ) -> TrainingRun:
-    """Train a job that is made already; the rest as for `train`."""
+    """Train a job that is made already; the rest as for `train`. With `quiet` only `callbacks` tell of epochs."""
     folder = Path("runs") / job.name if out is None else Path(out)
     with join_world(device) as world:
-        outcome = train_job(job, world, folder, resume=resume, callbacks=callbacks)
+        outcome = train_job(job, world, folder, resume=resume, callbacks=callbacks, quiet=quiet)
         is_main = world.is_main
     best = None if outcome.best_ap < 0 else outcome.best_ap
     return TrainingRun(folder, outcome.weights, best, outcome.metrics, outcome.reason, is_main)

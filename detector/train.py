@@ -63,10 +63,13 @@ class Outcome(NamedTuple):
     reason: EndReason
 
 
-def train(job: Job, world: World, out: Path, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Outcome:
+def train(
+    job: Job, world: World, out: Path, *, resume: bool = False, callbacks: Sequence[Callback] = (), quiet: bool = False
+) -> Outcome:
     """Train `job` in the folder `out`; with `resume` go on where a run of the same job stopped there, if one did.
 
-    The `callbacks` of the main process hear of every event (`detector.events`) and may end the run early.
+    The `callbacks` of the main process hear of every event (`detector.events`) and may end the run early; with
+    `quiet` only they tell of epochs.
     Raises MaenasError if `out` holds a run and `resume` is not set, or a run of another job; at a loss that is not
     finite; if the disk is full; and when interrupted. In the last three cases the last checkpoint is whole.
     """
@@ -76,7 +79,7 @@ def train(job: Job, world: World, out: Path, *, resume: bool = False, callbacks:
     if last.exists() and not resume:
         raise MaenasError(f"{out} already holds a training run; add --resume to go on with it, or choose another --out")
     stored = read_checkpoint(last) if last.exists() else None
-    listeners = Listeners(callbacks if world.is_main else ())
+    listeners = Listeners(callbacks if world.is_main else (), quiet=quiet)
     try:
         with algorithms(deterministic=job.recipe.deterministic), stop_requested(world) as stopped:
             return _Run(job, world, out, stored, stopped, listeners).go()
@@ -139,7 +142,8 @@ class _Run:
             log = None
             if self.world.is_main:
                 total = self.parts.schedule.total
-                log = stack.enter_context(TrainingLog(self.out, step=self.step, total_steps=total))
+                quiet = self.listeners.quiet
+                log = stack.enter_context(TrainingLog(self.out, step=self.step, total_steps=total, quiet=quiet))
             batches = self.loader.batches(self.parts.schedule.first_batch(self.step))
             try:
                 for epoch in range(self.closed, self.job.recipe.epochs):

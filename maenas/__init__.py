@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from maenas.api.benchmark import Benchmark, benchmark
     from maenas.api.measure import Validation, profile, validate
     from maenas.api.predict import Latency, predict
+    from maenas.api.race import RaceResult, race
     from maenas.api.report import Comparison, compare, report
     from maenas.api.search import Design, SearchResult, pareto, search
     from maenas.errors import MaenasError
@@ -50,6 +51,7 @@ _HOME = {
     "Latency": "maenas.api.predict",
     "MaenasError": "maenas.errors",
     "ProfileRequest": "maenas.profiler.job",
+    "RaceResult": "maenas.api.race",
     "Result": "detector.result",
     "SearchResult": "maenas.api.search",
     "StepEvent": "detector.events",
@@ -65,6 +67,7 @@ _HOME = {
     "pareto": "maenas.api.search",
     "predict": "maenas.api.predict",
     "profile": "maenas.api.measure",
+    "race": "maenas.api.race",
     "report": "maenas.api.report",
     "search": "maenas.api.search",
     "tracker": "detector.trackers",
@@ -88,6 +91,7 @@ __all__ = [
     "Latency",
     "MaenasError",
     "ProfileRequest",
+    "RaceResult",
     "Result",
     "SearchResult",
     "StepEvent",
@@ -104,6 +108,7 @@ __all__ = [
     "pareto",
     "predict",
     "profile",
+    "race",
     "report",
     "search",
     "tracker",

@@ -20,6 +20,7 @@ from maenas.cli.export import export_command
 from maenas.cli.hints import add_hints
 from maenas.cli.predict import predict_command
 from maenas.cli.profile import profile_command
+from maenas.cli.race import race_command
 from maenas.cli.report import compare_command, report_command
 from maenas.cli.search import pareto_command, search_command
 from maenas.cli.structure import structure_app
@@ -49,6 +50,7 @@ app.command("calibrate")(calibrate_command)
 app.command("doctor")(doctor_command)
 app.add_typer(tables_app, name="tables")
 app.add_typer(structure_app, name="structure")
+app.command("race")(race_command)
 app.command("train")(train_command)
 app.command("eval")(eval_command)
 app.command("detect")(detect_command)

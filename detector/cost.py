@@ -1,0 +1,49 @@
+"""What training candidates would take, measured on a few steps of one of them that are then thrown away."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+
+from detector.distributed import join_world
+from detector.job import Job, assemble_run
+from detector.recipe import Recipe
+from detector.step import train_step
+
+STEPS = 3  # the first one is not timed: it allocates, and chooses algorithms
+FORWARD = 1 / 3  # of a training step's time: backward takes twice as long
+STATES = {"sgd": 1, "adamw": 2}  # numbers that the optimizer keeps for each parameter
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The batch that `auto` comes to, and seconds to train on one image."""
+
+    batch: int
+    image_s: float
+
+
+def measure(job: Job, device: str) -> Measured:
+    """Time a few steps of `job`."""
+    with join_world(device) as world:
+        parts, loader, batch = assemble_run(job, world, stored=None)
+        batches, schedule, times = loader.batches(), parts.schedule, [time.perf_counter()]
+        for step in range(min(STEPS, schedule.total)):
+            group = list(islice(batches, schedule.first_batch(step + 1) - schedule.first_batch(step)))
+            train_step(parts, group, step).tolist()  # waits for the device
+            times.append(time.perf_counter())
+    if len(times) > 2:
+        times = times[1:]
+    return Measured(batch, (times[-1] - times[0]) / (len(times) - 1) / (batch * job.recipe.accumulate))
+
+
+def epoch_seconds(job: Job, image_s: float) -> float:
+    """Of training for one epoch, and of its share of the evaluations."""
+    rated = 0 if job.val is None else len(job.val) * FORWARD / job.recipe.eval_every
+    return image_s * (len(job.train) + rated)
+
+
+def run_bytes(params: int, recipe: Recipe) -> int:
+    """Disk that a run takes: two checkpoints with network, average and optimizer, and the weights, in float32."""
+    return 4 * params * (2 * (2 + STATES[recipe.optimizer]) + 1)

@@ -1,0 +1,108 @@
+"""`maenas race`: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maenas.cli import options
+from maenas.cli.detector_options import DataSet
+from maenas.cli.extras import require_extra
+
+
+def race_command(
+    data: DataSet,
+    candidates: Annotated[
+        list[str] | None, typer.Argument(help="Spec files; without them --budget makes a shortlist.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help="Latency of the shortlist, e.g. 3ms; the most that a given one may take."),
+    ] = None,
+    device: options.OneDevice = "t4",
+    space: options.AnySpace = "k1kx",
+    shortlist: Annotated[
+        int, typer.Option("--shortlist", help="Candidates, the published control among them.", min=2, max=64)
+    ] = 9,
+    control: Annotated[
+        str | None, typer.Option("--control", help="A spec that stays to the end, to compare the winner with.")
+    ] = None,
+    recipe: Annotated[str, typer.Option("--recipe", help="Of every candidate, as for maenas train.")] = "auto",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe. Repeatable.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", help="Epochs of a finalist.", show_default="the recipe's", min=1, max=1_000_000),
+    ] = None,
+    rungs: Annotated[int, typer.Option("--rungs", help="How often candidates are compared.", min=1, max=20)] = 3,
+    eta: Annotated[int, typer.Option("--eta", help="Of so many candidates one goes on.", min=2, max=100)] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", help="Times that each finalist is trained.", min=1, max=100)] = 1,
+    seed: Annotated[int | None, typer.Option("--seed", help="First seed.", min=0, max=2**62)] = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            "--input",
+            help="Side of the square input.",
+            show_default="the specs'; for the shapes 192, as they are",
+            min=32,
+            max=8192,
+        ),
+    ] = None,
+    train_on: Annotated[
+        str,
+        typer.Option(
+            "--train-on",
+            help="Where to train: cpu, mps, cuda:0, or several with commas.",
+            show_default="every GPU, else the CPU",
+        ),
+    ] = "auto",
+    out: Annotated[Path, typer.Option("--out", help="Folder of the race.")] = Path("runs/race"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the race in --out.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what the race would take, and stop.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Train candidates on your data by successive halving: a trained winner, and how sure it is."""
+    require_extra("detector")
+    from detector.device import training_devices
+    from maenas.api.race import print_progress, race_document, run_race
+    from maenas.api.race_setup import RaceRequest, prepare_race
+    from maenas.api.race_workers import local_runner
+    from maenas.racing.text import plan_text, result_text
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+    devices = training_devices(train_on)
+    request = RaceRequest(
+        data=data,
+        candidates=tuple(candidates or ()),
+        budget=budget,
+        device=device,
+        space=space,
+        shortlist=shortlist,
+        control=control,
+        recipe=recipe,
+        settings=tuple(settings or ()),
+        epochs=epochs,
+        rungs=rungs,
+        eta=eta,
+        seeds=seeds,
+        seed=seed,
+        input_size=input_size,
+        train_on=train_on,
+    )
+    setup = prepare_race(request, out, resume=resume, on_step=lambda text: print(f"race: {text} ...", file=sys.stderr))
+    val = setup.job.val
+    rated = 0 if val is None else len(val)
+    say(plan_text(setup.race, train=len(setup.job.train), val=rated, disk_bytes=setup.disk_bytes, devices=devices))
+    if plan:
+        return
+    say("")
+    found = run_race(setup, out, local_runner(devices, print_progress), device=devices[0], say=say)
+    if as_json:
+        options.print_json("race", **race_document(found))
+        return
+    print(f"\n{result_text(found.race, found.result)}")
+    print(f"{'wrote':<11}{found.weights} and {out / 'winner.json'}; TensorBoard: --logdir {out / 'runs'}")
