@@ -24,8 +24,7 @@ search: $(VENV)/.runtime
 	$(BIN)/maenas search --budget 3ms --device t4
 
 demo: $(VENV)/.detector
-	$(BIN)/maenas search --space scripts/demo_space.yaml --max-flops 350M --classes 4 --name demo --out runs
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/train_detector.sh runs/demo.json --data shapes --out runs/demo --resume
+	$(BIN)/maenas demo --resume
 
 pipeline: $(VENV)/.detector
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/pipeline.sh

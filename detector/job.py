@@ -24,6 +24,7 @@ from detector.model.net import DetectorNet
 from detector.model.weights import Weights, load_into, load_net, read_weights
 from detector.recipe import AUTO, Recipe, choose_recipe, load_recipe, override
 from detector.step import Parts, Schedule, assemble
+from detector.warm_start import warm_start
 from maenas.errors import MaenasError, printable_line
 from maenas.spec import SCHEMA, DetectorSpec, SpecFile, load_spec
 
@@ -71,13 +72,15 @@ def make_job(
     input_size: int | None = None,
     device: str = "auto",
     finetune: str | Path | None = None,
+    init: str | Path | None = None,
     teacher: str | Path | None = None,
 ) -> Job:
     """What to train: the network `spec` (a file, a shipped name, or the spec itself) on `data`, whose classes it takes.
 
     `recipe` is a preset or a file; `auto` chooses by data, weights and `device`. `settings` ("key=value"), `epochs`,
     `batch`, `seed` and `patience` change it. `input_size` is the side of the square input, for the built-in shapes 192
-    unless given. `finetune` are weights to begin with, `teacher` those of a detector to distil from.
+    unless given. `finetune` are weights to begin with, `init` those of a detector of other widths and depths to inherit
+    from, `teacher` those of a detector to distil from.
     Raises `MaenasError` for what cannot be read, or does not fit together.
     """
     shorts = {"epochs": epochs, "batch": batch, "seed": seed, "patience": patience}
@@ -92,6 +95,8 @@ def make_job(
         input_size = SIZE
     if input_size is not None:
         detector = replace(detector, input=replace(detector.input, height=input_size, width=input_size))
+    if finetune is not None and init is not None:
+        raise MaenasError("--finetune and --init both say what to begin with; give one of them")
     start = None if finetune is None else read_weights(finetune)
     chosen = "given" if isinstance(recipe, Recipe) else str(recipe)
     if given is None:
@@ -104,6 +109,8 @@ def make_job(
             depthwise=detector.backbone.stages[0].block == "k1dwk1",
         )
         given, chosen = override(load_recipe(choice.name), texts), f"{choice.name} (chosen: {choice.why})"
+    if init is not None:
+        start = warm_start(init, detector, train.names, train, seed=given.seed)[0]
     taught = None if teacher is None else load_net(teacher)[0]
     return Job(detector, file.name, train, val, given, start, taught, chosen, file)
 

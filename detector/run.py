@@ -60,6 +60,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     finetune: str | Path | None = None,
+    init: str | Path | None = None,
     teacher: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> TrainingRun:
@@ -81,6 +82,7 @@ def train(
         input_size=input_size,
         device=device,
         finetune=finetune,
+        init=init,
         teacher=teacher,
     )
     return run_job(job, device=device, out=out, resume=resume, callbacks=callbacks)

@@ -24,6 +24,7 @@ SHIPPED: Final[Mapping[DataKind, tuple[str, ...]]] = MappingProxyType(
     {
         "search_spaces": (
             "csp.yaml",
+            "demo.yaml",
             "k1kx-small.yaml",
             "k1kx-tiny.yaml",
             "k1kx.yaml",

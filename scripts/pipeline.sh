@@ -7,7 +7,7 @@
 #   --data PATH             data set in COCO, YOLO or Pascal VOC form         [shapes, generated]
 #   --classes N             how many classes it has; needed with --data
 #   --images PATH           pictures to detect in                             [generated, or those of --data]
-#   --space NAME            search space                                      [scripts/demo_space.yaml]
+#   --space NAME            search space                                      [demo]
 #   --budget TIME           for the detector, on one thread of this CPU       [3ms]
 #   --teacher-budget TIME   for the larger detector that teaches it           [6ms]
 #
@@ -23,7 +23,7 @@ out=runs/pipeline
 data=shapes
 classes=
 images=
-space=$(dirname "$0")/demo_space.yaml
+space=demo
 budget=3ms
 teacher_budget=6ms
 while [[ $# -gt 0 && $1 != -- ]]; do

@@ -42,12 +42,14 @@ NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "compare": (("damo-yolo-t", "--plot", "a.png"), "[plot]"),
     "report": (("damo-yolo-t",), "[report]"),
     "train": (("damo-yolo-t",), "detector"),
+    "demo": ((), "detector"),
     "eval": (("net.onnx", "--data", "shapes"), "detector"),
     "detect": (("a.jpg", "--weights", "a.safetensors"), "detector"),
     "export": (("a.safetensors",), "detector"),
     "benchmark": (("a.safetensors",), "detector"),
     "data check": (("shapes",), "detector"),
     "data shapes": (("shapes",), "detector"),
+    "weights inherit": (("a.safetensors", "--spec", "damo-yolo-t", "--out", "b.safetensors"), "detector"),
     "weights convert": (("a.pth", "a.safetensors", "--spec", "damo-yolo-t"), "detector"),
 }
 

@@ -134,6 +134,29 @@ def _show_graph(found: Graph, predictor: AnyPredictor, plot: Path | None, *, as_
     print(format_graph(found.name, found.lowered, predictor, layers=True))
 
 
+@weights_app.command("inherit")
+def weights_inherit(
+    source: Annotated[Path, typer.Argument(help="Weights (.safetensors), or the folder of a run.")],
+    spec: Annotated[str, typer.Option("--spec", help="The network that inherits: a spec file or a shipped name.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write (.safetensors), for train --finetune.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help="Data set to be trained on: its classes, and images for the statistics of batch norm."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Draws what is not inherited.", min=0, max=2**63 - 1)] = 0,
+) -> None:
+    """First weights for a network from a trained one of other widths and depths; `train --init` does it in one go."""
+    require_extra("detector")
+    from detector.warm_start import inherit_weights
+    from maenas.reports.inherited import format_inherited
+
+    weights, rows = inherit_weights(source, spec, out, data=data, seed=seed)
+    print(format_inherited(rows))
+    print(f"wrote {out}: {len(weights.names)} classes, spec {weights.spec.id}")
+
+
 @weights_app.command("convert")
 def weights_convert(
     old: Annotated[Path, typer.Argument(help="A published checkpoint (.pth).")],

@@ -15,6 +15,7 @@ from maenas import __version__
 from maenas.cli.benchmark import benchmark_command
 from maenas.cli.catalogue import calibrate_command, devices_command, doctor_command, spaces_command
 from maenas.cli.data import data_app
+from maenas.cli.demo import demo_command
 from maenas.cli.detect import detect_command, show_command, weights_app
 from maenas.cli.export import export_command
 from maenas.cli.hints import add_hints
@@ -56,6 +57,7 @@ app.command("eval")(eval_command)
 app.command("detect")(detect_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
+app.command("demo")(demo_command)
 app.command("report")(report_command)
 app.command("compare")(compare_command)
 app.add_typer(weights_app, name="weights")

@@ -80,6 +80,10 @@ def train_command(
     finetune: Annotated[
         Path | None, typer.Option("--finetune", help="Weights to begin with; the number of classes may differ.")
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="Weights of a detector of other widths and depths to inherit from."),
+    ] = None,
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of a detector to distil from.")] = None,
     log: Annotated[
         list[Tracker] | None,
@@ -113,6 +117,7 @@ def train_command(
         input_size=input_size,
         device=device,
         finetune=finetune,
+        init=init,
         teacher=teacher,
     )
     if plan:

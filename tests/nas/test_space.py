@@ -58,7 +58,7 @@ def valid_genomes(space: SearchSpace, count: int, seed: int) -> NDArray[np.int64
 
 
 def test_every_shipped_space_loads_under_the_name_of_its_file() -> None:
-    assert len(space_names()) == 8
+    assert len(space_names()) == 9
     assert [load_space(name).name for name in space_names()] == space_names()
     assert all(shipped_file("search_spaces", f"{name}.yaml").is_file() for name in space_names())
 
@@ -321,7 +321,7 @@ def test_a_csp_width_must_be_a_multiple_of_16_in_every_choice() -> None:
 
 def test_an_unknown_space_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        MaenasError, match=r"unknown space 'k1k'; the shipped ones are csp, k1kx, k1kx-small, .*give a YAML"
+        MaenasError, match=r"unknown space 'k1k'; the shipped ones are csp, demo, k1kx, k1kx-small, .*give a YAML"
     ):
         load_space("k1k")
     with pytest.raises(MaenasError, match="there is no such file"):

@@ -1,0 +1,38 @@
+"""`maenas demo`: a detector from nothing, in three commands that it shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maenas.cli.detector_options import Device
+from maenas.cli.extras import require_extra
+from maenas.cli.search import search_command
+from maenas.cli.train import eval_command, train_command
+
+SPACE, MOST_FLOPS, CLASSES = "demo", "350M", 4  # the built-in shapes have four classes
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the demonstration.")] = Path("runs/demo"),
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Length of the training.", show_default="10", min=1, max=1_000_000)
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Search a small detector, train it on generated shapes, evaluate it: minutes on a CPU. Repeated, it goes on."""
+    require_extra("detector")
+    spec, weights = out / "demo.json", out / "weights.safetensors"
+    length = "" if epochs is None else f" --epochs {epochs}"
+    _show(f"search --space {SPACE} --max-flops {MOST_FLOPS} --classes {CLASSES} --name {spec.stem} --out {out}")
+    search_command(space=SPACE, max_flops=MOST_FLOPS, classes=CLASSES, name=spec.stem, out=out)
+    _show(f"train {spec} --data shapes --out {out} --device {device}{length} --resume")
+    train_command(str(spec), data="shapes", out=out, epochs=epochs, device=device, resume=True)
+    _show(f"eval {weights} --data shapes --plots {out / 'plots'}")
+    eval_command(weights, "shapes", device=device, plots=out / "plots")
+
+
+def _show(command: str) -> None:
+    print(f"\n$ maenas {command}", flush=True)

@@ -1,0 +1,82 @@
+"""Weights inherited from a file, and a training that begins with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector.job import make_job
+from detector.model.net import DetectorNet
+from detector.model.weights import read_weights, write_weights
+from maenas.spec import DetectorSpec, write_spec
+from tests.conftest import Maenas
+from tests.detector.conftest import TINY
+
+NAMES = ("circle", "square", "triangle", "cross")
+
+
+def other_widths(spec: DetectorSpec) -> DetectorSpec:
+    stages = list(spec.backbone.stages)
+    stages[-1] = replace(stages[-1], out_channels=24, depth=2)
+    return replace(spec, backbone=replace(spec.backbone, stages=tuple(stages)))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with weights, a spec of other widths, and shapes of 64 pixels."""
+    from detector.data.shapes import write_shapes
+
+    torch.manual_seed(0)
+    write_weights(tmp_path / "source.safetensors", DetectorNet(TINY), TINY, NAMES)
+    write_spec(tmp_path / "mine.json", other_widths(TINY), "mine")
+    write_shapes(tmp_path / "data", images=20, size=64, seed=0)
+    return tmp_path
+
+
+def test_the_command_writes_weights_that_a_training_begins_with(files: Path, maenas: Maenas) -> None:
+    command = ["weights", "inherit", str(files / "source.safetensors"), "--spec", str(files / "mine.json")]
+    written = files / "init.safetensors"
+    result = maenas(*command, "--out", str(written), "--data", str(files / "data"))
+    assert result.code == 0
+    assert "layers inherit" in result.out
+    weights = read_weights(written)
+    assert weights.spec == other_widths(TINY)
+    assert weights.metadata["inherited_from"] == TINY.id
+    both = [
+        make_job(files / "mine.json", files / "data", finetune=written),
+        make_job(files / "mine.json", files / "data", init=files / "source.safetensors"),
+    ]
+    starts = [job.start for job in both]
+    assert starts[0] is not None
+    assert starts[1] is not None
+    assert all(torch.equal(starts[0].state[name], starts[1].state[name]) for name in starts[0].state)
+    assert both[1].chosen.startswith("small-data")  # inherited weights are no reason for a recipe of fine-tuning
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("none.safetensors", "--spec", "mine.json"), "none.safetensors"),
+        (("source.safetensors", "--spec", "damo-yolo-t"), "--data"),
+        (("source.safetensors", "--spec", "damo-yolo-nano-s", "--data", "data"), "another style"),
+    ],
+)
+def test_what_cannot_be_inherited_is_refused_in_one_message(
+    files: Path, maenas: Maenas, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(files)
+    result = maenas("weights", "inherit", *arguments, "--out", "init.safetensors")
+    assert result.code == 2
+    assert words in result.err
+    assert not (files / "init.safetensors").exists()
+
+
+def test_two_kinds_of_first_weights_are_refused(files: Path, maenas: Maenas) -> None:
+    weights = str(files / "source.safetensors")
+    command = ["train", str(files / "mine.json"), "--data", str(files / "data"), "--init", weights]
+    result = maenas(*command, "--finetune", weights)
+    assert result.code == 2
+    assert "--finetune and --init" in result.err
