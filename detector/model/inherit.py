@@ -32,7 +32,7 @@ NUMBERED = re.compile(r"^(?P<chain>.*\.(?:unit|block))(?P<number>\d+)(?P<rest>\.
 
 
 class Part(NamedTuple):
-    """Channels of a concatenation: those of the source from `start` on, `wide` of them, as `new` of the new tensor's."""
+    """Channels of a concatenation: `wide` of the source from `start` on, which become `new` ones."""
 
     start: int
     wide: int
