@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -217,16 +218,17 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_result(
         "maenas.race(files, data=f'{place}/data', recipe=recipe, rungs=2, train_on='cpu', out=out, resume=True)\n"
     )
     out = tmp_path / "race"
-    delay = 6.0
-    for _ in range(30):
-        process = subprocess.Popen([sys.executable, "-c", code, str(place), str(out)], cwd=ROOT)
-        try:
-            if process.wait(delay) == 0:
-                break
-        except subprocess.TimeoutExpired:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        command = [sys.executable, "-c", code, str(place), str(out)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(2):  # evaluations
+                process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.5))
             process.send_signal(signal.SIGKILL)
-            process.wait()
-        delay += 1.0
+        if process.returncode == 0:
+            break
     same_result(whole, race(place, out, resume=True))
 
 

@@ -20,6 +20,7 @@ from maenas.errors import MaenasError
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import lower
 from maenas.nas.shortlist import shortlist, shortlist_provenance
+from maenas.outputs import check_folder
 from maenas.racing.schedule import evaluation_pace, field_sizes, rung_epochs
 from maenas.racing.state import RACE_FILE, SPECS, Entrant, Race, Settings, new_race, read_race, require_same
 from maenas.spec import DetectorSpec, SpecFile, load_spec, read_spec
@@ -89,6 +90,7 @@ def prepare_race(
     begun = (out / RACE_FILE).exists()
     if begun and not resume:
         raise MaenasError(f"{out} already holds a race; add --resume to go on with it, or choose another --out")
+    check_folder(out)
     _check(request)
     stored = read_race(out) if begun else None
     if stored is not None:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maenas.choices import Precision
+from maenas.errors import MaenasError
 from maenas.files import write_atomic
 from maenas.latency.predictor import DEFAULT_DEVICE, load_predictor
 from maenas.outputs import check_file
+from maenas.racing.state import RACE_FILE, read_race
 from maenas.reports.compare import Row, compared
 from maenas.reports.html import render_page
 from maenas.reports.networks import Devices, Graph, Network, described, distinct_names, read_network
+from maenas.reports.race import race_sections
 from maenas.reports.report import report_sections
 from maenas.units import parse_latency_s
 
@@ -38,12 +41,15 @@ def report(
     out: str | Path = "report.html",
     on_step: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Write one HTML page about `networks`: spec files, published names, weights, ONNX files that maenas wrote.
+    """Write one HTML page about `networks`: spec files, published names, weights, ONNX files that maenas wrote; or
+    about one race, by its folder.
 
     Devices, precision and batch default to those of the first network's search, then to the T4. `low` and `high` are
     the ends of the front, latencies with units; `detections` is a folder that `maenas detect` wrote. Returns the
     page's path. Raises `MaenasError`.
     """
+    if any((Path(name) / RACE_FILE).is_file() for name in networks):
+        return _race_report(networks, (device, precision, batch, space, low, high, detections), Path(out))
     chosen = distinct_names(described(read_network(name)) for name in networks)
     devices = devices_for(chosen, device, precision, batch)
     path = Path(out)
@@ -58,6 +64,16 @@ def report(
         on_step=on_step,
     )
     write_atomic(path, render_page(", ".join(network.name for network in chosen), sections))
+    return path
+
+
+def _race_report(folders: Sequence[str], settings: Sequence[object], path: Path) -> Path:
+    if len(folders) != 1 or any(settings):
+        raise MaenasError("the page of a race is about one folder, and takes no other options than --out")
+    folder = Path(folders[0])
+    check_file(path)
+    sections = race_sections(folder, load_predictor(read_race(folder).settings.device))
+    write_atomic(path, render_page(f"race {folder.resolve().name}", sections))
     return path
 
 

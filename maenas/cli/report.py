@@ -30,7 +30,9 @@ ReportBatch = Annotated[
 
 
 def report_command(
-    networks: Networks,
+    networks: Annotated[
+        list[str], typer.Argument(help="Spec files, published names, weights, ONNX files; or the folder of a race.")
+    ],
     device: Devices = None,
     precision: ReportPrecision = None,
     batch: ReportBatch = None,
