@@ -136,6 +136,7 @@ _RANGES: Final = MappingProxyType(
 )
 
 _DAMO: Final = Recipe()
+_SHORT_DISTILLATION: Final = Distillation(weight=0.1)  # the published weight holds a short run back: docs/tutorial.md
 _FINETUNE: Final = replace(
     _DAMO,
     epochs=50,
@@ -145,6 +146,7 @@ _FINETUNE: Final = replace(
     clip_norm=30.0,
     ema_ramp_steps=500.0,
     eval_every=5,
+    distill=_SHORT_DISTILLATION,
 )
 
 PRESETS: Final = MappingProxyType(
@@ -166,6 +168,7 @@ PRESETS: Final = MappingProxyType(
             ema_ramp_steps=500.0,
             early_matches=10,
             augment=AugmentSettings(mosaic_prob=0.5, mosaic_size=320, mosaic_scale=(0.5, 1.5)),
+            distill=_SHORT_DISTILLATION,
         ),
         "demo": replace(
             _DAMO,
@@ -182,6 +185,7 @@ PRESETS: Final = MappingProxyType(
             augment=AugmentSettings(mosaic_prob=0.0, box_prob=0.0),
             workers=1,
             eval_every=2,
+            distill=_SHORT_DISTILLATION,
         ),
     }
 )

@@ -42,11 +42,9 @@ while [[ $# -gt 0 && $1 != -- ]]; do
 done
 [[ $# -eq 0 ]] || shift
 recipe=auto
-teaching=1
 if [[ $data == shapes ]]; then
   classes=4
   recipe=demo
-  teaching=0.1  # the published weight would hold so short a training back
 elif [[ -z $classes ]]; then
   echo "error: --data needs --classes; 'maenas data check $data' counts them" >&2
   exit 2
@@ -88,7 +86,7 @@ step validate maenas validate --device "$table" --spec "$out/student.json" --spe
 train=(--data "$data" --recipe "$recipe" --resume "$@")
 step train maenas train "$out/teacher.json" --out "$out/teacher" "${train[@]}"
 teacher=$out/teacher/weights.safetensors
-step distil maenas train "$out/student.json" --teacher "$teacher" --set "distill.weight=$teaching" \
+step distil maenas train "$out/student.json" --teacher "$teacher" \
   --out "$out/student" "${train[@]}"
 weights=$out/student/weights.safetensors
 step evaluate maenas eval "$weights" --data "$data"
