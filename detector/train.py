@@ -46,6 +46,7 @@ from detector.truth_picture import truth_and_predictions
 from detector.validate import detect_dataset
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, reason, write_atomic
+from maenas.locks import locked
 from maenas.run_files import BATCH_PICTURE, EVALUATION, LABELS_PICTURE
 from maenas.strict import dump_json
 
@@ -74,14 +75,19 @@ def train(
     finite; if the disk is full; and when interrupted. In the last three cases the last checkpoint is whole.
     """
     last = out / LAST
-    if world.is_main:
-        ensure_folder(out)
-    if last.exists() and not resume:
-        raise MaenasError(f"{out} already holds a training run; add --resume to go on with it, or choose another --out")
-    stored = read_checkpoint(last) if last.exists() else None
     listeners = Listeners(callbacks if world.is_main else (), quiet=quiet)
     try:
-        with algorithms(deterministic=job.recipe.deterministic), stop_requested(world) as stopped:
+        with ExitStack() as stack:
+            if world.is_main:
+                ensure_folder(out)
+                stack.enter_context(locked(out))
+            if last.exists() and not resume:
+                raise MaenasError(
+                    f"{out} already holds a training run; add --resume to go on with it, or choose another --out"
+                )
+            stored = read_checkpoint(last) if last.exists() else None
+            stack.enter_context(algorithms(deterministic=job.recipe.deterministic))
+            stopped = stack.enter_context(stop_requested(world))
             return _Run(job, world, out, stored, stopped, listeners).go()
     except KeyboardInterrupt:
         raise MaenasError(f"interrupted; {_how_to_go_on(last)}") from None

@@ -36,6 +36,7 @@ from tests.cli.test_train import SPEC
 
 TABLES = [str(path) for path in [shipped_file("latency_tables", "cpu-amd-epyc-onnxruntime-t1-fp32-b1.json")]]
 SEARCH = ["search", "--space", "k1kx-tiny", "--budget", "2.2ms", "--population", "64", "--generations", "10"]
+SEARCH += ["--overwrite"]  # the tests put other files in the place of its spec
 TRAIN = ["train", "tiny.json", "--data", "data", "--epochs", "2", "--batch", "4", "--device", "cpu", "--resume"]
 TRAIN += ["--set", "plain_epochs=2", "--set", "warmup_epochs=0", "--set", "workers=0"]
 

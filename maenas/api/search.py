@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from maenas.choices import Precision, Scope, Solver
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder
-from maenas.nas.checkpoint import read_checkpoint, run_with_checkpoint
+from maenas.nas.checkpoint import read_checkpoint, refuse_foreign, run_with_checkpoint
 from maenas.nas.necks import AUTO, parse_share
 from maenas.nas.pareto import Front, pareto_front
 from maenas.nas.provenance import provenance
 from maenas.nas.run import Candidate, Request, Setup, prepare, run
 from maenas.nas.run import SearchResult as Found
 from maenas.nas.spaces import SpaceBest, compare_spaces, in_best_space, named_spaces
+from maenas.nas.written import request_id
 from maenas.reports.text import format_result, format_setup
 from maenas.score_names import DEFAULT_SCORE, SCORES
 from maenas.spec import DetectorSpec, write_spec
@@ -197,6 +198,7 @@ def search(
         top_k=max(top_k, verify),
         **options,
     )
+    asked = request_id(request)
     names = named_spaces(request.space)
     if len(names) > 1:
         rows = compare_spaces(request, names)
@@ -208,6 +210,8 @@ def search(
         from maenas.profiler.verify import clock_of
 
         clock = clock_of(setup)
+    if checkpoint is not None and not resume:
+        refuse_foreign(checkpoint, setup)
     state = read_checkpoint(checkpoint, setup) if resume and checkpoint is not None else None
     watch.on_setup(setup)
     if checkpoint is None:
@@ -224,7 +228,8 @@ def search(
         found, rows = measure(found, clock, watch.on_measured)
         measured = [row.document(clock) for row in rows]
     designs = [
-        Design(candidate, provenance(found, index, measured[index])) for index, candidate in enumerate(found.candidates)
+        Design(candidate, provenance(found, index, measured[index], asked))
+        for index, candidate in enumerate(found.candidates)
     ]
     return SearchResult(found, tuple(designs[: max(top_k, 1)]))
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from maenas.nas.evolution import State
     from maenas.nas.run import Request, SearchResult, Setup
     from maenas.nas.spaces import SpaceBest
+    from maenas.nas.written import SpecFiles
     from maenas.profiler.verify import Verified
 
 
@@ -77,15 +78,17 @@ def search_command(
     ] = None,
     as_json: options.AsJson = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace specs and a checkpoint of this name, of whatever search.")
+    ] = False,
 ) -> None:
     """Find the best backbone within the budgets and write its detector spec."""
     from maenas.api.search import SearchOptions, make_request, search
-    from maenas.files import ensure_folder
     from maenas.nas.evolution import OFFSPRING
+    from maenas.nas.written import spec_files
 
     budgets = budget or []
     name = name or _default_name(space, device, budgets, [max_params, max_flops, max_activations])
-    ensure_folder(out)
     limits = SearchOptions(
         space=space,
         scope=scope,
@@ -104,11 +107,17 @@ def search_command(
     )
     if shortlist:
         request = make_request(budgets, device, seed=seed, **limits)
-        _write_shortlist(request, shortlist, out, name, as_json=as_json)
+        with spec_files(out, name, request, shortlist, kind="shortlist", overwrite=overwrite) as files:
+            _write_shortlist(request, shortlist, files, as_json=as_json)
         return
-    checkpoint = out / f"{name}.ckpt.json"
+    asked = make_request(
+        budgets, device, solver=solver, population=population, generations=generations, seed=seed, **limits
+    )
     total = OFFSPRING * population * (generations + 1)
-    with _watched(quiet=as_json, exact=solver == "exact", total=total, score=score) as watch:
+    with (
+        spec_files(out, name, asked, top_k, overwrite=overwrite) as files,
+        _watched(quiet=as_json, exact=solver == "exact", total=total, score=score) as watch,
+    ):
         result = search(
             budgets,
             device=device,
@@ -118,13 +127,13 @@ def search_command(
             seed=seed,
             top_k=top_k,
             verify=verify,
-            checkpoint=checkpoint,
+            checkpoint=files.checkpoint,
             resume=resume,
             watch=watch,
             **limits,
         )
-    paths = result.save(out, name, count=top_k)
-    checkpoint.unlink(missing_ok=True)
+        paths = result.save(out, name, count=top_k)
+        files.finish(paths)
     written = list(zip(paths, result, strict=False))
     if as_json:
         rows = [{"path": str(path), "id": design.spec.id, **design.provenance} for path, design in written]
@@ -139,7 +148,7 @@ def search_command(
         print(f"{'wrote':<11}{path} (id {design.spec.id})")
 
 
-def _write_shortlist(request: Request, count: int, out: Path, name: str, *, as_json: bool) -> None:
+def _write_shortlist(request: Request, count: int, files: SpecFiles, *, as_json: bool) -> None:
     """Spec files NAME-1.json ... of different detectors of one latency, and a table that says why each is there."""
     from maenas.nas.shortlist import shortlist, shortlist_provenance
     from maenas.reports.shortlist import format_shortlist
@@ -148,14 +157,15 @@ def _write_shortlist(request: Request, count: int, out: Path, name: str, *, as_j
     entries = shortlist(request, count)
     rows = []
     for number, entry in enumerate(entries, start=1):
-        stem, origin = f"{name}-{number}", shortlist_provenance(entry, request)
-        write_spec(out / f"{stem}.json", entry.spec, stem, origin)
-        rows.append({"path": str(out / f"{stem}.json"), "id": entry.spec.id, **origin})
+        path, origin = files.paths[number - 1], shortlist_provenance(entry, request)
+        write_spec(path, entry.spec, path.stem, origin)
+        rows.append({"path": str(path), "id": entry.spec.id, **origin})
+    files.finish([Path(row["path"]) for row in rows])
     if as_json:
         options.print_json("search", specs=rows)
         return
     print(format_shortlist(entries))
-    print(f"wrote {out / name}-1.json to {name}-{len(entries)}.json")
+    print(f"wrote {files.paths[0]} to {files.paths[len(entries) - 1].name}")
 
 
 def _default_name(space: str, devices: list[str], budgets: list[str], limits: list[str | None]) -> str:

@@ -92,6 +92,21 @@ def read_checkpoint(path: Path, setup: Setup) -> State:
         raise MaenasError(f"{path}: the checkpoint is damaged ({error})") from error
 
 
+def refuse_foreign(path: Path, setup: Setup) -> None:
+    """Raise `MaenasError` where `path` is the checkpoint of another search, which a new one would overwrite."""
+    if not path.exists():
+        return
+    try:
+        stored = parse_json(read_text(path, what="checkpoint"), Checkpoint, where=str(path))
+    except MaenasError:
+        return  # damaged: nobody can go on from it
+    if stored.fingerprint != fingerprint(setup):
+        raise MaenasError(
+            f"{path} is the checkpoint of another search that was interrupted: repeat that command with --resume, "
+            "choose another --name, or add --overwrite"
+        )
+
+
 def run_with_checkpoint(
     setup: Setup,
     path: Path,

@@ -115,6 +115,7 @@ class Provenance:
     __pydantic_config__: ClassVar = PART
     made_by: str = ""
     numpy: str = ""
+    request: str = ""  # a file of an older version does not state it
     rank: int
     space: str
     space_id: str
@@ -150,15 +151,19 @@ class Provenance:
         return parse_json(json.dumps(dict(self.measured)), StatedMeasurement, where="measured")
 
     def document(self) -> dict[str, Any]:
-        """As plain data for JSON; no key for a measurement that was not made, or a neck that was not searched."""
+        """As plain data for JSON; no key for a measurement that was not made, and the like."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {key: value for key, value in data.items() if key not in ("measured", "neck") or value is not None}
+        optional = ("measured", "neck", "request")
+        return {key: value for key, value in data.items() if value not in (None, "") or key not in optional}
 
 
-def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def provenance(
+    result: SearchResult, index: int, measured: Mapping[str, Any] | None = None, asked: str = ""
+) -> dict[str, Any]:
     """What the spec file of candidate `index` says about where it comes from; the same for the same request.
 
-    `measured` is what measuring the whole network gave, where that was done.
+    `measured` is what measuring the whole network gave, where that was done; `asked` is `request_id` of what the user
+    asked for.
     """
     setup, winner = result.setup, result.candidates[index]
     request, depths = setup.request, setup.depths
@@ -166,6 +171,7 @@ def provenance(result: SearchResult, index: int, measured: Mapping[str, Any] | N
     return Provenance(
         made_by=f"maenas {__version__}",
         numpy=np.__version__,
+        request=asked,
         rank=index + 1,
         space=setup.space.name,
         space_id=setup.space_id,

@@ -25,6 +25,7 @@ from maenas.nas.necks import AUTO
 from maenas.nas.run import Request, Setup, detector_of, prepare
 from maenas.nas.space import Genome
 from maenas.nas.stage_tables import QuantityTables, StageTable
+from maenas.nas.written import request_id
 from maenas.score import mae_score, score_terms
 from maenas.score_names import SCORES
 from maenas.spec import DetectorSpec, published_specs
@@ -175,6 +176,7 @@ def shortlist_provenance(entry: ShortlistEntry, request: Request) -> dict[str, A
     """What the spec file of an entry says about where it comes from."""
     return {
         "made_by": f"maenas {__version__}",
+        "request": request_id(request, "shortlist"),
         "shortlist": {
             "kind": entry.kind,
             "reason": entry.reason,

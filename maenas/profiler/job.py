@@ -13,6 +13,7 @@ from maenas.deploy.clock import Settings
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, output_target
 from maenas.latency.find import FOLDER, cpu_name
+from maenas.locks import locked
 from maenas.nas.space import load_space, space_names
 from maenas.outputs import check_file, check_name
 from maenas.profiler.backends import make_backend
@@ -131,14 +132,15 @@ def run_job(
     """Measure for at most `minutes`, going on where the table's file stops; see `profile`."""
     ensure_folder(output_target(job.path).parent)
     end = time.monotonic() + 60 * minutes
-    return profile(
-        job.items,
-        job.setup,
-        device=job.device,
-        path=job.path,
-        stop=lambda: time.monotonic() > end,
-        on_progress=on_progress,
-    )
+    with locked(job.path):
+        return profile(
+            job.items,
+            job.setup,
+            device=job.device,
+            path=job.path,
+            stop=lambda: time.monotonic() > end,
+            on_progress=on_progress,
+        )
 
 
 def _slug(name: str) -> str:

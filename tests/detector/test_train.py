@@ -35,6 +35,7 @@ from detector.recipe import Recipe, override
 from detector.step import LOSSES, Parts, memory_format
 from detector.train import BEST, LAST, WEIGHTS, train
 from maenas.errors import MaenasError
+from maenas.locks import locked
 from maenas.spec import NeckSpec, write_spec
 from maenas.strict import dump_json
 from tests.detector.conftest import TINY, TINY_STAGES
@@ -208,6 +209,11 @@ def test_a_folder_with_a_run_is_not_overwritten(job: Job, uninterrupted: Path) -
         train(job, ALONE, uninterrupted)
     with pytest.raises(MaenasError, match=r"another run; different seed \(0 there, 1 here\)"):
         train(replace(job, recipe=replace(RECIPE, seed=1)), ALONE, uninterrupted, resume=True)
+
+
+def test_a_second_run_in_the_folder_of_one_that_goes_on_is_refused(job: Job, tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(MaenasError, match=f"in use by process {os.getpid()}"):
+        train(job, ALONE, tmp_path)
 
 
 def test_a_loss_that_is_not_a_number_stops_before_the_next_checkpoint(

@@ -1,0 +1,105 @@
+"""Searches of one name: the same request replaces, another one is refused, nothing stale stays."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maenas.locks import locked
+from maenas.nas.written import request_id
+from maenas.spec import load_spec, write_spec
+from tests.conftest import Maenas
+
+SMALL = ("search", "--space", "k1kx-tiny", "--budget", "2.2ms", "--neck", "preset", "--population", "16")
+SMALL += ("--generations", "1")
+FOLDER = Path("searched_models")
+SPEC = FOLDER / "k1kx-tiny-t4-2.2ms.json"
+
+
+def test_the_same_search_twice_gives_the_same_files(maenas: Maenas) -> None:
+    assert maenas(*SMALL).code == 0
+    first = SPEC.read_bytes()
+    assert maenas(*SMALL).code == 0
+    assert SPEC.read_bytes() == first
+    assert [path.name for path in FOLDER.iterdir()] == [SPEC.name]
+
+
+@pytest.mark.parametrize("other", [["--seed", "1"], ["--score", "mae"], ["--classes", "3"], ["--generations", "2"]])
+def test_another_search_of_the_same_name_is_refused_before_it_begins(maenas: Maenas, other: list[str]) -> None:
+    assert maenas(*SMALL).code == 0
+    first = SPEC.read_bytes()
+    done = maenas(*SMALL, *other)
+    assert (done.code, done.out) == (2, "")
+    assert (
+        done.err == f"error: {SPEC} is of another search or another origin: choose another --name, or add --overwrite\n"
+    )
+    assert SPEC.read_bytes() == first
+    assert maenas(*SMALL, *other, "--overwrite").code == 0
+    assert SPEC.read_bytes() != first
+
+
+def test_a_file_of_another_origin_is_refused(maenas: Maenas) -> None:
+    FOLDER.mkdir()
+    write_spec(SPEC, load_spec("damo-yolo-t").detector, "mine")
+    assert "another origin" in maenas(*SMALL).err
+    SPEC.write_text("my notes")
+    assert "another origin" in maenas(*SMALL).err
+
+
+def test_a_file_of_an_older_version_is_replaced_by_the_same_search(maenas: Maenas) -> None:
+    assert maenas(*SMALL).code == 0
+    document = json.loads(SPEC.read_text())
+    del document["provenance"]["request"]
+    SPEC.write_text(json.dumps(document))
+    assert "another search" in maenas(*SMALL, "--seed", "1").err
+    assert maenas(*SMALL).code == 0
+
+
+def test_what_a_longer_list_left_is_removed_and_nothing_else(maenas: Maenas) -> None:
+    assert maenas(*SMALL, "--top-k", "3").code == 0
+    others = [SPEC.with_stem(f"{SPEC.stem}-{number}") for number in (2, 3)]
+    assert all(path.exists() for path in others)
+    foreign = [SPEC.with_stem(f"{SPEC.stem}-{word}") for word in ("x", "7")]
+    for path in foreign:
+        write_spec(path, load_spec("damo-yolo-t").detector, "mine")
+    assert maenas(*SMALL, "--top-k", "2").code == 0
+    assert sorted(FOLDER.iterdir()) == sorted([SPEC, others[0], *foreign])
+    assert "another search" in maenas(*SMALL, "--top-k", "3", "--seed", "1").err
+
+
+def test_the_checkpoint_of_another_search_is_refused(maenas: Maenas) -> None:
+    long = [*SMALL[:-1], "1000000"]
+    process = subprocess.Popen([sys.executable, "-m", "maenas", *long], stdout=subprocess.DEVNULL)
+    checkpoint = SPEC.with_suffix(".ckpt.json")
+    try:
+        while not checkpoint.exists():
+            assert process.poll() is None
+        process.terminate()
+    finally:
+        process.kill()
+        process.wait()
+    before = checkpoint.read_bytes()
+    done = maenas(*SMALL)
+    assert done.code == 2
+    assert "checkpoint of another search that was interrupted: repeat that command with --resume" in done.err
+    assert checkpoint.read_bytes() == before
+    assert maenas(*SMALL, "--overwrite").code == 0
+    assert not checkpoint.exists()
+
+
+def test_two_searches_of_one_name_at_once_are_refused(maenas: Maenas) -> None:
+    FOLDER.mkdir()
+    with locked(SPEC):
+        done = maenas(*SMALL)
+    assert done.code == 2
+    assert "in use by process" in done.err
+
+
+def test_how_many_are_written_is_no_part_of_a_request() -> None:
+    from maenas.nas.run import Request
+
+    assert request_id(Request(top_k=3)) == request_id(Request())
+    assert request_id(Request(seed=3)) != request_id(Request())
+    assert request_id(Request(), "shortlist") != request_id(Request())
