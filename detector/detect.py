@@ -104,29 +104,32 @@ def detect_images(
 ) -> DetectSummary:
     """Detect in every file, write `NAME.jpg` for each; files that cannot be read are skipped and reported.
 
-    Also `labels/NAME.txt` and `detections.json` where the settings say so. Raises `MaenasError` if nothing can be
-    written, or no file could be read.
+    Also `labels/NAME.txt` and `detections.json` where the settings say so. Ctrl-C ends it with what is done so far.
+    Raises `MaenasError` if nothing can be written, or no file could be read.
     """
     names = output_names(paths)
     _refuse_overwriting(paths, [settings.out / f"{name}.jpg" for name in names])
     ensure_folder(settings.out)
     summary, rows = DetectSummary(), []
-    for path, name, number in zip(paths, names, image_ids(paths), strict=True):
-        try:
-            image = read_image(path)
-        except MaenasError as error:
-            summary.skipped.append(str(error))
+    try:
+        for path, name, number in zip(paths, names, image_ids(paths), strict=True):
+            try:
+                image = read_image(path)
+            except MaenasError as error:
+                summary.skipped.append(str(error))
+                on_image()
+                continue
+            result = _predict(detector, image, settings)
+            _write_drawing(settings.out / f"{name}.jpg", draw_detections(image, result.detections, detector.names))
+            if settings.save_txt:
+                _write_text(settings.out / "labels" / f"{name}.txt", result, image)
+            if settings.save_json:
+                rows += coco_rows(result, number, path.name)
+            summary.add(result)
             on_image()
-            continue
-        result = _predict(detector, image, settings)
-        summary.add(result)
-        _write_drawing(settings.out / f"{name}.jpg", draw_detections(image, result.detections, detector.names))
-        if settings.save_txt:
-            _write_text(settings.out / "labels" / f"{name}.txt", result, image)
-        if settings.save_json:
-            rows += coco_rows(result, number, path.name)
-        on_image()
-    if not summary.images:
+    except KeyboardInterrupt:
+        summary.cut_short = f"interrupted after {summary.images} of {len(paths)} images"
+    if not summary.images and summary.cut_short is None:
         raise MaenasError("no image could be read:\n" + "\n".join(summary.skipped))
     if settings.save_json:
         write_atomic(settings.out / "detections.json", json.dumps(rows, indent=1) + "\n")
@@ -148,13 +151,13 @@ def detect_video(
     ensure_folder(settings.out)
     video = Video(source)
     summary, rows = DetectSummary("frames"), []
-    with video_writer(target, fps=video.fps, width=video.width, height=video.height) as writer:
+    with video_writer(target, fps=video.fps, width=video.width, height=video.height) as add_frame:
         try:
             for number, frame in enumerate(islice(video, settings.frames), start=1):
                 result = _predict(detector, frame, settings)
                 summary.add(result)
                 drawn = draw_detections(frame, result.detections, detector.names)
-                writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+                add_frame(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
                 if settings.save_txt:
                     _write_text(settings.out / "labels" / f"{name}_{number}.txt", result, frame)
                 if settings.save_json:

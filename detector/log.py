@@ -24,21 +24,25 @@ from detector.data.loader import Batch
 from detector.draw import Tile, encoded, sheet
 from detector.step import LOSSES
 from maenas.errors import MaenasError
-from maenas.files import write_atomic
+from maenas.files import read_text, write_atomic
 from maenas.run_files import EPOCHS_FILE, STEPS_FILE, Epoch
+from maenas.strict import parse_json
 
+MAX_LOG_BYTES = 2**30
 MOST_DRAWN = 16  # images of the first batch
 COLUMNS = ("step", "epoch", "lr", *LOSSES, "images_per_s")
 
 
 class TrainingLog:
-    """Bar and files of a run in the folder `out`; rows after `step` (of a run that was killed) are dropped first.
+    """Bar and files of a run in the folder `out`, which goes on after `step` steps and `closed` epochs.
+
+    Rows of later ones, from a run that was killed, are dropped first.
 
     With `quiet` no line tells of an epoch. Use as a context manager. Raises OSError if a file cannot be written.
     """
 
-    def __init__(self, out: Path, *, step: int, total_steps: int, quiet: bool = False) -> None:
-        _keep_until(out, step)
+    def __init__(self, out: Path, *, step: int, closed: int, total_steps: int, quiet: bool = False) -> None:
+        _keep_until(out, step, closed)
         self._quiet = quiet
         self._steps: TextIO = (out / STEPS_FILE).open("a", buffering=1, newline="", encoding="utf-8")
         self._epochs: TextIO = (out / EPOCHS_FILE).open("a", encoding="utf-8")
@@ -87,26 +91,26 @@ class TrainingLog:
             self._bar.set_postfix(shown | {"lr": f"{lr:.2e}", "images/s": f"{speed:.1f}"}, refresh=False)
         return speed
 
-    def epoch(self, epoch: int, *, step: int, seconds: float, metrics: Mapping[str, float] | None) -> dict[str, float]:
-        """The end of an epoch, counted from 1, after `step` steps; `metrics` where it was evaluated.
-
-        Returns the mean losses of its steps.
-        """
+    def epoch(self, epoch: int, *, step: int, seconds: float, metrics: Mapping[str, float] | None) -> Epoch:
+        """The end of an epoch, counted from 1, after `step` steps; `metrics` where it was evaluated."""
         means = {name: total / max(self._count, 1) for name, total in self._sums.items()}
         row = Epoch(epoch, step, round(seconds, 3), means, None if metrics is None else dict(metrics))
         self._epochs.write(row.line())
         self._sums = dict.fromkeys(LOSSES, 0.0)
         self._count = 0
         self._last = time.monotonic()  # evaluation is not part of the next step
-        if not self._quiet:
-            self.say(_epoch_text(row))
-        return means
+        return row
 
     def keep(self) -> None:
         """Have everything told so far on the disk, before a checkpoint says that it happened."""
         for file in (self._steps, self._epochs):
             file.flush()
             os.fsync(file.fileno())
+
+    def say_epoch(self, row: Epoch) -> None:
+        """Prints an epoch above the bar."""
+        if not self._quiet:
+            self.say(_epoch_text(row))
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
@@ -121,25 +125,36 @@ def _epoch_text(row: Epoch) -> str:
     return f"epoch {row.epoch:>4}  {row.seconds:6.1f} s  {losses}" + "".join(shown)
 
 
-def _keep_until(out: Path, step: int) -> None:
-    """Drops what the files say about later steps: the run goes on from `step` and will say it again."""
+def _keep_until(out: Path, step: int, closed: int) -> None:
+    """Drops what the files say about later steps and epochs: the run goes on from there and will say it again."""
     steps, epochs = out / STEPS_FILE, out / EPOCHS_FILE
     try:
         rows = _whole_lines(steps)[1:] if step else []
-        done = [row for row in rows if int(row.partition(",")[0]) <= step]
+        done = [row for row in rows if _step_of(row) <= step]
         rows = _whole_lines(epochs) if step else []
-        ended = [row for row in rows if json.loads(row)["step"] <= step]
-    except (ValueError, KeyError, TypeError) as error:
+        ended = [row for row in rows if parse_json(row, Epoch, where=str(epochs)).epoch <= closed]
+    except ValueError as error:  # also a MaenasError
         raise MaenasError(f"{steps} or {epochs.name} is damaged ({error}); remove both to go on without") from error
     write_atomic(steps, "".join([",".join(COLUMNS) + "\n", *done]))
     write_atomic(epochs, "".join(ended))
+
+
+def _step_of(line: str) -> int:
+    """The step of a row of `steps.csv`; raises `ValueError` for a row that is short, or holds anything but numbers."""
+    cells = line.rstrip("\n").split(",")
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"a row of {len(cells)} instead of {len(COLUMNS)} cells")
+    for cell in cells[1:]:
+        float(cell)
+    return int(cells[0])
 
 
 def _whole_lines(path: Path) -> list[str]:
     """The lines of a log; whoever was killed while writing leaves a last one that has no end."""
     if not path.exists():
         return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    lines = read_text(path, what="training log", max_bytes=MAX_LOG_BYTES).splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]
 
 
 def curves_plot(out: Path) -> bytes:

@@ -31,10 +31,11 @@ def algorithms(*, deterministic: bool) -> Iterator[None]:
 
 @contextmanager
 def stop_requested(world: World) -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a question that is asked after each step; the second one ends at once.
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a question; the second one ends at once.
 
-    The signals keep their meaning among several processes, which would stop at different steps, and outside the main
-    thread, where Python allows no handlers.
+    It is asked after each step and each batch of an evaluation. The signals keep their meaning among several
+    processes, which would stop at different steps, and outside the main thread, where Python allows no handlers. A
+    SIGHUP that is ignored, as under nohup, stays so.
     """
     if world.size > 1 or threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -46,7 +47,9 @@ def stop_requested(world: World) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         seen.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {n: signal.signal(n, note) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     try:
         yield lambda: bool(seen)
     finally:

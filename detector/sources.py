@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import re
+import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from detector.images import SUFFIXES
 from maenas.errors import MaenasError
+from maenas.files import hidden_name, output_target, reason
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 STREAMS = ("http://", "https://", "rtmp://", "rtsp://", "rtsps://", "udp://")
@@ -60,13 +62,28 @@ def find_images(source: str) -> list[Path]:
     elif path.exists():
         found = [path]
     elif glob.has_magic(source):
-        found = [Path(name) for name in glob.glob(source, recursive=True)]
-        found = [entry for entry in found if entry.suffix.lower() in SUFFIXES]
+        found = [entry for entry in _matches(source) if entry.suffix.lower() in SUFFIXES]
         if not found:
             raise MaenasError(f"{source}: no image matches this pattern (looked for {', '.join(SUFFIXES)})")
     else:
         raise MaenasError(f"{source}: there is no such file or folder")
     return sorted(found)
+
+
+def _matches(pattern: str) -> list[Path]:
+    """What a pattern matches. `**` follows no links, which may lead back to where they are."""
+    if "**" not in pattern:
+        return [Path(name) for name in glob.glob(pattern)]
+    parts = Path(pattern).parts
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    rest = [part if part == "**" else part.replace("**", "*") for part in parts[fixed:]]
+    if rest[-1] == "**":
+        rest.append("*")
+    root = Path(*parts[:fixed])
+    found = set(root.glob("/".join(rest)))
+    if any(part.startswith(".") for part in rest):
+        return [*found]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
@@ -145,19 +162,43 @@ def _open(source: str) -> cv2.VideoCapture:
 
 
 @contextmanager
-def video_writer(path: Path, *, fps: float, width: int, height: int) -> Iterator[cv2.VideoWriter]:
-    """An MPEG-4 writer of BGR frames; the file appears under its name when all is written.
+def video_writer(path: Path, *, fps: float, width: int, height: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that adds a BGR frame to an MPEG-4 file, which appears under its name when all of it is written.
 
-    Raises `MaenasError` if the file cannot be written.
+    Raises `MaenasError` if the file cannot be written. The encoder does not say so: what it wrote is read back.
     """
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    target = output_target(path)
+    partial = target.with_name(hidden_name(target.stem, f"{secrets.token_hex(4)}.tmp{target.suffix}"))
     writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+    count = 0
+
+    def add(frame: np.ndarray) -> None:
+        nonlocal count
+        writer.write(frame)
+        count += 1
+
     try:
         if not writer.isOpened():
             raise MaenasError(f"cannot write the video {path}: choose another folder")
-        yield writer
+        yield add
         writer.release()
-        partial.replace(path)
+        found = _count_frames(partial)
+        if found < count:
+            raise MaenasError(f"cannot write {path}: {found} of {count} frames arrived on the disk; free some space")
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as error:
+        raise MaenasError(f"cannot write {path}: {reason(error)}") from error
     finally:
         writer.release()
         partial.unlink(missing_ok=True)
+
+
+def _count_frames(path: Path) -> int:
+    """Frames that a video file holds; 0 where it cannot be read."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return sum(1 for _ in iter(capture.grab, False))
+    finally:
+        capture.release()

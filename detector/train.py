@@ -149,12 +149,15 @@ class _Run:
             if self.world.is_main:
                 total = self.parts.schedule.total
                 quiet = self.listeners.quiet
-                log = stack.enter_context(TrainingLog(self.out, step=self.step, total_steps=total, quiet=quiet))
+                told = TrainingLog(self.out, step=self.step, closed=self.closed, total_steps=total, quiet=quiet)
+                log = stack.enter_context(told)
             batches = self.loader.batches(self.parts.schedule.first_batch(self.step))
             try:
                 for epoch in range(self.closed, self.job.recipe.epochs):
                     if self._ends_early():
                         why = "stopped" if self.listeners.stop_asked else "patience"
+                        if log is not None and why == "patience":
+                            log.say(f"stopped: no better AP than {self.best_ap:.3f} since epoch {self.best_epoch}")
                         break
                     self._epoch(epoch, batches, log)
             except StopTraining:
@@ -182,17 +185,18 @@ class _Run:
             self._tell(log, everything=False)
             self._save_if_due(log)
         self._tell(log, everything=True)
-        metrics = self._evaluate() if self._is_due(epoch) else None
+        metrics = self._evaluate(log) if self._is_due(epoch) else None
         self.closed = epoch + 1
         if log is not None:
             seconds = time.monotonic() - began
             scalars = None if metrics is None else metrics.scalars()
-            losses = log.epoch(self.closed, step=self.step, seconds=seconds, metrics=scalars)
+            row = log.epoch(self.closed, step=self.step, seconds=seconds, metrics=scalars)
             if metrics is not None:
                 is_best = (metrics.summary["AP"] or 0.0) > self.best_ap
                 self.listeners.tell(EvaluationEvent(self.closed, self.step, metrics, is_best))
-            self.listeners.tell(EpochEvent(self.closed, self.step, seconds, losses))
-        self._store(metrics, log)
+            self.listeners.tell(EpochEvent(self.closed, self.step, seconds, row.losses))
+            self._store(metrics, log)
+            log.say_epoch(row)  # after it is stored
 
     def _tell(self, log: TrainingLog | None, *, everything: bool) -> None:
         """Read the losses that are here, or all; stops the run at one that is not finite."""
@@ -215,17 +219,28 @@ class _Run:
         here = self.world.is_main and (stale or self.listeners.stop_asked)  # the others know neither
         return mean_over_processes(torch.tensor(float(here), device=self.world.device)).item() > 0
 
-    def _evaluate(self) -> Metrics | None:
+    def _evaluate(self, log: TrainingLog | None) -> Metrics | None:
         """Metrics of the averaged weights; None without validation data, and on all but the main process."""
         if self.job.val is None:
             return None
         network = deploy(self.parts.average).to(self.world.device).to(memory_format=torch.channels_last)
         detector = Detector(network, self.job.spec.input, self.job.train.names, self.world.device)
         found = detect_dataset(
-            detector, self.job.val, self.world, workers=worker_count(self.job.recipe), reports=self.reports
+            detector,
+            self.job.val,
+            self.world,
+            workers=worker_count(self.job.recipe),
+            reports=self.reports,
+            on_images=lambda _: self._save_if_stopped(log),
         )
         self.found = found
         return evaluate(self.job.val, found) if self.world.is_main else None
+
+    def _save_if_stopped(self, log: TrainingLog | None) -> None:
+        """During an evaluation, which the resumed run begins again."""
+        if self.stopped():
+            self._save(LAST, log)
+            raise MaenasError(f"interrupted after step {self.step}; {_how_to_go_on(self.out / LAST)}")
 
     def _save_if_due(self, log: TrainingLog | None) -> None:
         stopped = self.stopped()
@@ -238,14 +253,12 @@ class _Run:
         if asked:
             raise StopTraining
 
-    def _store(self, metrics: Metrics | None, log: TrainingLog | None) -> None:
+    def _store(self, metrics: Metrics | None, log: TrainingLog) -> None:
         """Keep the run, and the averaged weights where they are the best so far or nothing tells.
 
         The last checkpoint comes last: a run that dies before it does all of this again. It may be left to a later
         epoch where epochs are so short that saving would take much of the time.
         """
-        if log is None:
-            return
         ap = -1.0 if metrics is None else metrics.summary["AP"] or 0.0
         if ap > self.best_ap or (self.job.val is None and self.closed == self.job.recipe.epochs):
             self.best_ap, self.best_epoch, self.metrics = ap, self.closed, metrics
@@ -254,8 +267,6 @@ class _Run:
             self._save(BEST, log)
         patience = self.job.recipe.patience
         stale = patience > 0 and self.closed - self.best_epoch >= patience
-        if stale:
-            log.say(f"stopped: no better AP than {self.best_ap:.3f} since epoch {self.best_epoch}")
         ended = stale or self.listeners.stop_asked or self.closed == self.job.recipe.epochs
         if ended or time.monotonic() - self.saved_at >= self.saving_s / SAVING_SHARE:
             self._save(LAST, log)

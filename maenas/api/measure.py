@@ -59,14 +59,25 @@ def validate(
     device: str = "cpu",
     scope: Scope = "detector",
     on_measured: Callable[[Checked], None] = lambda row: None,
+    on_rows: Callable[[Validation], None] = lambda so_far: None,
 ) -> Validation:
     """Measure `specs` on this machine and compare with their predictions from a table that was measured here.
 
-    Without `specs`: the published detectors and 16 random ones. Raises `MaenasError` where the table is of another
-    machine.
+    Without `specs`: the published detectors and 16 random ones. `on_measured` hears of every row, `on_rows` of all rows
+    so far. Raises `MaenasError` where the table is of another machine.
     """
     chosen = validation.networks_to_validate() if specs is None else specs
     predictor = measured_predictor_of(load_predictor(device))
     clock = clock_of_table(predictor)
-    rows = validation.validate(chosen, predictor, clock, scope, on_measured)
-    return Validation(rows, scope, predictor.conditions, predictor.device.name, clock.backend.runtime)
+    rows: list[Checked] = []
+
+    def so_far() -> Validation:
+        return Validation(tuple(rows), scope, predictor.conditions, predictor.device.name, clock.backend.runtime)
+
+    def keep(row: Checked) -> None:
+        rows.append(row)
+        on_measured(row)
+        on_rows(so_far())
+
+    validation.validate(chosen, predictor, clock, scope, keep)
+    return so_far()

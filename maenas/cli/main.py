@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -20,6 +18,7 @@ from maenas.cli.detect import detect_command, show_command, weights_app
 from maenas.cli.export import export_command
 from maenas.cli.hints import add_hints
 from maenas.cli.predict import predict_command
+from maenas.cli.process import ending_signals, patient_streams
 from maenas.cli.profile import profile_command
 from maenas.cli.race import race_command
 from maenas.cli.report import compare_command, report_command
@@ -65,31 +64,55 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Entry point: errors that a user can act on end with one message and exit code 2."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
-    try:
-        add_hints(app)
+    """Entry point: errors that a user can act on end with one message and exit code 2.
+
+    A reader who closes the output does not end the command. Signals that ask it to end do so as Ctrl-C.
+    """
+    with patient_streams() as output, ending_signals() as signals:
+        if isinstance(sys.__stdout__, io.TextIOWrapper):
+            sys.__stdout__.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
         try:
-            code = app(prog_name="maenas", standalone_mode=False)
-        finally:
-            sys.stdout.flush()
+            code = _run()
+        except Exception:
+            if signals:  # what an interrupted import raises
+                _fail("interrupted")
+            raise
+        except KeyboardInterrupt:
+            _fail("interrupted")
+        if signals and code == 130:  # typer's for Ctrl-C
+            _fail("interrupted")
+        output.flush()
+        if output.lost is not None and not isinstance(output.lost, BrokenPipeError):
+            _fail(f"the output: {reason(output.lost)}")
         if code:
             raise SystemExit(code)
+
+
+def _run() -> int | None:
+    """The exit code of the command."""
+    try:
+        _refuse_odd_text(sys.argv[1:])
+        add_hints(app)
+        return app(prog_name="maenas", standalone_mode=False)
     except MaenasError as error:
         _fail(str(error))
     except TyperException as error:
         _fail_usage(error)
     except MemoryError:
         _fail("the memory of this machine is not enough")
-    except BrokenPipeError:  # whoever read the output has enough
-        _discard_output()
-        raise SystemExit(1) from None
     except Abort:
         _fail("interrupted")
-    except OSError as error:  # a disk that fails, or the output goes to one that is full
-        _discard_output()
+    except OSError as error:  # a disk that fails
         _fail(f"{error.filename or 'the output'}: {reason(error)}")
+
+
+def _refuse_odd_text(arguments: list[str]) -> None:
+    """Raise `MaenasError` for an argument that is not UTF-8: what we call would crash, or fail after all the work."""
+    for text in arguments:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise MaenasError(f"{text!a} on the command line is not UTF-8 text; rename the file") from None
 
 
 def _fail(message: str) -> NoReturn:
@@ -107,12 +130,6 @@ def _fail_usage(error: TyperException) -> NoReturn:
     command = "maenas" if context is None else context.command_path
     plain = message.replace("Value error, ", "").replace("Input should be", "it must be")
     _fail(f"{' '.join(plain.split())} ({command} --help shows the options)")
-
-
-def _discard_output() -> None:
-    """Python would try once more to print what could not be printed, and fail again."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(value: bool) -> None:

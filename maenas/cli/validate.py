@@ -9,8 +9,10 @@ import typer
 
 from maenas.cli import options
 from maenas.cli.extras import require_extra
+from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
+    from maenas.api.measure import Validation
     from maenas.profiler.validate import Checked
 
 
@@ -54,11 +56,23 @@ def validate_command(
     if not as_json:
         print(predictor.description, end="\n\n")
         print(f"{'network':<20}{'id':<14}{'measured':>12}{'predicted':>12}{'error':>9}  90 % interval")
-    on_measured = (lambda row: None) if as_json else _print_row
-    result = validate(specs, device=device, scope=scope, on_measured=on_measured)
+    done: list[Checked] = []
+
+    def on_measured(row: Checked) -> None:
+        done.append(row)
+        if not as_json:
+            _print_row(row)
+
+    def on_rows(so_far: Validation) -> None:
+        if out is not None:
+            write_atomic(out, json.dumps(so_far.document(), indent=1) + "\n")
+
+    try:
+        result = validate(specs, device=device, scope=scope, on_measured=on_measured, on_rows=on_rows)
+    except KeyboardInterrupt:
+        kept = f"; {out} holds them" if out is not None and done else ""
+        raise MaenasError(f"interrupted after {len(done)} of {len(specs)} networks{kept}") from None
     document = result.document()
-    if out is not None:
-        write_atomic(out, json.dumps(document, indent=1) + "\n")
     if plot is not None:
         scatter(plot, result.rows, f"{result.device_name}, {result.runtime}")
     if as_json:

@@ -1,6 +1,8 @@
 """From image files to named boxes: Python API, drawing, files written."""
 
 import json
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from functools import partial
@@ -274,6 +276,49 @@ def test_ctrl_c_keeps_what_was_detected_in_a_video(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "detections.json").read_text())
 
 
+def test_ctrl_c_keeps_what_was_detected_in_images(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.fromarray(np.full((64, 64, 3), 60 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    seen: list[int] = []
+
+    def interrupt(total: int) -> None:
+        seen.append(total)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    summary = detect(DETECTOR, str(tmp_path), settings(tmp_path / "out"), interrupt)
+    assert (summary.images, summary.cut_short) == (2, "interrupted after 2 of 4 images")
+    names = {row["file_name"] for row in json.loads((tmp_path / "out" / "detections.json").read_text())}
+    assert names == {"0.png", "1.png"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_video_that_does_not_fit_on_the_disk_is_one_error_and_no_file(tmp_path: Path) -> None:
+    """The encoder says nothing of it."""
+    source = write_video(tmp_path / "clip.mp4", 60)
+    size = source.stat().st_size
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size} // 3, {size} // 3))\n"
+    code += "import sys, numpy as np; from pathlib import Path; from detector.sources import video_writer, Video\n"
+    code += "video = Video(sys.argv[1])\n"
+    code += "with video_writer(Path('out.mp4'), fps=9, width=video.width, height=video.height) as add:\n"
+    code += "    for frame in video: add(np.ascontiguousarray(frame))\n"
+    done = subprocess.run([sys.executable, "-c", code, source], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "of 60 frames arrived on the disk; free some space" in done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_pattern_over_links_to_the_folder_itself_ends(tmp_path: Path) -> None:
+    (tmp_path / "g" / "deep").mkdir(parents=True)
+    for name in ("a.jpg", "deep/b.jpg", "deep/.hidden.jpg", "c.txt"):
+        (tmp_path / "g" / name).write_bytes(b"")
+    for name in ("one", "two", "deep/three"):
+        (tmp_path / "g" / name).symlink_to(tmp_path / "g")
+    found = find_images(str(tmp_path / "g" / "**" / "*.jpg"))
+    assert [path.name for path in found] == ["a.jpg", "b.jpg"]
+    assert [path.name for path in find_images(str(tmp_path / "g" / "**"))] == ["a.jpg", "b.jpg"]
+
+
 def test_a_stream_is_detected(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", 5)
     handler = partial(Quiet, directory=tmp_path)
@@ -308,7 +353,7 @@ def test_a_camera_is_named_by_its_number(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(cv2, "VideoCapture", camera)
         summary = detect(DETECTOR, "0", settings(tmp_path / "out", frames=3))
-    assert (opened, summary.images) == ([0], 3)
+    assert (opened[0], summary.images) == (0, 3)
     assert (tmp_path / "out" / "camera-0.mp4").is_file()
     assert [is_live(name) for name in ("0", "rtsp://host/a", "http://host/a.mp4", "a.mp4", "01234")] == [
         *(True, True, True, False, False)

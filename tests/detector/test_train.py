@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import detector.validate
 from detector import train as module
 from detector.checkpoint import read_checkpoint, write_checkpoint
 from detector.data.dataset import open_dataset
@@ -191,6 +192,37 @@ def test_a_run_stopped_by_ctrl_c_ends_as_an_uninterrupted_one(
 
 
 @pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_run_stopped_during_an_evaluation_ends_as_an_uninterrupted_one(
+    job: Job, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    original = detector.validate._detect
+
+    def signalled(*arguments: Any) -> Any:
+        os.kill(os.getpid(), getattr(signal, name))
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detector.validate, "_detect", signalled)
+        with pytest.raises(MaenasError, match=r"interrupted after step 12; .* --resume"):
+            train(job, ALONE, tmp_path)
+    assert read_checkpoint(tmp_path / LAST).closed == 2
+    train(job, ALONE, tmp_path, resume=True)
+    assert_same_run(uninterrupted, tmp_path)
+
+
+def test_an_epoch_that_was_logged_and_not_stored_is_logged_once(job: Job, tmp_path: Path) -> None:
+    """A run that was killed between the line in the log and the checkpoint that says so."""
+    train(job, ALONE, tmp_path)
+    before = (tmp_path / "epochs.jsonl").read_text()
+    stored = read_checkpoint(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, replace(stored, closed=2))
+    train(job, ALONE, tmp_path, resume=True)
+    assert [json.loads(line)["epoch"] for line in (tmp_path / "epochs.jsonl").read_text().splitlines()] == [1, 2, 3]
+    assert before.splitlines()[:2] == (tmp_path / "epochs.jsonl").read_text().splitlines()[:2]
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_a_finished_run_resumed_stays_as_it_is(job: Job, uninterrupted: Path, tmp_path: Path) -> None:
     train(job, ALONE, tmp_path)
     again = train(job, ALONE, tmp_path, resume=True)
@@ -265,7 +297,7 @@ def test_a_full_disk_under_the_log_is_one_message(job: Job, tmp_path: Path) -> N
     (tmp_path / "steps.csv").symlink_to("/dev/full")
     (tmp_path / "epochs.jsonl").touch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("detector.log._keep_until", lambda out, step: None)
+        patch.setattr("detector.log._keep_until", lambda out, step, closed: None)
         with pytest.raises(MaenasError, match=r"the run in .* stopped: no space left on device; free some space"):
             train(job, ALONE, tmp_path)
 
@@ -364,10 +396,11 @@ def test_losses_are_told_in_order(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import torch, typer
-from maenas.cli.train import train_command
+import sys, torch
+from maenas.cli.main import main
 torch.set_num_threads(1)
-typer.run(train_command)
+sys.argv.insert(1, "train")
+main()
 """
 
 
@@ -377,6 +410,18 @@ def training_command(place: Path, data: Path, recipe: Recipe, out: Path) -> list
     (place / "recipe.json").write_text(dump_json(recipe), encoding="utf-8")
     options = ["--data", str(data), "--recipe", str(place / "recipe.json"), "--out", str(out)]
     return [sys.executable, "-c", SCRIPT, str(place / "tiny.json"), *options, "--resume", "--device", "cpu"]
+
+
+def test_a_reader_who_has_enough_ends_no_training(folder: Path, tmp_path: Path) -> None:
+    command = training_command(tmp_path, folder, RECIPE, tmp_path / "run")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+        assert process.wait() == 0
+    assert (tmp_path / "run" / WEIGHTS).exists()
+    assert read_checkpoint(tmp_path / "run" / LAST).closed == RECIPE.epochs
 
 
 @pytest.mark.slow

@@ -3,13 +3,16 @@
 import itertools
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import maenas.profiler.validate
 from maenas.cli.main import app
 from maenas.deploy.clock import Settings
 from maenas.errors import MaenasError
@@ -80,7 +83,7 @@ def test_nothing_to_compare_is_a_value_error() -> None:
         agreement(())
 
 
-def test_the_command_measures_and_compares(tmp_path: Path) -> None:
+def test_the_command_measures_and_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     from maenas.profiler.onnxruntime import OnnxRuntime
 
@@ -96,6 +99,18 @@ def test_the_command_measures_and_compares(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in document["networks"]] == ["damo-yolo-t", "k1kx-tiny #0"]
     assert all(row["measured_ms"] > 0 for row in document["networks"])
+
+    original = maenas.profiler.validate.time_networks
+
+    def interrupted(kernels: Any, setup: Any) -> Iterator[Any]:
+        yield next(original(kernels, setup))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(maenas.profiler.validate, "time_networks", interrupted)
+    result = CliRunner().invoke(app, words)
+    assert str(result.exception) == f"interrupted after 1 of 2 networks; {tmp_path / 'v.json'} holds them"
+    document = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in document["networks"]] == ["damo-yolo-t"]
 
 
 def test_the_scatter_plot_is_a_picture(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""What the command changes in its process, and changes back: signals, and streams that nobody reads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP is not everywhere
+
+
+class Patient:
+    """A stream that takes what cannot be written, too: a reader who has enough ends no work.
+
+    `lost` is the error that ended the writing; from then on everything goes to the null device.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.lost: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """As the stream's own, but for the errors."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._lose(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """As the stream's own, but for the errors."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._lose(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lose(self, error: OSError) -> None:
+        self.lost = self.lost or error
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+
+@contextmanager
+def patient_streams() -> Iterator[Patient]:
+    """Standard output and error as `Patient` streams; gives the output.
+
+    A stream that is closed (`>&-`) becomes the null device: otherwise the next file opened would take its number, and
+    what a library prints would end up in it.
+    """
+    _open_streams()
+    output, errors = sys.stdout, sys.stderr
+    patient = Patient(output)
+    sys.stdout, sys.stderr = cast("TextIO", patient), cast("TextIO", Patient(errors))
+    try:
+        yield patient
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = output, errors
+
+
+def _open_streams() -> None:
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+@contextmanager
+def ending_signals() -> Iterator[list[int]]:
+    """SIGTERM and SIGHUP end the command as Ctrl-C does, with a KeyboardInterrupt; gives the signals that came.
+
+    A signal that is ignored, as SIGHUP under nohup, stays so. Outside the main thread nothing changes.
+    """
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+
+    def end(number: int, _frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield seen
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
