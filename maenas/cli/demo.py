@@ -9,6 +9,7 @@ import typer
 
 from maenas.cli.detector_options import Device
 from maenas.cli.extras import require_extra
+from maenas.cli.options import output_folder
 from maenas.cli.search import search_command
 from maenas.cli.train import eval_command, train_command
 
@@ -16,7 +17,9 @@ SPACE, MOST_FLOPS, CLASSES = "demo", "350M", 4  # the built-in shapes have four 
 
 
 def demo_command(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the demonstration.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the demonstration.", callback=output_folder)] = Path(
+        "runs/demo"
+    ),
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Length of the training.", show_default="10", min=1, max=1_000_000)
     ] = None,

@@ -138,7 +138,10 @@ def _show_graph(found: Graph, predictor: AnyPredictor, plot: Path | None, *, as_
 def weights_inherit(
     source: Annotated[Path, typer.Argument(help="Weights (.safetensors), or the folder of a run.")],
     spec: Annotated[str, typer.Option("--spec", help="The network that inherits: a spec file or a shipped name.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write (.safetensors), for train --finetune.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="File to write (.safetensors), for train --finetune.", callback=output_file),
+    ],
     data: Annotated[
         str | None,
         typer.Option(

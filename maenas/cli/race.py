@@ -58,7 +58,9 @@ def race_command(
             show_default="every GPU, else the CPU",
         ),
     ] = "auto",
-    out: Annotated[Path, typer.Option("--out", help="Folder of the race.")] = Path("runs/race"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the race.", callback=options.output_folder)] = Path(
+        "runs/race"
+    ),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the race in --out.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what the race would take, and stop.")] = False,
     as_json: options.AsJson = False,

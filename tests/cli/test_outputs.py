@@ -23,9 +23,11 @@ INPUTS = {
     ("tables list", "FOLDER"),
     ("tables merge", "FILES"),
     ("train", "--finetune"),
+    ("train", "--init"),
     ("train", "--teacher"),
     ("weights convert", "--names"),
     ("weights convert", "OLD"),
+    ("weights inherit", "SOURCE"),
 }
 OUTPUT_NAMES = ("--out", "--plot", "--plots", "--sheet", "--name", "OUT", "NEW")
 ALL = [parameter for found in commands().values() for parameter in found]
