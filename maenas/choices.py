@@ -3,6 +3,7 @@
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "int8"]
+Int8Form = Literal["tensorrt", "cpu"]  # who is to compute it
 Scope = Literal["detector", "backbone"]  # what a budget counts
 Solver = Literal["evolution", "exact"]
 Clock = Literal["wall", "cpu"]  # elapsed time, or the CPU time of one thread

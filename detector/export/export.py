@@ -25,6 +25,7 @@ from detector.model.deploy import deploy
 from detector.model.weights import load_net
 from detector.runtime.load import weights_path
 from detector.sources import find_images
+from maenas.choices import Int8Form
 from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
@@ -81,7 +82,8 @@ def export(
     calibration_images: int = 32,
     max_drop: float | None = None,
     sensitivity: Sensitive = "output",
-    rest: Rest = "fp16",
+    target: Int8Form = "tensorrt",
+    rest: Rest | None = None,
     opt_level: int = 3,
     workspace: str = "2GiB",
     timing_cache: str | Path | None = None,
@@ -95,10 +97,11 @@ def export(
     differs from torch, and where TensorRT cannot build the engine.
     """
     path, watch = weights_path(weights), watch or Watch()
-    _require_fitting(format, precision, batch, rest, max_drop)
+    rest = rest or ("fp32" if target == "cpu" else "fp16")
+    _require_fitting(format, precision, batch, rest, max_drop, target)
     int8 = None
     if precision == "int8":
-        int8 = Int8Settings(images, data, calibration, calibration_images, max_drop, sensitivity, rest)
+        int8 = Int8Settings(images, data, calibration, calibration_images, max_drop, sensitivity, rest, target)
     elif sensitivity == "ap":
         raise MaenasError("--sensitivity chooses layers for --max-drop: give that, too")
     builder = None
@@ -111,24 +114,31 @@ def export(
         precision=rest if precision == "int8" else precision,
         nms=NmsSettings(conf, iou, max_det, candidates) if nms == "in-graph" else None,
     )
-    target = path.with_suffix(f".{format}") if out is None else Path(out)
-    for file in (target, report_path(target), card_path(target)):
+    file_out = path.with_suffix(f".{format}") if out is None else Path(out)
+    for file in (file_out, report_path(file_out), card_path(file_out)):
         check_file(file)
     model, parity, quantized = _checked_model(path, settings, images, int8, watch)
-    report = _write(target, model, parity, builder)
-    report_path(target).unlink(missing_ok=True)  # it is of the file that was there before
+    report = _write(file_out, model, parity, builder)
+    report_path(file_out).unlink(missing_ok=True)  # it is of the file that was there before
     if quantized is None:
         return report
-    write_atomic(report_path(target), json.dumps(quantized.document(), indent=1) + "\n")
+    write_atomic(report_path(file_out), json.dumps(quantized.document(), indent=1) + "\n")
     return replace(report, precision="int8", int8=quantized)
 
 
 def _require_fitting(
-    format: Format, precision: Precision, batch: int | Literal["dynamic"], rest: Rest, max_drop: float | None
+    format: Format,
+    precision: Precision,
+    batch: int | Literal["dynamic"],
+    rest: Rest,
+    max_drop: float | None,
+    target: Int8Form,
 ) -> None:
     if not (format == "onnx" and batch == "dynamic") and not (isinstance(batch, int) and 1 <= batch <= MAX_BATCH):
         hint = ", or dynamic" if format == "onnx" else " for an engine"
         raise MaenasError(f"--batch is {batch!r}; it must be 1 to {MAX_BATCH}{hint}")
+    if target == "cpu" and (format, precision, rest) != ("onnx", "int8", "fp32"):
+        raise MaenasError("--target cpu is for ONNX files of --precision int8 whose rest is fp32")
     if format == "engine" and rest != "fp16":
         raise MaenasError(f"--rest is {rest!r}; an engine takes fp16 only")
     if precision != "int8" and max_drop is not None:

@@ -24,6 +24,7 @@ from detector.predict import Detector
 from detector.runtime.onnx import onnx_runtime
 from detector.sources import find_images
 from detector.validate import detect_dataset, lowest_thresholds
+from maenas.choices import Int8Form
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
 
@@ -35,7 +36,8 @@ class Int8Settings:
     """How a model becomes int8: `method` finds the ranges on `count` images of `images`, or of the data set `data`.
 
     With `data`, AP is measured before and after. `max_drop` (AP, 0 to 1) leaves the most sensitive convolutions in the
-    precision `rest`; sensitive is what changes the outputs or, with `ap`, the AP on the calibration images, too.
+    precision `rest`; sensitive is what changes the outputs or, with `ap`, the AP on the calibration images, too. `form`
+    says who is to compute it.
     """
 
     images: str | None = None
@@ -45,6 +47,7 @@ class Int8Settings:
     max_drop: float | None = None
     sensitivity: Sensitive = "output"
     rest: Rest = "fp16"
+    form: Int8Form = "tensorrt"
 
     def __post_init__(self) -> None:
         if self.images is None and self.data is None:
@@ -107,13 +110,14 @@ def quantize_model(
             model,
             images,
             settings.method,
+            form=settings.form,
             max_drop=settings.max_drop,
             measure_ap=measure,
             layer_ap=ap_meter(_calibration_set(settings, names)) if settings.sensitivity == "ap" else None,
             on_layer=lambda: on_layer(layers),
         )
     else:
-        found = quantize_all(plain, images, settings.method)
+        found = quantize_all(plain, images, settings.method, settings.form)
     result = found.apply(model)
     before = after = None
     if measure is not None:

@@ -1,7 +1,7 @@
 """INT8: which convolutions, with which ranges, and what it costs in accuracy.
 
-Quantisation is explicit (QuantizeLinear and DequantizeLinear in the graph), the one form that TensorRT 11 knows: inputs
-and weights of convolutions are int8, everything else stays in the precision of the model.
+Quantisation is explicit (QuantizeLinear and DequantizeLinear in the graph), all that TensorRT 11 knows: inputs and
+weights of convolutions are int8 (`maenas.deploy.quantize` tells in which forms), the rest keeps the model's precision.
 
 Legend: B batch, A anchors, C classes, H/W height and width.
 """
@@ -20,6 +20,7 @@ from detector.export.calibrate import Method, calibrate
 from detector.export.metadata import from_properties, to_properties
 from detector.runtime.interface import scores_and_boxes
 from detector.runtime.onnx import OnnxSession
+from maenas.choices import Int8Form
 from maenas.deploy.quantize import quantize
 
 SENSITIVITY_IMAGES = 8  # at most, for output errors; every layer is run on each of them
@@ -55,13 +56,14 @@ class Quantization:
     largest: Mapping[str, float]
     keep: tuple[str, ...]
     error: float
+    form: Int8Form = "tensorrt"
     sensitivities: tuple[Sensitivity, ...] = ()
     trades: tuple[Trade, ...] = ()
     ap_before: float | None = None
 
     def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The quantised form of a model with the same convolutions, fp16 or fp32, and its metadata."""
-        result = quantize(model, largest=self.largest, keep=self.keep)
+        result = quantize(model, largest=self.largest, keep=self.keep, form=self.form)
         properties = {entry.key: entry.value for entry in model.metadata_props}
         export = replace(from_properties(properties, where="the model to quantise"), precision="int8")
         onnx.helper.set_model_props(result, to_properties(export))
@@ -70,6 +72,7 @@ class Quantization:
     def document(self) -> dict[str, Any]:
         """As plain data for JSON."""
         return {
+            "form": self.form,
             "calibration": self.method,
             "calibration_images": self.images,
             "ranges": dict(self.largest),
@@ -81,11 +84,13 @@ class Quantization:
         }
 
 
-def quantize_all(model: onnx.ModelProto, images: Sequence[Tensor], method: Method) -> Quantization:
+def quantize_all(
+    model: onnx.ModelProto, images: Sequence[Tensor], method: Method, form: Int8Form = "tensorrt"
+) -> Quantization:
     """Every convolution of the fp32 `model`, calibrated on batches `[B, 3, H, W]`. Raises `MaenasError`."""
     largest = calibrate(model, images, method)
-    error = _error(model, images, largest, ())
-    return Quantization(method, sum(map(len, images)), largest, (), error)
+    error = _error(model, images, largest, (), form)
+    return Quantization(method, sum(map(len, images)), largest, (), error, form)
 
 
 def quantize_within(
@@ -94,6 +99,7 @@ def quantize_within(
     images: Sequence[Tensor],
     method: Method,
     *,
+    form: Int8Form = "tensorrt",
     max_drop: float,
     measure_ap: MeasureAp,
     layer_ap: MeasureAp | None = None,
@@ -107,8 +113,8 @@ def quantize_within(
     is given, what costs most AP by it: measure that on images that `measure_ap` does not see.
     `on_layer` is called as each layer's sensitivity is known. Raises `MaenasError` as `calibrate` does.
     """
-    whole = quantize_all(model, images, method)
-    sensitivities = layer_sensitivities(model, images, whole.largest, layer_ap, on_layer)
+    whole = quantize_all(model, images, method, form)
+    sensitivities = layer_sensitivities(model, images, whole.largest, layer_ap, on_layer, form)
     order = [row.layer for row in sensitivities]
     before = measure_ap(model)
     trades: dict[int, float] = {}
@@ -127,7 +133,7 @@ def quantize_within(
     return replace(
         whole,
         keep=keep,
-        error=_error(model, images, whole.largest, keep),
+        error=_error(model, images, whole.largest, keep, form),
         sensitivities=sensitivities,
         trades=tuple(Trade(*item) for item in sorted(trades.items())),
         ap_before=before,
@@ -140,6 +146,7 @@ def layer_sensitivities(
     largest: Mapping[str, float],
     layer_ap: MeasureAp | None = None,
     on_layer: Callable[[], object] = lambda: None,
+    form: Int8Form = "tensorrt",
 ) -> tuple[Sensitivity, ...]:
     """Output error, and AP by `layer_ap`, of each convolution quantised alone; most sensitive first."""
     layers = conv_names(model)
@@ -147,7 +154,7 @@ def layer_sensitivities(
     wanted = _outputs(model, batch)
     rows = []
     for layer in layers:
-        alone = quantize(model, largest=largest, keep=tuple(name for name in layers if name != layer))
+        alone = quantize(model, largest=largest, keep=tuple(name for name in layers if name != layer), form=form)
         ap = None if layer_ap is None else layer_ap(alone)
         rows.append(Sensitivity(layer, output_error(wanted, _outputs(alone, batch)), ap))
         on_layer()
@@ -182,11 +189,16 @@ def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _error(
-    model: onnx.ModelProto, images: Sequence[Tensor], largest: Mapping[str, float], keep: tuple[str, ...]
+    model: onnx.ModelProto,
+    images: Sequence[Tensor],
+    largest: Mapping[str, float],
+    keep: tuple[str, ...],
+    form: Int8Form,
 ) -> float:
     """Output error with all convolutions but `keep` quantised, over the first images."""
     batch = torch.cat(list(images))[:SENSITIVITY_IMAGES]
-    return output_error(_outputs(model, batch), _outputs(quantize(model, largest=largest, keep=keep), batch))
+    small = quantize(model, largest=largest, keep=keep, form=form)
+    return output_error(_outputs(model, batch), _outputs(small, batch))
 
 
 def _outputs(model: onnx.ModelProto, images: Tensor) -> tuple[Tensor, Tensor]:

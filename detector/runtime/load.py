@@ -16,6 +16,7 @@ from detector.model.deploy import deploy
 from detector.model.net import DetectorNet
 from detector.model.weights import load_net
 from detector.runtime.interface import Runtime
+from maenas.deploy.graphed import GraphedNetwork
 from maenas.errors import MaenasError
 
 WEIGHTS = "weights.safetensors"  # in the folder of a training run
@@ -67,8 +68,8 @@ def weights_path(path: str | Path) -> Path:
 
 
 def torch_runtime(net: DetectorNet, names: tuple[str, ...], device: torch.device) -> Runtime:
-    """The deployed form of a `DetectorNet` in PyTorch, channels-last."""
-    network = deploy(net).to(device).to(memory_format=torch.channels_last)
+    """The deployed form of a `DetectorNet` in PyTorch, channels-last; on CUDA as captured graphs."""
+    network = GraphedNetwork(torch, deploy(net).to(device).to(memory_format=torch.channels_last))
     return Runtime(network, net.spec, names, device, f"torch {torch.__version__}", "fp32", None, None)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from detector.device import choose_device
 from detector.runtime.exported import runtime_of
 from detector.runtime.interface import Runtime, in_batches
-from maenas.deploy.openvino import compile_model, import_openvino, library, read_model, reason
+from maenas.deploy.openvino import compile_model, has_signed_activations, import_openvino, library, read_model, reason
 from maenas.errors import MaenasError
 
 MOST_BATCHES = 4  # compiled at once, of a file with an open batch
@@ -30,6 +30,10 @@ class OpenVinoSession:
     def __init__(self, model: bytes, *, threads: int | None = None, where: str) -> None:
         self._ov = import_openvino()
         self._model, self._threads, self._where = read_model(self._ov, model, where=where), threads, where
+        if has_signed_activations(model):
+            raise MaenasError(
+                f"{where}: its int8 is of TensorRT's form, which OpenVINO computes wrongly; export it with --target cpu"
+            )
         entries = dict(self._model.get_rt_info().items()).get("framework", {})  # metadata of an ONNX file
         self.properties = {name: str(entry.value) for name, entry in entries.items()}
         ports = [*self._model.inputs, *self._model.outputs]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from detector.choices import Format, Method, Nms, Rest, Sensitive
-from maenas.choices import Precision
+from maenas.choices import Int8Form, Precision
 from maenas.cli.detector_options import Conf, Iou, Side
 from maenas.cli.extras import require_extra
 from maenas.cli.options import output_file
@@ -65,9 +65,13 @@ def export_command(
             help="With --max-drop, of layers: output (its error), or ap, too (on the calibration images; slow).",
         ),
     ] = "output",
+    target: Annotated[
+        Int8Form, typer.Option("--target", help="Whose int8: tensorrt, or cpu for OpenVINO and ONNX Runtime.")
+    ] = "tensorrt",
     rest: Annotated[
-        Rest, typer.Option("--rest", help="Precision of what int8 leaves: fp16, or fp32 for runtimes on CPUs.")
-    ] = "fp16",
+        Rest | None,
+        typer.Option("--rest", help="Precision of what int8 leaves.", show_default="fp16, with --target cpu fp32"),
+    ] = None,
     opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder.", min=0, max=5)] = 3,
     workspace: Annotated[str, typer.Option("--workspace", help="Memory for TensorRT's tactics.")] = "2GiB",
     timing_cache: Annotated[
@@ -107,6 +111,7 @@ def export_command(
             calibration_images=calibration_images,
             max_drop=max_drop,
             sensitivity=sensitivity,
+            target=target,
             rest=rest,
             opt_level=opt_level,
             workspace=workspace,

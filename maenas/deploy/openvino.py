@@ -46,6 +46,15 @@ def compile_model(ov: Any, model: Any, *, threads: int | None, where: str) -> An
         raise MaenasError(f"{where}: OpenVINO cannot compile it: {reason(error)}") from None
 
 
+def has_signed_activations(model: bytes) -> bool:
+    """Whether an ONNX model quantises anything to int8, which OpenVINO 2026.4 computes wrongly before a concat."""
+    import onnx
+
+    graph = onnx.load_model_from_string(model).graph
+    signed = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    return any(node.op_type == "QuantizeLinear" and node.input[2] in signed for node in graph.node)
+
+
 def library(ov: Any) -> str:
     """Name and version, for example "openvino-cpu 2026.4.1"."""
     return f"openvino-cpu {ov.__version__.partition('-')[0]}"

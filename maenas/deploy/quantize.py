@@ -1,32 +1,44 @@
 """Explicit quantisation of an ONNX model's convolutions and of the residuals added to them.
 
+Two forms. TensorRT wants int8 and symmetric scales. CPUs want unsigned activations: libraries multiply those by signed
+weights, and clamp a result below zero in passing. CPUs without VNNI add two products in 16 bits, so that weights have 7
+bits there; OpenVINO 2026.4 computes int8 activations wrongly where they are joined by a concat.
+
 Legend: Cout output channels.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from maenas.choices import Int8Form
 from maenas.deploy.onnx_writer import SINK
 
 LEVELS = 127  # of int8 on either side of zero
+WEIGHT_LEVELS: dict[Int8Form, int] = {"tensorrt": LEVELS, "cpu": 63}  # 2 x 255 x 63 fits into 16 bits
 TIMING_LARGEST = LEVELS / 32  # of random activations around 1
+KEEPS_SIGN = ("MaxPool", "Concat", "Resize", "Slice", "Reshape")
 EPILOGUE = ("Relu", "Sigmoid", "Mul")  # what may stand between a convolution and its residual add
 
 
 def quantize(
-    model: onnx.ModelProto, *, largest: Mapping[str, float] | None = None, keep: Collection[str] = ()
+    model: onnx.ModelProto,
+    *,
+    largest: Mapping[str, float] | None = None,
+    keep: Collection[str] = (),
+    form: Int8Form = "tensorrt",
 ) -> onnx.ModelProto:
     """A copy whose convolutions read int8: one scale for an activation, one for each output channel of a weight.
 
     `model` is fp16 or fp32, with weights as initializers; biases, the convolutions called `keep` with their residuals,
     and everything else stay as they are. `largest` is the magnitude up to which each of `quantized_inputs` is
     represented, by its name; without it the model only serves timing, and what its sinks read is quantised, too, as a
-    network's next convolution would do. Both scales are symmetric, as TensorRT wants them.
+    network's next convolution would do. The zero of the form "cpu" is 0 where nothing lies below it, else 128.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -35,6 +47,7 @@ def quantize(
     reads = quantized_inputs(model, keep=keep, sinks=largest is None)
     filters = [weights[node.input[1]].data_type for node in graph.node if node.op_type == "Conv"]
     dtype = helper.tensor_dtype_to_np_dtype([*filters, graph.input[0].type.tensor_type.elem_type][0])
+    unsigned = _unsigned(model) if form == "cpu" else frozenset()
     nodes: list[onnx.NodeProto] = []
     activations: set[str] = set()
     for node in graph.node:
@@ -43,12 +56,16 @@ def quantize(
             source = node.input[position]
             if source not in activations:
                 activations.add(source)
-                scale = (TIMING_LARGEST if largest is None else largest[source]) / LEVELS
-                nodes += _activation_nodes(graph, source, _scales(scale, dtype))
+                reach = TIMING_LARGEST if largest is None else largest[source]
+                zero = np.array(0, np.int8)
+                if form == "cpu":
+                    zero = np.array(0 if source in unsigned else 128, np.uint8)
+                scale = _scales(reach / (2 * LEVELS + 1 if source in unsigned else LEVELS), dtype)
+                nodes += _activation_nodes(graph, source, scale, zero)
             node.input[position] = f"{source}.dequantized"
             if node.op_type == "Conv":
                 weight = weights[node.input[1]]
-                nodes.append(_weight_node(graph, weight))
+                nodes.append(_weight_node(graph, weight, WEIGHT_LEVELS[form]))
                 node.input[1] = f"{weight.name}.dequantized"
         nodes.append(node)
     del graph.node[:]
@@ -98,10 +115,26 @@ def _scales(values: np.ndarray | float, dtype: np.dtype) -> np.ndarray:
     return np.maximum(values, np.finfo(np.float16).tiny).astype(dtype)
 
 
-def _activation_nodes(graph: onnx.GraphProto, name: str, value: np.ndarray) -> list[onnx.NodeProto]:
+def _unsigned(model: onnx.ModelProto) -> frozenset[str]:
+    """Tensors that hold nothing below zero: images, what ReLU and the sigmoid give, and what is made of them only."""
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    lowest = json.loads(told.get("value_range", "[0]"))[0]  # of an image, in an exported detector
+    found = {value.name for value in model.graph.input} if lowest >= 0 else set()
+    for node in model.graph.node:
+        if node.op_type in ("Relu", "Sigmoid") or (node.op_type in KEEPS_SIGN and found.issuperset(_data(node))):
+            found.add(node.output[0])
+    return frozenset(found)
+
+
+def _data(node: onnx.NodeProto) -> list[str]:
+    """The inputs of a node that hold activations, not indices or scales."""
+    return list(node.input) if node.op_type == "Concat" else [node.input[0]]
+
+
+def _activation_nodes(graph: onnx.GraphProto, name: str, value: np.ndarray, offset: np.ndarray) -> list[onnx.NodeProto]:
     scale, zero = f"{name}.scale", f"{name}.zero"
     graph.initializer.append(numpy_helper.from_array(value, scale))
-    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), zero))
+    graph.initializer.append(numpy_helper.from_array(offset, zero))
     return [
         helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}.quantized"], f"{name}.quantize"),
         helper.make_node(
@@ -110,13 +143,13 @@ def _activation_nodes(graph: onnx.GraphProto, name: str, value: np.ndarray) -> l
     ]
 
 
-def _weight_node(graph: onnx.GraphProto, weight: onnx.TensorProto) -> onnx.NodeProto:
+def _weight_node(graph: onnx.GraphProto, weight: onnx.TensorProto, levels: int) -> onnx.NodeProto:
     """Replace an initializer by int8 values and the node that restores them."""
     values, name = numpy_helper.to_array(weight), weight.name
     largest = np.abs(values.astype(np.float32)).max(axis=(1, 2, 3))
-    scale = _scales(largest / LEVELS, values.dtype)  # [Cout]
+    scale = _scales(largest / levels, values.dtype)  # [Cout]
     rounded = np.rint(values.astype(np.float32) / scale.astype(np.float32)[:, None, None, None])
-    weight.CopyFrom(numpy_helper.from_array(np.clip(rounded, -LEVELS, LEVELS).astype(np.int8), name))
+    weight.CopyFrom(numpy_helper.from_array(np.clip(rounded, -levels, levels).astype(np.int8), name))
     zero = np.zeros(len(scale), np.int8)
     graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
     graph.initializer.append(numpy_helper.from_array(zero, f"{name}.zero"))

@@ -46,7 +46,7 @@ class OpenVino:
             raise MaenasError("OpenVINO computes fp16 files in fp32 on a CPU; choose fp32 or int8")
         model = write_onnx(program, batch=batch)
         if precision == "int8":
-            model = quantize(model)
+            model = quantize(model, form="cpu")
         return self.build_model(model.SerializeToString())
 
     def build_model(self, model: bytes) -> OvRunner:

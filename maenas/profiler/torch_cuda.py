@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from maenas.deploy.gpu_state import gpu_limits
+from maenas.deploy.graphed import Captured, capture
 from maenas.deploy.program import Program, is_flatten
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
@@ -16,7 +17,6 @@ from maenas.lowering import Kernel
 from maenas.spec import OUTPUT_STRIDES
 
 DTYPES = {"fp32": "float32", "fp16": "float16"}
-WARM_UPS = 3  # runs before capture: cuDNN chooses its algorithms in them
 
 
 class TorchCuda:
@@ -74,18 +74,15 @@ class GraphRunner:
         torch, network = self._torch, self._network
         self._stream = torch.cuda.Stream()
         self._begin, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        self._scratch = torch.zeros(1, device="cuda")  # a baseline may have no kernel; a graph must not be empty
-        self._stream.wait_stream(torch.cuda.current_stream())  # where weights and inputs are still being written
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
-            for _ in range(WARM_UPS):
-                network()
-            self._stream.synchronize()
-            self._graph: Any = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=self._stream):
-                self._scratch.zero_()
-                self._results = network()
+        scratch = torch.zeros(1, device="cuda")  # a baseline may have no kernel; a graph must not be empty
+
+        def run() -> Any:
+            return scratch.zero_(), network()
+
+        self._graph: Captured | None = capture(torch, run, self._stream)
 
     def time_once(self) -> float:
+        assert self._graph is not None, "closed"
         with self._torch.cuda.stream(self._stream):
             self._begin.record()
             self._graph.replay()
@@ -94,7 +91,7 @@ class GraphRunner:
         return self._begin.elapsed_time(self._end) / 1e3
 
     def close(self) -> None:
-        self._graph = self._results = self._scratch = self._network = None
+        self._graph = self._network = None
 
 
 class TorchProgram:

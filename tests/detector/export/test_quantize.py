@@ -1,5 +1,6 @@
 """INT8 represents what it should, costs what the report says, and gives way where accuracy is asked for."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import get_args
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from torch import Tensor
 
 from detector.choices import Method
 from detector.export.calibrate import BINS, calibrate, entropy_range, percentile_range
-from detector.export.metadata import NmsSettings, from_properties
+from detector.export.metadata import NmsSettings, exported, from_properties, to_properties
 from detector.export.onnx import ExportSettings, to_onnx
 from detector.export.parity import natural_images
 from detector.export.quantize import (
@@ -28,7 +30,7 @@ from detector.export.quantize import (
 from detector.images import normalise, stack
 from detector.model.deploy import DeployedNet, deploy
 from detector.runtime.onnx import onnx_runtime
-from maenas.deploy.quantize import tensors_to_quantize
+from maenas.deploy.quantize import quantize, tensors_to_quantize
 from maenas.errors import MaenasError
 from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
 
@@ -153,6 +155,56 @@ def test_the_file_says_that_it_is_int8_and_runs(model: onnx.ModelProto, images: 
     batch = torch.cat(images)
     assert output_error(plain.network(batch), small.network(batch)) == pytest.approx(found.error, rel=1e-5)
     assert 0 < found.error < 0.6
+
+
+def test_the_form_for_cpus_is_unsigned_and_computes_the_same_in_both_libraries(
+    model: onnx.ModelProto, images: list[Tensor]
+) -> None:
+    pytest.importorskip("openvino")
+    from detector.runtime.openvino import openvino_runtime
+
+    found = quantize_all(model, images, "minmax", "cpu")
+    result = found.apply(model)
+    onnx.checker.check_model(result, full_check=True)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in result.graph.initializer}
+    for node in result.graph.node:
+        if node.op_type == "QuantizeLinear":
+            zero = tensors[node.input[2]]
+            assert zero.dtype == np.uint8
+            assert zero in (0, 128)
+        elif node.op_type == "Conv":
+            assert np.abs(tensors[node.input[1].removesuffix(".dequantized")]).max() == 63
+    data, batch = result.SerializeToString(), torch.cat(images)
+    plain = onnx_runtime(model.SerializeToString(), "cpu", where="it").network(batch)
+    one = onnx_runtime(data, "cpu", where="it").network(batch)
+    two = openvino_runtime(data, "cpu", where="it").network(batch)
+    assert output_error(plain, one) == pytest.approx(found.error, rel=1e-5)
+    assert output_error(one, two) < 0.3 * found.error
+    assert output_error(plain, two) < 1.3 * found.error
+
+
+def test_what_can_be_negative_has_its_zero_in_the_middle(net: DeployedNet, images: list[Tensor]) -> None:
+    signed = replace(net.spec, input=replace(net.spec.input, value_range=(-1.0, 1.0)))
+    for spec, zero in ((net.spec, 0), (signed, 128)):
+        model = to_onnx(net, NAMES, ExportSettings())
+        onnx.helper.set_model_props(model, to_properties(exported(spec, NAMES, precision="fp32", nms=None)))
+        result = quantize(model, largest=dict.fromkeys(tensors_to_quantize(model), 1.0), form="cpu")
+        zeros = {
+            t.name: int(numpy_helper.to_array(t))
+            for t in result.graph.initializer
+            if t.name.endswith(".zero") and not t.dims
+        }
+        assert zeros["image.zero"] == zero
+        assert {zeros[f"{name}.zero"] for name in tensors_to_quantize(model)} == {0, 128}
+
+
+def test_openvino_refuses_the_form_that_it_computes_wrongly(model: onnx.ModelProto, images: list[Tensor]) -> None:
+    pytest.importorskip("openvino")
+    from detector.runtime.openvino import openvino_runtime
+
+    data = quantize_all(model, images, "minmax").apply(model).SerializeToString()
+    with pytest.raises(MaenasError, match="export it with --target cpu"):
+        openvino_runtime(data, "cpu", where="it")
 
 
 def test_what_is_left_can_be_half_precision_with_suppression(
