@@ -20,6 +20,7 @@ EXPORT_SCHEMA: Final = "maenas/export@1"
 MAX_CANDIDATES: Final = 3839  # TensorRT's limit on a TopK
 
 Precision = Literal["fp32", "fp16", "int8"]
+Int8Form = Literal["tensorrt", "cpu"]  # who is to compute it
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,10 @@ from detector.model.deploy import deploy
 from detector.model.weights import load_net
 from detector.runtime.load import weights_path
 from detector.sources import find_images
-from maenas.choices import Int8Form
 from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
-from maenas.headers import Precision
+from maenas.headers import Int8Form, Precision
 from maenas.outputs import check_file
 from maenas.units import parse_bytes
 

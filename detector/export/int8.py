@@ -24,8 +24,8 @@ from detector.predict import Detector
 from detector.runtime.onnx import onnx_runtime
 from detector.sources import find_images
 from detector.validate import detect_dataset, lowest_thresholds
-from maenas.choices import Int8Form
 from maenas.errors import MaenasError
+from maenas.headers import Int8Form
 from maenas.spec import InputSpec
 
 Item = TypeVar("Item")

@@ -20,8 +20,8 @@ from detector.export.calibrate import Method, calibrate
 from detector.export.metadata import from_properties, to_properties
 from detector.runtime.interface import scores_and_boxes
 from detector.runtime.onnx import OnnxSession
-from maenas.choices import Int8Form
 from maenas.deploy.quantize import quantize
+from maenas.headers import Int8Form
 
 SENSITIVITY_IMAGES = 8  # at most, for output errors; every layer is run on each of them
 

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from maenas.choices import Int8Form
 from maenas.deploy.onnx_writer import SINK
+from maenas.headers import Int8Form
 
 LEVELS = 127  # of int8 on either side of zero
 WEIGHT_LEVELS: dict[Int8Form, int] = {"tensorrt": LEVELS, "cpu": 63}  # 2 x 255 x 63 fits into 16 bits

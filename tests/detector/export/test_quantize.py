@@ -189,11 +189,8 @@ def test_what_can_be_negative_has_its_zero_in_the_middle(net: DeployedNet, image
         model = to_onnx(net, NAMES, ExportSettings())
         onnx.helper.set_model_props(model, to_properties(exported(spec, NAMES, precision="fp32", nms=None)))
         result = quantize(model, largest=dict.fromkeys(tensors_to_quantize(model), 1.0), form="cpu")
-        zeros = {
-            t.name: int(numpy_helper.to_array(t))
-            for t in result.graph.initializer
-            if t.name.endswith(".zero") and not t.dims
-        }
+        offsets = [t for t in result.graph.initializer if t.name.endswith(".zero") and not t.dims]
+        zeros = {t.name: int(numpy_helper.to_array(t)) for t in offsets}
         assert zeros["image.zero"] == zero
         assert {zeros[f"{name}.zero"] for name in tensors_to_quantize(model)} == {0, 128}
 
