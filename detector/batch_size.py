@@ -7,11 +7,15 @@ import copy
 import torch
 
 from detector.data.loader import Batch
+from detector.data.pictures import total_memory
 from detector.distributed import World
 from detector.model.net import DetectorNet
 from detector.recipe import Recipe
 from detector.step import Schedule, assemble, train_step
+from maenas.cost import total_cost
 from maenas.errors import MaenasError
+from maenas.lowering import lower
+from maenas.spec import DetectorSpec
 
 CPU_BATCH = 16
 EPOCH_STEPS = 16  # that an epoch of a small data set keeps, as long as a batch stays at least CPU_BATCH
@@ -42,6 +46,21 @@ def choose_batch(
     if batch is None:
         raise MaenasError("not even one image fits into the memory of the GPU; choose a smaller --input")
     return batch
+
+
+def require_memory(spec: DetectorSpec, batch: int) -> None:
+    """Raise `MaenasError` where a training step on `batch` images on the CPU cannot fit into this machine.
+
+    What counts is what the network's kernels write, kept for the gradients as float32: a step takes more than that.
+    """
+    needed = batch * total_cost(lower(spec)).activations * 4
+    there = total_memory()
+    if needed > there:
+        side = f"{spec.input.height}x{spec.input.width}"
+        raise MaenasError(
+            f"a step on {batch} images of {side} needs more than {needed / 1e9:,.1f} GB of memory, and this machine "
+            f"has {there / 1e9:,.1f} GB: lower --batch or --input"
+        )
 
 
 def _fits(net: DetectorNet, teacher: DetectorNet | None, recipe: Recipe, batch: int, boxes: int, world: World) -> bool:

@@ -101,6 +101,9 @@ def read_checkpoint(path: Path) -> TrainingCheckpoint:
     wrong = [name for name, value in document.items() if not isinstance(value, _KINDS.get(name, dict))]
     if wrong or not all(isinstance(name, str) for name in document["names"]):
         raise MaenasError(f"checkpoint {path}: damaged; of the wrong kind: {', '.join(wrong) or 'names'}")
+    ranges = (document["step"], document["closed"], document["best_epoch"], document["batch"] - 1)
+    if not all(0 <= number < 2**53 for number in ranges) or document["best_epoch"] > document["closed"]:
+        raise MaenasError(f"checkpoint {path}: damaged; step, epochs or batch are out of range")
     document["spec"] = parse_json(document["spec"], DetectorSpec, where=f"{path}: spec")
     document["recipe"] = parse_json(document["recipe"], Recipe, where=f"{path}: recipe")
     document["names"] = tuple(document["names"])

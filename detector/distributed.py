@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from detector.device import choose_device
+from maenas.errors import MaenasError
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,33 @@ def join_world(device: str = "auto") -> Iterator[World]:
 
     `device` as for `choose_device`, which raises MaenasError for one that is not there.
     """
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = choose_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0)
+    rank, size, local = _number("RANK", 0), _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    chosen = choose_device(device, local_rank=local if size > 1 else 0)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if size == 1:
         yield World(0, 1, chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing or rank >= size:
+        what = f"{' and '.join(missing)} missing" if missing else f"RANK {rank}"
+        raise MaenasError(f"WORLD_SIZE is {size}, but {what}; start the processes with torchrun, or unset WORLD_SIZE")
+    try:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    except (ValueError, RuntimeError) as error:
+        raise MaenasError(f"the {size} processes cannot be joined: {str(error).splitlines()[0]}") from error
     try:
         yield World(rank, size, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _number(name: str, default: int) -> int:
+    """A variable of the environment that torchrun sets; raises `MaenasError` where it is not a number."""
+    text = os.environ.get(name) or str(default)
+    if not (text.isascii() and text.isdecimal() and len(text) < 8):
+        raise MaenasError(f"the environment variable {name} is {text!r}; it must be a number, as torchrun sets it")
+    return int(text)
 
 
 def process_count() -> int:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from detector.batch_size import choose_batch
+from detector.batch_size import choose_batch, require_memory
 from detector.checkpoint import TrainingCheckpoint
 from detector.data.dataset import align_names, open_dataset
 from detector.data.loader import Loader, LoaderSettings, make_loader
@@ -157,6 +157,8 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
         if stored is None
         else stored.batch
     )
+    if world.device.type == "cpu":
+        require_memory(job.spec, batch // world.size)
     cache = free_memory() // (2 * world.size) if recipe.cache == "ram" else 0
     settings = LoaderSettings(
         job.spec.input,
@@ -183,11 +185,20 @@ def _restore(parts: Parts, stored: TrainingCheckpoint) -> None:
         parts.net.load_state_dict(stored.net)
         parts.average.load_state_dict(stored.average)
         parts.optimizer.load_state_dict(stored.optimizer)
+        _check_optimizer(parts.optimizer)
         parts.scaler.load_state_dict(stored.scaler)
         if parts.distiller is not None:
             parts.distiller.load_state_dict(stored.distiller)
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise MaenasError(f"the checkpoint does not hold the states of this run: {error!s:.300}") from error
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raises `ValueError` for a state of another shape than its parameter, which torch would use until it fails."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} of the optimiser is {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
 
 def worker_count(recipe: Recipe) -> int:
@@ -204,7 +215,8 @@ def fingerprint(job: Job) -> str:
             continue
         digest.update(repr(dataset.names).encode())
         for sample in dataset.samples:
-            digest.update(f"{sample.id} {sample.path.name} {sample.width} {sample.height}".encode())
+            text = f"{sample.id} {sample.path.name} {sample.width} {sample.height}"
+            digest.update(os.fsencode(text))
             digest.update(sample.boxes.tobytes() + sample.labels.tobytes())
     start = {} if job.start is None else job.start.state
     teacher = {} if job.teacher is None else job.teacher.state_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from detector.choices import TrackerName
 from detector.events import BeginEvent, Callback, EndEvent, EpochEvent, EvaluationEvent, Event, StepEvent
 from detector.recipe import Recipe
 from maenas.errors import MaenasError
+from maenas.files import reason
 
 
 def tracker(name: TrackerName) -> Callback:
@@ -40,8 +42,11 @@ class _TensorBoard:
         if isinstance(event, BeginEvent):
             folder = str(event.folder / "tensorboard")
             module: Any = import_module("torch.utils.tensorboard")
-            self._writer = module.SummaryWriter(folder, purge_step=event.step + 1)
-        elif isinstance(event, StepEvent | EvaluationEvent):
+            try:
+                self._writer = module.SummaryWriter(folder, purge_step=event.step + 1)
+            except OSError as error:
+                print(f"note: no logging to TensorBoard: {folder}: {reason(error)}", file=sys.stderr)
+        elif isinstance(event, StepEvent | EvaluationEvent) and self._writer is not None:
             for name, value in _scalars(event).items():
                 self._writer.add_scalar(name, value, event.step)
         elif isinstance(event, EndEvent) and self._writer is not None:

@@ -115,6 +115,9 @@ class _Run:
             self.step, self.closed = stored.step, stored.closed
             self.best_ap, self.best_epoch = stored.best_ap, stored.best_epoch
         self.parts, self.loader, self.batch = assemble_run(job, world, stored)
+        steps = self.parts.schedule.steps_per_epoch
+        if not self.closed <= job.recipe.epochs or not self.closed * steps <= self.step <= (self.closed + 1) * steps:
+            raise MaenasError(f"checkpoint {out / LAST}: damaged; {self.step} steps do not end in epoch {self.closed}")
         self.reader = LossReader(out)
         self.reports = Reports(() if job.val is None else job.val.samples[world.rank :: world.size])
         self.metrics: Metrics | None = None

@@ -42,8 +42,11 @@ class Report:
     @property
     def usable(self) -> bool:
         """Whether a training could start: no problem that makes labels wrong, and boxes to learn from."""
-        kinds = {problem.kind for problem in self.problems["train"]}
-        return not kinds & {*FATAL, NO_BOXES}
+        kinds = [problem.kind for problem in self.problems["train"]]
+        train = self.splits["train"]
+        left_out = sum(problem.kind == BROKEN_IMAGE for problem in train.problems)  # already when it was read
+        whole = len(train) - (kinds.count(BROKEN_IMAGE) - left_out)
+        return whole > 0 and not {*kinds} & {*FATAL, NO_BOXES}
 
     def document(self, *, examples: int = 5) -> dict[str, Any]:
         """Everything but the samples as plain data for JSON."""

@@ -103,10 +103,24 @@ def read_coco(path: Path) -> Dataset:
     return Dataset(names, tuple(samples), tuple(problems), str(path))
 
 
+class _RepeatedKeyError(Exception):
+    """An object has a key twice."""
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(repr(next(key for key in keys if keys.count(key) > 1))[:80])
+    return mapping
+
+
 def _document(path: Path) -> dict[str, list[Any]]:
     text = read_text(path, what="COCO annotations", max_bytes=_MAX_BYTES)
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_unrepeated)
+    except _RepeatedKeyError as error:
+        raise MaenasError(f"{path}: the key {error} appears twice in one object; remove one") from None
     except json.JSONDecodeError as error:
         raise MaenasError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
     except RecursionError as error:
@@ -163,7 +177,10 @@ def _boxes(
         x, y, w, h = bbox
         area = annotation.get("area")
         area = float(area) if _is_number(area) and area > 0 else None
-        box = Box((x, y, x + w, y + h), indices[category], place, area, annotation.get("iscrowd") == 1)
+        crowd = annotation.get("iscrowd")
+        if crowd is not None and (not isinstance(crowd, int) or crowd not in (0, 1)):
+            raise MaenasError(f'{where}: {place}: "iscrowd" must be 0 or 1, not {crowd!r:.60}')
+        box = Box((x, y, x + w, y + h), indices[category], place, area, crowd == 1)
         boxes.setdefault(image, []).append(box)
     return boxes
 

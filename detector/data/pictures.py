@@ -152,6 +152,15 @@ def _claims_size(data: bytes, sample: Sample) -> bool:
         return False
 
 
+def total_memory() -> int:
+    """Bytes of memory that this process may have at all: the machine's, or what its control group allows."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(there, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no control group, or no limit ("max")
+        return there
+
+
 def free_memory() -> int:
     """Bytes of memory that are free for a cache: what the system, and the control group if there is one, has left."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -27,7 +28,7 @@ from maenas.cli.structure import structure_app
 from maenas.cli.tables import tables_app
 from maenas.cli.train import eval_command, train_command
 from maenas.cli.validate import validate_command
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, printable_line
 from maenas.files import reason
 
 app = typer.Typer(
@@ -63,6 +64,10 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
 
+# What torch and ONNX Runtime say where an allocation fails.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "failed to allocate")
+
+
 def main() -> None:
     """Entry point: errors that a user can act on end with one message and exit code 2.
 
@@ -71,11 +76,14 @@ def main() -> None:
     with patient_streams() as output, ending_signals() as signals:
         if isinstance(sys.__stdout__, io.TextIOWrapper):
             sys.__stdout__.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
+        os.environ["MPLBACKEND"] = "agg"  # nothing is shown on a screen, and a wrong one would end us
         try:
             code = _run()
-        except Exception:
+        except Exception as error:
             if signals:  # what an interrupted import raises
                 _fail("interrupted")
+            if any(text in str(error).lower() for text in OUT_OF_MEMORY):
+                _fail(f"the memory of this machine or its GPU is not enough: {printable_line(str(error))[:300]}")
             raise
         except KeyboardInterrupt:
             _fail("interrupted")

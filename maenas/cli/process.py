@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from maenas.errors import printable
+
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP is not everywhere
 
 
@@ -20,12 +22,14 @@ class Patient:
     `lost` is the error that ended the writing; from then on everything goes to the null device.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, *, safe: bool = False) -> None:
+        self._stream, self._safe = stream, safe
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        """As the stream's own, but for the errors."""
+        """As the stream's own, but for the errors; `safe` streams escape what a terminal would obey."""
+        if self._safe:
+            text = "\t".join(map(printable, text.split("\t")))
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -59,7 +63,7 @@ def patient_streams() -> Iterator[Patient]:
     """
     _open_streams()
     output, errors = sys.stdout, sys.stderr
-    patient = Patient(output)
+    patient = Patient(output, safe=True)  # a progress bar moves about on the other one
     sys.stdout, sys.stderr = cast("TextIO", patient), cast("TextIO", Patient(errors))
     try:
         yield patient

@@ -30,6 +30,16 @@ class PlainLoader(yaml.SafeLoader):
             raise ComposerError(None, None, f"the tag {event.tag} is not allowed", mark)
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the parent, but for a key that appears twice, of which the parent takes the last."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise ComposerError(None, None, f"the key {shown(str(key.value))} appears twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
 
 def parse_yaml(text: str, type_: type[T], *, where: str) -> T:
     """Reads a YAML mapping into the dataclass `type_`.

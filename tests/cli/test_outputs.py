@@ -134,3 +134,9 @@ def test_a_name_that_leads_elsewhere_or_cannot_be_is_refused_at_once(
     assert done.code == 2
     assert done.err.startswith("error: --name is ")
     assert len(done.err.splitlines()) == 1
+
+
+def test_every_number_has_a_range() -> None:
+    numbers = [parameter for parameter in ALL if parameter.kind in (int, float)]
+    assert len(numbers) > 30
+    assert [label(p) for p in numbers if p.least is None or p.most is None] == []
