@@ -26,7 +26,7 @@ import torch
 from detector.export.onnx import ExportSettings, count_nodes, to_onnx
 from detector.model.deploy import deploy
 from detector.model.net import DetectorNet
-from maenas.deploy.clock import Settings, Timing, measure, warm_up
+from maenas.deploy.clock import Timing, TimingSettings, measure, warm_up
 from maenas.latency.find import cpu_name
 from maenas.profiler.onnxruntime import OnnxRuntime
 from maenas.spec import published_specs
@@ -75,7 +75,7 @@ def measure_model(name: str, threads: int, rounds: int) -> dict[str, Any]:
         "torch.compile": lambda: compiled(image_last),
     }
     clocks = [timed(run) for run in ways.values()]
-    settings = Settings(rounds=rounds, max_warm_up_s=3.0)
+    settings = TimingSettings(rounds=rounds, max_warm_up_s=3.0)
     for clock in clocks:
         warm_up(clock, settings)
     timings = measure(clocks, rng=np.random.default_rng(0), settings=settings)

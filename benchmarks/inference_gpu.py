@@ -23,7 +23,7 @@ import torch
 from detector.model.deploy import deploy
 from detector.model.net import DetectorNet
 from maenas.cost import total_cost
-from maenas.deploy.clock import Settings, Timing, measure, warm_up
+from maenas.deploy.clock import Timing, TimingSettings, measure, warm_up
 from maenas.deploy.gpu_state import gpu_state
 from maenas.files import write_atomic
 from maenas.lowering import lower
@@ -68,7 +68,7 @@ def measure_model(name: str, batch: int, *, compiled: bool, rounds: int) -> dict
     if compiled:
         fast = torch.compile(last, mode="reduce-overhead")
         clocks["torch.compile"] = timed(lambda: fast(images_last))
-    settings = Settings(rounds=rounds, warm_up_s=0.1, max_warm_up_s=1.0)
+    settings = TimingSettings(rounds=rounds, warm_up_s=0.1, max_warm_up_s=1.0)
     for clock in clocks.values():
         clock()
         warm_up(clock, settings)

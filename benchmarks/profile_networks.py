@@ -28,7 +28,7 @@ from typing import Any
 from tqdm import tqdm
 
 from maenas.cost import total_cost
-from maenas.deploy.clock import Settings
+from maenas.deploy.clock import TimingSettings
 from maenas.latency.measured import MeasuredTable, key_of
 from maenas.lowering import Kernel, lower
 from maenas.nas.sampling import random_detectors
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a machine in use; 1 thread")
     parser.add_argument("--random", type=int, default=12)
     parser.add_argument("--side", type=int)
-    parser.add_argument("--rounds", type=int, default=Settings().rounds)
+    parser.add_argument("--rounds", type=int, default=TimingSettings().rounds)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "profile_networks")
     parser.add_argument("--result", type=Path)
     arguments = parser.parse_args()
@@ -100,7 +100,7 @@ def main() -> None:
     result = arguments.result or ROOT / "benchmarks" / "results" / f"profile_networks_t{arguments.threads}.json"
 
     specs = networks(arguments.random, arguments.side)
-    settings = Settings(rounds=arguments.rounds)
+    settings = TimingSettings(rounds=arguments.rounds)
     setup = Setup(OnnxRuntime("cpu", threads=arguments.threads, clock=arguments.clock), settings=settings)
     load = os.getloadavg()
     tables = {m: kernel_table(specs, replace(setup, method=m), arguments.folder) for m in ("in-graph", "alone")}

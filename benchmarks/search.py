@@ -26,7 +26,7 @@ import numpy as np
 from maenas import __version__
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
-from maenas.nas.evolution import OFFSPRING, Settings, State, evolve
+from maenas.nas.evolution import OFFSPRING, EvolutionSettings, State, evolve
 from maenas.nas.exact import solve
 from maenas.nas.problem import scores_of
 from maenas.nas.run import Request, Setup, detector_of, prepare
@@ -128,7 +128,7 @@ def timed(call: Callable[[], T]) -> tuple[T, float]:
 
 def measure_rate(setup: Setup) -> dict[str, Any]:
     """Candidates a second of the default evolution: mutation, repair, costs, score and selection all counted."""
-    runs = [timed(lambda: evolve(setup.problem, Settings())) for _ in range(RUNS)]
+    runs = [timed(lambda: evolve(setup.problem, EvolutionSettings())) for _ in range(RUNS)]
     seconds = [elapsed for _, elapsed in runs]
     count = runs[0][0].evaluated
     return {
@@ -168,7 +168,7 @@ def measure_convergence(setup: Setup) -> dict[str, Any]:
             if not reached and state.fitness[0] >= WITHIN * optimum:
                 reached.extend((time.perf_counter() - begin, state.evaluated))
 
-        final = evolve(setup.problem, Settings(seed=seed), on_generation=look)
+        final = evolve(setup.problem, EvolutionSettings(seed=seed), on_generation=look)
         seconds, candidates = reached or (None, None)
         runs.append(
             {

@@ -19,7 +19,7 @@ from detector.model.net import DetectorNet
 from detector.pipeline import detections_in_images, preprocess
 from detector.predict import CONF, IOU, MAX_DET, Detector
 from detector.runtime.interface import Runtime
-from maenas.deploy.clock import Settings, TimeOnce, Timing, measure, warm_up
+from maenas.deploy.clock import TimeOnce, Timing, TimingSettings, measure, warm_up
 from maenas.deploy.gpu_state import gpu_limits
 from maenas.spec import DetectorSpec
 
@@ -59,7 +59,7 @@ def benchmark(
     subjects: Sequence[Subject],
     images: Sequence[np.ndarray],
     *,
-    settings: Settings,
+    settings: TimingSettings,
     conf: float = CONF,
     iou: float = IOU,
     on_warm: Callable[[], object] = lambda: None,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
+from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.spec import DetectorSpec, SpecFile
 from maenas.strict import STRICT
@@ -19,7 +20,6 @@ WEIGHTS_SCHEMA: Final = "maenas/weights@1"
 EXPORT_SCHEMA: Final = "maenas/export@1"
 MAX_CANDIDATES: Final = 3839  # TensorRT's limit on a TopK
 
-Precision = Literal["fp32", "fp16", "int8"]
 Int8Form = Literal["tensorrt", "cpu"]  # who is to compute it
 
 

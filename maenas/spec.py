@@ -7,6 +7,7 @@ All sizes are in pixels, all widths in channels.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -20,6 +21,7 @@ from maenas.errors import MaenasError
 from maenas.files import read_text, shipped_file, shipped_names, write_atomic
 from maenas.strict import STRICT, dump_json, parse_json
 
+OTHER_TOOLS = (".yaml", ".yml", ".pt", ".pth")  # how they name a network
 Block = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1", "csp"]
 Activation = Literal["relu", "silu"]
 
@@ -251,6 +253,14 @@ def read_spec(path: str | Path) -> SpecFile:
 
 def load_spec(name: str) -> SpecFile:
     """The spec file `name`, or the published detector called so ("damo-yolo-t"); raises `MaenasError`."""
+    suffix = Path(name).suffix.lower()
+    if name not in PUBLISHED and (suffix in OTHER_TOOLS or not (suffix == ".json" or Path(name).is_file())):
+        near = difflib.get_close_matches(name, PUBLISHED, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise MaenasError(
+            f"unknown network {name!r}{guess}; a network is a spec file (.json), as `maenas search` writes it, or one "
+            f"of {', '.join(PUBLISHED)}"
+        )
     return read_spec(published_file(name) if name in PUBLISHED and not Path(name).exists() else name)
 
 

@@ -29,7 +29,7 @@ from maenas.latency.published import Published, network_kernels
 from maenas.latency.table import LatencyTable, content_id, table_from_json, table_to_json
 from maenas.lowering import lower
 from maenas.nas.checkpoint import read_checkpoint, write_checkpoint
-from maenas.nas.evolution import Settings, start
+from maenas.nas.evolution import EvolutionSettings, start
 from maenas.nas.provenance import provenance
 from maenas.nas.run import Request, prepare, run
 from maenas.nas.space import SearchSpace, space_from_yaml
@@ -203,7 +203,7 @@ def test_damaged_kernel_tables_are_read_or_refused(kind: str, count: int, tmp_pa
 def test_damaged_search_checkpoints_are_resumed_or_refused(count: int, tmp_path: Path) -> None:
     setup = prepare(Request(space="k1kx-tiny", latency_s=(2.2e-3,), population=64, generations=10))
     path = tmp_path / "search.ckpt.json"
-    begun = start(setup.problem, Settings(64, 10))
+    begun = start(setup.problem, EvolutionSettings(64, 10))
     write_checkpoint(path, setup, begun)
     text = path.read_text()
 

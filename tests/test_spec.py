@@ -22,6 +22,7 @@ from maenas.spec import (
     NeckSpec,
     StageSpec,
     StemSpec,
+    load_spec,
     published_file,
     read_spec,
     spec_from_json,
@@ -240,3 +241,15 @@ def test_a_spec_that_cannot_be_built_is_refused_in_code_as_well(make: Any, messa
     with pytest.raises(MaenasError) as caught:
         make()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["yolo11n.yaml", "yolo11n.pt", "damo-yolo-x", "no-such-network"])
+def test_a_network_named_as_elsewhere_is_answered_with_what_a_network_is_here(name: str) -> None:
+    with pytest.raises(MaenasError, match=r"unknown network .*spec file \(.json\).*damo-yolo-t"):
+        load_spec(name)
+
+
+def test_the_yaml_file_of_another_tool_is_no_broken_json(tmp_path: Path) -> None:
+    (tmp_path / "model.yaml").write_text("nc: 80\n", encoding="utf-8")
+    with pytest.raises(MaenasError, match="a network is a spec file"):
+        load_spec(str(tmp_path / "model.yaml"))

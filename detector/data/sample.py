@@ -18,8 +18,6 @@ from PIL import Image
 from detector.images import BOMB, BROKEN, FORMATS, SIDEWAYS
 from maenas.errors import MaenasError
 
-SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
 # Kinds of problems that leave no doubt about the rest of the data: a sample or an annotation is put aside.
 MISSING_IMAGE: Final = "missing image"
 BROKEN_IMAGE: Final = "unreadable image"

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 from detector.data.coco import ALIASES
 from detector.data.sample import (
     BAD_LINE,
-    SUFFIXES,
     Box,
     Dataset,
     Problem,
@@ -21,6 +20,7 @@ from detector.data.sample import (
     path_inside,
     size_of,
 )
+from detector.images import SUFFIXES
 from maenas.errors import MaenasError
 from maenas.files import read_text
 

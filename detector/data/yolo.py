@@ -12,7 +12,6 @@ import yaml
 from detector.data.coco import ALIASES
 from detector.data.sample import (
     BAD_LINE,
-    SUFFIXES,
     UNKNOWN_CLASS,
     Box,
     Dataset,
@@ -23,6 +22,7 @@ from detector.data.sample import (
     path_inside,
     size_of,
 )
+from detector.images import SUFFIXES
 from maenas.errors import MaenasError
 from maenas.files import read_text
 from maenas.strict import MAX_YAML_BYTES, PlainLoader

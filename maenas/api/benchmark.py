@@ -14,7 +14,7 @@ from detector.benchmark import benchmark as time_subjects
 from detector.choices import RuntimeName
 from detector.subjects import make_subjects, read_pictures
 from maenas import __version__
-from maenas.deploy.clock import Settings
+from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
 from maenas.latency.find import THIS_MACHINE, cpu_name, table_files
 from maenas.latency.measured import read_measured
@@ -80,7 +80,9 @@ def benchmark(
     started = _conditions(pictured, rounds)
     subjects = make_subjects(names, batches=_several(batch), threads=counts, device=device, runtime=runtime)
     on_begin(len(subjects))
-    rows = time_subjects(subjects, pictures, settings=Settings(rounds=rounds), conf=conf, iou=iou, on_warm=on_warm)
+    rows = time_subjects(
+        subjects, pictures, settings=TimingSettings(rounds=rounds), conf=conf, iou=iou, on_warm=on_warm
+    )
     predictions = [None if table is None else prediction(row, table) for row in rows]
     if table is not None and not any(predictions):
         _refuse_table(rows[0], table)

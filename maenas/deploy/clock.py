@@ -15,7 +15,7 @@ TimeOnce = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Settings:
+class TimingSettings:
     """How carefully to measure. Shares are of the median."""
 
     warm_up_s: float = 0.02
@@ -47,7 +47,7 @@ def summarize(seconds: Sequence[float]) -> Timing:
     return Timing(float(median), float(high - low), len(seconds))
 
 
-def warm_up(time_once: TimeOnce, settings: Settings) -> int:
+def warm_up(time_once: TimeOnce, settings: TimingSettings) -> int:
     """Run until `warm_up_s` have passed and the last three times agree, at most `max_warm_up_s`; number of runs."""
     spent, last = 0.0, []
     count = 0
@@ -62,7 +62,7 @@ def warm_up(time_once: TimeOnce, settings: Settings) -> int:
 class Reference:
     """A fixed piece of work timed again and again: what it says about the device during a run."""
 
-    def __init__(self, time_once: TimeOnce, settings: Settings) -> None:
+    def __init__(self, time_once: TimeOnce, settings: TimingSettings) -> None:
         self._time_once = time_once
         self._settings = settings
         warm_up(time_once, settings)
@@ -83,7 +83,7 @@ class Reference:
 
 
 def measure(
-    items: Sequence[TimeOnce], *, rng: np.random.Generator, settings: Settings, reference: Reference | None = None
+    items: Sequence[TimeOnce], *, rng: np.random.Generator, settings: TimingSettings, reference: Reference | None = None
 ) -> list[Timing]:
     """Time every item `rounds` times, in a new random order each round, so that drift hits all of them alike.
 
@@ -102,7 +102,7 @@ def measure(
 
 
 def _measure_rounds(
-    items: Sequence[TimeOnce], rng: np.random.Generator, settings: Settings, reference: Reference | None
+    items: Sequence[TimeOnce], rng: np.random.Generator, settings: TimingSettings, reference: Reference | None
 ) -> list[Timing]:
     steady: list[np.ndarray] = []
     drifted: list[np.ndarray] = []

@@ -33,7 +33,7 @@ STRATEGY = f"offspring {OFFSPRING}x, {MUTATIONS} mutations, stagewise crossover,
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvolutionSettings:
     """`population` survives a generation; `generations` after the start; `seed` of the generator."""
 
     population: int = 512
@@ -240,7 +240,7 @@ def _keys(genes: Ints) -> NDArray[np.uint64]:
     return keys
 
 
-def start(problem: Problem, settings: Settings) -> State:
+def start(problem: Problem, settings: EvolutionSettings) -> State:
     """The first population: the smallest architecture and random ones of every size; the best of them."""
     compiled, rng = _compile(problem), np.random.Generator(np.random.PCG64(settings.seed))
     count, choices = OFFSPRING * settings.population, problem.space.choices
@@ -264,7 +264,7 @@ def resume(problem: Problem, generation: int, evaluated: int, genes: Ints, gener
 
 def evolve(
     problem: Problem,
-    settings: Settings,
+    settings: EvolutionSettings,
     state: State | None = None,
     on_generation: Callable[[State], None] | None = None,
 ) -> State:

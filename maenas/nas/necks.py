@@ -17,7 +17,7 @@ import numpy as np
 
 from maenas.errors import MaenasError
 from maenas.lowering import Kernel
-from maenas.nas.evolution import Settings, State, evolve, resume
+from maenas.nas.evolution import EvolutionSettings, State, evolve, resume
 from maenas.nas.exact import ExactResult, solve, solve_each
 from maenas.nas.layered import Solution
 from maenas.nas.problem import Problem, evaluate, make_objective
@@ -163,10 +163,10 @@ def _solve_behind(problem: Problem, tails: Sequence[dict[str, Table]]) -> Iterat
 def _evolve_on(problem: Problem, before: State | None) -> State:
     """A short evolution from the population behind a similar neck: a good solution makes a proof short."""
     if before is None:
-        return evolve(problem, Settings(POPULATION, FIRST_GENERATIONS))
+        return evolve(problem, EvolutionSettings(POPULATION, FIRST_GENERATIONS))
     last = FIRST_GENERATIONS - NEXT_GENERATIONS
     state = resume(problem, last, before.evaluated, before.genes, before.generator)
-    return evolve(problem, Settings(POPULATION, FIRST_GENERATIONS), state)
+    return evolve(problem, EvolutionSettings(POPULATION, FIRST_GENERATIONS), state)
 
 
 def _option(

@@ -14,7 +14,7 @@ from maenas.errors import MaenasError
 from maenas.latency.predictor import AnyPredictor, Prediction, load_predictor, predict
 from maenas.lowering import lower
 from maenas.nas.depth_bound import Depths, in_scope, resolve_depths
-from maenas.nas.evolution import Settings, State, evolve
+from maenas.nas.evolution import EvolutionSettings, State, evolve
 from maenas.nas.exact import ExactResult, cheapest, solve
 from maenas.nas.necks import AUTO, PRESET, NeckSearch, ShareWindow, search_necks
 from maenas.nas.problem import Constraint, Problem, evaluate, feasible, make_objective, scores_of
@@ -67,9 +67,9 @@ class Request:
     top_k: int = 1
 
     @property
-    def evolution(self) -> Settings:
+    def evolution(self) -> EvolutionSettings:
         """Settings of the evolution; raises `MaenasError`."""
-        return Settings(self.population, self.generations, self.seed)
+        return EvolutionSettings(self.population, self.generations, self.seed)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
-from maenas.nas.evolution import Settings, evolve
+from maenas.nas.evolution import EvolutionSettings, evolve
 from maenas.nas.exact import solve
 from maenas.nas.necks import AUTO
 from maenas.nas.run import Request, Setup, detector_of, prepare
@@ -154,7 +154,9 @@ def _unlike(setup: Setup) -> Iterator[ShortlistEntry]:
             for weight, table in zip(weights, flops.stages, strict=True)
         )
         objective = QuantityTables(flops.stem, stages, np.zeros(()))
-        final = evolve(replace(setup.problem, objective=objective), Settings(128, 20, int(rng.integers(2**31))))
+        final = evolve(
+            replace(setup.problem, objective=objective), EvolutionSettings(128, 20, int(rng.integers(2**31)))
+        )
         if final.fitness[0] > 0:
             stage = int(weights.argmax()) + 1
             why = f"unlike the others: the budget goes to stage {stage} first, no score asked for that"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maenas.deploy.clock import Settings
+from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, output_target
 from maenas.latency.find import FOLDER, cpu_name
@@ -95,7 +95,7 @@ def items_of(request: ProfileRequest) -> tuple[Item, ...]:
 def plan_text(request: ProfileRequest) -> str:
     """What would be measured, and about how long that takes."""
     items, rate = items_of(request), REFERENCE_RATE[request.device]
-    seconds = estimate_s(items, flops_per_s=rate, batch=request.batch, settings=Settings())
+    seconds = estimate_s(items, flops_per_s=rate, batch=request.batch, settings=TimingSettings())
     counts = ", ".join(f"{count} {op}" for op, count in describe(items).items())
     return (
         f"{len(items)} to measure: {counts}\nabout {seconds / 60:.1f} minutes on a device with {rate / 1e9:g} GFLOP/s"
@@ -115,7 +115,7 @@ def open_job(request: ProfileRequest, path: Path | None = None) -> ProfileJob:
         opt_level=request.opt_level,
         timing_cache=request.timing_cache,
     )
-    settings = Settings() if request.device == "cpu" else Settings(warm_up_s=GPU_WARM_UP_S)
+    settings = TimingSettings() if request.device == "cpu" else TimingSettings(warm_up_s=GPU_WARM_UP_S)
     setup = Setup(backend, request.precision, request.batch, settings, request.method)
     name = request.name or _slug(f"cpu {cpu_name()}" if request.device == "cpu" else backend.device_name)
     threads = f"t{request.threads}-" if request.device == "cpu" else ""

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from maenas.cost import kernel_flops, kernel_traffic
-from maenas.deploy.clock import Settings
+from maenas.deploy.clock import TimingSettings
 from maenas.deploy.program import network
 from maenas.latency.measured import BlockKey, key_of
 from maenas.lowering import IMAGE, Graph, Tensor, lower, lower_head, lower_neck, lower_stage, lower_stem
@@ -105,7 +105,7 @@ def space_blocks(spaces: Sequence[SearchSpace], *, input_size: int | None) -> tu
     return distinct(blocks)
 
 
-def estimate_s(items: Iterable[Item], *, flops_per_s: float, batch: int, settings: Settings) -> float:
+def estimate_s(items: Iterable[Item], *, flops_per_s: float, batch: int, settings: TimingSettings) -> float:
     """Roughly how long measuring takes, on a device with this rate on the reference kernel."""
     total = 0.0
     for item in items:

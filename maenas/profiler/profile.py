@@ -17,7 +17,7 @@ import numpy as np
 from maenas import __version__
 from maenas.choices import Method
 from maenas.cost import kernel_flops
-from maenas.deploy.clock import Reference, Settings, Timing, measure, scaled, summarize, warm_up
+from maenas.deploy.clock import Reference, Timing, TimingSettings, measure, scaled, summarize, warm_up
 from maenas.deploy.gpu_state import gpu_state
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
@@ -58,7 +58,7 @@ class Setup:
     backend: Backend
     precision: Precision = "fp32"
     batch: int = 1
-    settings: Settings = field(default_factory=Settings)
+    settings: TimingSettings = field(default_factory=TimingSettings)
     method: Method = "in-graph"
     seed: int = 0
 

@@ -22,7 +22,7 @@ from maenas.files import data_dir
 from maenas.latency.device import load_devices
 from maenas.lowering import lower
 from maenas.nas.checkpoint import read_checkpoint, write_checkpoint
-from maenas.nas.evolution import Settings, start
+from maenas.nas.evolution import EvolutionSettings, start
 from maenas.nas.run import Request, prepare
 from maenas.nas.space import space_names
 from maenas.spec import PUBLISHED, read_spec
@@ -214,7 +214,7 @@ def test_a_checkpoint_of_another_search_is_refused_and_kept(maenas: Maenas, tmp_
     setup = prepare(Request(space="k1kx-small", neck="preset", latency_s=(2.2e-3,), population=64, generations=10))
     path = tmp_path / "searched_models" / "k1kx-tiny-t4-2.2ms.ckpt.json"
     path.parent.mkdir()
-    write_checkpoint(path, setup, start(setup.problem, Settings(64, 10)))
+    write_checkpoint(path, setup, start(setup.problem, EvolutionSettings(64, 10)))
     before = files_in(tmp_path)
     refused = maenas(*TINY, "--budget", "2.2ms", "--resume")
     assert refused.code == 2

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from maenas.deploy.clock import Reference, Settings, measure, scaled, summarize, warm_up
+from maenas.deploy.clock import Reference, TimingSettings, measure, scaled, summarize, warm_up
 
-SETTINGS = Settings()
+SETTINGS = TimingSettings()
 
 
 def rng() -> np.random.Generator:

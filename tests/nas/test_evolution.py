@@ -13,14 +13,14 @@ from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.lowering import lower
 from maenas.nas.checkpoint import read_checkpoint, write_checkpoint
-from maenas.nas.evolution import Settings, State, _compile, _offspring, evolve, start
+from maenas.nas.evolution import EvolutionSettings, State, _compile, _offspring, evolve, start
 from maenas.nas.exact import cheapest
 from maenas.nas.problem import Problem, effectiveness_of, evaluate, feasible, scores_of
 from maenas.nas.run import Request, Setup, detector_of, prepare, run
 from maenas.nas.space import space_names
 from maenas.score import deepmad_score, score_terms
 
-SMALL = Settings(population=32, generations=6, seed=3)
+SMALL = EvolutionSettings(population=32, generations=6, seed=3)
 
 
 @cache
@@ -39,7 +39,7 @@ def setup_at(
     )
 
 
-def states_of(problem: Problem, settings: Settings, state: State | None = None) -> list[State]:
+def states_of(problem: Problem, settings: EvolutionSettings, state: State | None = None) -> list[State]:
     states = [state or start(problem, settings)]
     evolve(problem, settings, states[0], states.append)
     return states
@@ -99,7 +99,7 @@ def test_the_start_holds_the_smallest_architecture_where_little_else_fits(name: 
     own = [evaluate(c.tables, problem.tables, problem.space.smallest[None])[0] for c in problem.constraints]
     limits = tuple(dataclasses.replace(c, limit=o) for c, o in zip(problem.constraints, own, strict=True))
     problem = dataclasses.replace(problem, constraints=limits, max_effectiveness=None)
-    state = start(problem, Settings(population=2, seed=9))
+    state = start(problem, EvolutionSettings(population=2, seed=9))
     assert (state.genes == problem.space.smallest[:, None]).all(axis=0).any()
     assert state.fitness[0] > 0
 
@@ -145,7 +145,7 @@ def test_who_breaks_the_limit_on_effectiveness_ranks_below_all_who_keep_to_it() 
 
 def test_higher_scores_beyond_the_limit_on_effectiveness_do_not_crowd_out_what_keeps_to_it() -> None:
     """Near the fastest nearly everything is too deep for its width."""
-    assert evolve(setup_at("k1kx", 1.1).problem, Settings(generations=60)).fitness[0] > 0
+    assert evolve(setup_at("k1kx", 1.1).problem, EvolutionSettings(generations=60)).fitness[0] > 0
 
 
 @pytest.mark.parametrize("name", ["k1kx", "mob"])
@@ -271,7 +271,7 @@ def test_a_checkpoint_of_another_search_or_a_damaged_one_is_refused(tmp_path: Pa
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(MaenasError, match=message):
-        Settings(**settings)
+        EvolutionSettings(**settings)
 
 
 # How good it is -----------------------------------------------------------------------------------------------------
@@ -292,14 +292,16 @@ def test_deepmad_is_searched_by_its_own_score_within_the_limits(name: str) -> No
     """Fitness is DeepMAD's score of the deployed kernels; no random architecture comes near the best found."""
     setup = setup_at(name, 1.3, "deepmad")
     assert setup.problem.objective is None
-    state = evolve(setup.problem, Settings(population=128, generations=40))
+    state = evolve(setup.problem, EvolutionSettings(population=128, generations=40))
     for genome, fitness in zip(state.genes.T[:5], state.fitness[:5], strict=True):
         kernels = lower(detector_of(setup, genome))
         assert fitness * 1e-9 == pytest.approx(float(deepmad_score(score_terms(kernels))), abs=1e-6)
         assert total_cost(kernels).layers <= (setup.depths.max_layers or 0)
         assert sum(float(setup.predictors[0].kernel_seconds(k)) for k in kernels) <= setup.request.latency_s[0]
     assert state.fitness[0] > scores_of(setup.problem, random_feasible(setup.problem, 3000)).max()
-    seeds = [evolve(setup.problem, Settings(population=128, generations=40, seed=s)).fitness[0] for s in (1, 2)]
+    seeds = [
+        evolve(setup.problem, EvolutionSettings(population=128, generations=40, seed=s)).fitness[0] for s in (1, 2)
+    ]
     assert min(seeds) / max(state.fitness[0], *seeds) > 0.995
 
 

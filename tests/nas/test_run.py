@@ -16,7 +16,7 @@ from maenas.files import data_dir
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import lower
 from maenas.nas.depth_bound import PUBLISHED_LAYERS, in_scope
-from maenas.nas.evolution import Settings, evolve
+from maenas.nas.evolution import EvolutionSettings, evolve
 from maenas.nas.exact import cheapest
 from maenas.nas.pareto import pareto_front
 from maenas.nas.problem import evaluate
@@ -335,7 +335,7 @@ def test_without_the_bound_the_score_buys_depth_and_no_width(model: str, tmp_pat
     path = tmp_path / "deep.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     setup = prepare(Request(score="mae", space=str(path), latency_s=(modelled_s(model),)))
-    genome = evolve(setup.problem, Settings(population=256, generations=80)).genes[:, 0]
+    genome = evolve(setup.problem, EvolutionSettings(population=256, generations=80)).genes[:, 0]
     kernels = lower(detector_of(setup, genome))
     widths, depths = shape(setup.space.spec_of(genome))
     assert total_cost(kernels).layers > 100

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from maenas.deploy.clock import Settings
+from maenas.deploy.clock import TimingSettings
 from maenas.deploy.program import network
 from maenas.latency.measured import BlockKey
 from maenas.lowering import lower
@@ -97,7 +97,7 @@ def test_blocks_and_networks_of_every_space_are_measured_whole() -> None:
 
 def test_more_and_slower_kernels_take_longer() -> None:
     samples = spec_samples(published_specs()["damo-yolo-s"])
-    settings = Settings()
+    settings = TimingSettings()
     times = [estimate_s(samples, flops_per_s=rate, batch=1, settings=settings) for rate in (1e10, 1e11, 1e13)]
     assert times == sorted(times, reverse=True)
     assert estimate_s(samples[:5], flops_per_s=1e11, batch=1, settings=settings) < times[1]

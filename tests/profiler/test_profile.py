@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from maenas.cli.profile import profile_command
 from maenas.cli.tables import tables_app
-from maenas.deploy.clock import Settings
+from maenas.deploy.clock import TimingSettings
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
@@ -24,7 +24,7 @@ from maenas.profiler.probe import SINKS, Sample
 from maenas.profiler.profile import Setup, profile, time_networks
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 
-FAST = Settings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=3, attempts=1)
+FAST = TimingSettings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=3, attempts=1)
 T = published_specs()["damo-yolo-t"]
 SMALL = DetectorSpec(InputSpec(64, 64), T.backbone, T.neck, T.head)
 CONV_S, OTHER_S, SINK_S = 1e-3, 2e-4, 1e-5

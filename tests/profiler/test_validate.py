@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import maenas.profiler.validate
 from maenas.cli.main import app
-from maenas.deploy.clock import Settings
+from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
 from maenas.latency.measured_predictor import MIN_NETWORKS, measured_predictor
 from maenas.latency.predictor import predict
@@ -26,7 +26,7 @@ from maenas.profiler.profile import Setup, profile
 from maenas.profiler.validate import agreement, kendall_tau, validate
 from maenas.spec import DetectorSpec
 
-FAST = Settings(warm_up_s=1e-8, max_warm_up_s=1e-3, rounds=3, attempts=1)
+FAST = TimingSettings(warm_up_s=1e-8, max_warm_up_s=1e-3, rounds=3, attempts=1)
 PER_FLOP, PER_NETWORK = 1e-10, 1.25
 
 

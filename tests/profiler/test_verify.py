@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maenas.deploy.clock import Settings
+from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
 from maenas.latency.measured import make_table, write_measured
 from maenas.nas.provenance import provenance
@@ -21,7 +21,7 @@ from maenas.spec import DetectorSpec, InputSpec, published_specs
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
-FAST = Settings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=3, attempts=1)
+FAST = TimingSettings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=3, attempts=1)
 
 
 @pytest.fixture(scope="module")
