@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help search demo pipeline test test-full check bench docs clean
+.PHONY: help search demo pipeline test test-full check bench soak docs clean
 
 help:
 	@echo "make search      a detector for 3 ms on a T4"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-full   also those that take minutes"
 	@echo "make check       ruff and pyright"
 	@echo "make bench       the benchmarks that need no GPU; DATA=... adds that of the data pipeline"
+	@echo "make soak        random commands, killed at random, for an hour; SECONDS=60 for a minute; log in soak.jsonl"
 	@echo "make docs        the documentation as a site in site/; warnings are errors"
 	@echo "make clean       remove the virtual environment, caches and builds"
 
@@ -44,6 +45,9 @@ bench: $(VENV)/.dev
 	@set -e; for name in assign inference kernel_prediction profile_networks search; do \
 	  echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done
 	@test -z "$(DATA)" || $(BIN)/python benchmarks/data.py --data "$(DATA)"
+
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),3600) --log soak.jsonl
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going --quiet --builder html --doctree-dir build/doctrees docs site

@@ -27,6 +27,7 @@ from maenas.spec import InputSpec
 _log = logging.getLogger(__name__)
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 MOST_MISSING = 0.1  # of a JPEG's pixels, where the end of the file is cut off
+ORIENTATION = 0x0112  # tag of EXIF
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 # Pillow would try every format it knows on any file; some of them (EPS) start another program.
@@ -90,7 +91,9 @@ def _cut_off_jpeg(path: Path) -> np.ndarray | None:
 
 def pillow_pixels(image: Image.Image, where: str) -> np.ndarray:
     """As `read_image`, of an image of Pillow; `where` names it in messages."""
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    if image.getexif().get(ORIENTATION, 1) != 1:  # each step that is not needed would copy a large image
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -99,7 +102,7 @@ def pillow_pixels(image: Image.Image, where: str) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 class Placement(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maenas.cli.options import output_file, output_folder, output_name, output_plot
-from tests.cli.tree import Parameter, commands
+from maenas.cli.tree import Parameter, commands
 from tests.conftest import Maenas
 
 # What is read. A path that is not listed here must be checked as an output.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from maenas.cli.process import ending_signals
-from tests.cli.tree import commands
+from maenas.cli.tree import commands
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and descriptors of POSIX")
 

@@ -1,4 +1,4 @@
-"""Every command of the command line with its options and arguments, so that a test cannot miss a new one."""
+"""Every command of the command line with its options and arguments, so that no test can miss a new one."""
 
 from __future__ import annotations
 
