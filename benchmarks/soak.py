@@ -24,6 +24,8 @@ from pathlib import Path
 
 from maenas.cli.tree import Parameter, commands
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+SPACE = Path(__file__).resolve().parents[1] / "scripts" / "demo_space.yaml"
 MEMORY = 4 * 2**30  # bytes, of a command and its children
 PATIENCE_S = 90.0  # from a signal to the end
 NUMBERS = (0, 1, 2, 3, 4, 8, 16, 64, 320, 640)
@@ -139,12 +141,12 @@ def make_given(place: Path) -> None:
     os.mkfifo(place / "fifo")
     (place / "loop").symlink_to("loop")
     for words in (
-        "search --space k1kx-tiny --max-flops 1.2G --name tiny --out . --input 64 --generations 2 --population 16",
+        f"search --space {SPACE} --max-flops 350M --name tiny --out . --generations 2 --population 16",
         "data shapes data --images 10 --size 64",
         "train tiny.json --data data --input 64 --epochs 1 --batch 4 --out run --set workers=0 --set plain_epochs=1",
         "export run --out net.onnx",
     ):
-        subprocess.run([sys.executable, "-m", "maenas", *words.split()], cwd=place, check=True, env=_environment(place))
+        subprocess.run([sys.executable, "-m", "maenas", *words.split()], cwd=place, check=True, env=ENVIRONMENT)
     (place / "net.safetensors").write_bytes((place / "run" / "weights.safetensors").read_bytes())
     done = subprocess.run(
         [sys.executable, "-m", "maenas", "structure", "export", "damo-yolo-t"], check=True, capture_output=True
@@ -165,10 +167,6 @@ def _write_pictures(place: Path) -> None:
     writer.release()
 
 
-def _environment(place: Path) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place / "cache"), "HOME": str(place)}
-
-
 def run_case(case: Case, place: Path) -> list[End]:
     """Run it, once or twice at once, and signal it when its time has come."""
 
@@ -182,7 +180,7 @@ def run_case(case: Case, place: Path) -> list[End]:
         subprocess.Popen(
             [sys.executable, "-m", "maenas", *case.words],
             cwd=place,
-            env=_environment(place),
+            env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=error,
