@@ -25,7 +25,6 @@ from pathlib import Path
 from maenas.cli.tree import Parameter, commands
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-SPACE = Path(__file__).resolve().parents[1] / "scripts" / "demo_space.yaml"
 MEMORY = 4 * 2**30  # bytes, of a command and its children
 PATIENCE_S = 90.0  # from a signal to the end
 NUMBERS = (0, 1, 2, 3, 4, 8, 16, 64, 320, 640)
@@ -141,7 +140,7 @@ def make_given(place: Path) -> None:
     os.mkfifo(place / "fifo")
     (place / "loop").symlink_to("loop")
     for words in (
-        f"search --space {SPACE} --max-flops 350M --name tiny --out . --generations 2 --population 16",
+        "search --space demo --max-flops 350M --name tiny --out . --generations 2 --population 16",
         "data shapes data --images 10 --size 64",
         "train tiny.json --data data --input 64 --epochs 1 --batch 4 --out run --set workers=0 --set plain_epochs=1",
         "export run --out net.onnx",
