@@ -83,10 +83,9 @@ class End:
     hung: bool = False
 
 
-def make_case(number: int, seed: int) -> Case:
-    """The case of this number; the same for the same seed."""
+def make_case(number: int, seed: int, known: dict[str, list[Parameter]]) -> Case:
+    """The case of this number, of the commands `known`; the same for the same seed."""
     rng = random.Random(f"{seed}/{number}")
-    known = commands()
     name = rng.choice(sorted(known))
     words = [*name.split(), *(SMALL.get(name, []) if rng.random() < 0.8 else [])]
     for parameter in known[name]:
@@ -284,10 +283,10 @@ def main() -> None:
         place = Path(folder)
         make_given(place)
         before = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file() and path.name != "fifo"}
-        end = time.monotonic() + chosen.seconds
+        end, known = time.monotonic() + chosen.seconds, commands()
         number, bad, peak = chosen.only or 0, 0, 0
         while time.monotonic() < end:
-            case = make_case(number, chosen.seed)
+            case = make_case(number, chosen.seed, known)
             ends = run_case(case, place)
             found = faults_of(case, ends, place, before)
             peak = max(peak, *(one.peak for one in ends))
