@@ -121,7 +121,8 @@ def _stages(subject: Subject, images: list[np.ndarray], *, conf: float, iou: flo
         return runtime.network(tensor)
 
     def postprocessing() -> object:
-        return detections_in_images(scores, boxes, placements, conf=conf, iou=iou, max_det=MAX_DET)
+        left = iou if runtime.nms is None else None  # to suppress
+        return detections_in_images(scores, boxes, placements, conf=conf, iou=left, max_det=MAX_DET)
 
     def total() -> object:
         return detector.predict(images, conf=conf, iou=iou, batch=subject.batch)

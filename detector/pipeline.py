@@ -31,7 +31,7 @@ def detections_in_images(
     placements: Sequence[Placement],
     *,
     conf: float,
-    iou: float,
+    iou: float | None,
     max_det: int,
     most: int | None = None,
 ) -> list[Detections]:

@@ -26,14 +26,15 @@ def postprocess(
     boxes: Tensor,
     *,
     conf: float,
-    iou: float,
+    iou: float | None,
     max_det: int = MAX_DETECTIONS,
     most: int | None = None,
 ) -> list[Detections]:
     """Detections of each image from scores `[B, A, C]` (probabilities) and boxes `[B, A, 4]`.
 
     Every pair of an anchor and a class that scores more than `conf` is a candidate. Within a class, a candidate that
-    overlaps a better kept one by more than `iou` is dropped; the best `max_det` of the rest are returned. If
+    overlaps a better kept one by more than `iou` is dropped (None: the network has done that, and gives the best of an
+    image first); the best `max_det` of the rest are returned. If
     `most` is given, only so many of the best candidates of an image compete: at a low `conf` there can be 600,000.
     """
     if scores.device.type == "mps":  # which has no float64
@@ -43,7 +44,7 @@ def postprocess(
 
 
 def _detections(
-    scores: Tensor, boxes: Tensor, *, conf: float, iou: float, max_det: int, most: int | None
+    scores: Tensor, boxes: Tensor, *, conf: float, iou: float | None, max_det: int, most: int | None
 ) -> Detections:
     anchors, labels = (scores > conf).nonzero(as_tuple=True)  # [K], [K]
     values = scores[anchors, labels]
@@ -51,6 +52,8 @@ def _detections(
         values, best = values.topk(most)
         anchors, labels = anchors[best], labels[best]
     candidates = boxes[anchors]
+    if iou is None:
+        return Detections(candidates[:max_det], values[:max_det], labels[:max_det])
     # batched_nms sets classes apart by adding offsets to their boxes: in float32 that would move overlaps by 1e-4.
     kept = batched_nms(candidates.double(), values.double(), labels, iou)[:max_det]
     return Detections(candidates[kept], values[kept], labels[kept])

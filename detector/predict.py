@@ -114,7 +114,8 @@ class Detector:
             wanted = torch.zeros(scores.shape[-1], dtype=torch.bool, device=self.device)
             wanted[list(classes)] = True
             scores = scores * wanted
-        return detections_in_images(scores, boxes, placements, conf=conf, iou=iou, max_det=max_det)
+        left = iou if self.nms is None else None  # to suppress
+        return detections_in_images(scores, boxes, placements, conf=conf, iou=left, max_det=max_det)
 
 
 def _require_settings(**counts: int) -> None:

@@ -65,7 +65,8 @@ def _detect(detector: Detector, batch: EvalBatch, conf: float, iou: float) -> li
     """Rows `[N, 7]` for each image of a batch."""
     scores, boxes = detector.network(normalise(batch.images.to(detector.device), detector.input))
     limits = {"max_det": MAX_DETECTIONS, "most": MOST_CANDIDATES}
-    found = detections_in_images(scores, boxes, batch.placements, conf=conf, iou=iou, **limits)
+    left = iou if detector.nms is None else None  # to suppress
+    found = detections_in_images(scores, boxes, batch.placements, conf=conf, iou=left, **limits)
     return [_rows(id, row) for id, row in zip(batch.ids, found, strict=True)]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from detector.device import choose_device
 from detector.runtime.exported import runtime_of
 from detector.runtime.interface import Runtime, in_batches
-from maenas.deploy.session import PROVIDERS, import_onnxruntime, session_errors
+from maenas.deploy.session import PROVIDERS, TF32, Target, import_onnxruntime, session_errors
 from maenas.errors import MaenasError
 
 TYPES = {
@@ -32,9 +32,9 @@ class OnnxSession:
     """
 
     def __init__(self, model: bytes, device: torch.device, *, threads: int | None = None, where: str) -> None:
-        ort = import_onnxruntime()
-        target = device.type
-        provider = PROVIDERS[target]  # type: ignore[index]  # cpu or cuda
+        target: Target = "cuda" if device.type == "cuda" else "cpu"
+        ort = import_onnxruntime(target)
+        provider = PROVIDERS[target]
         if provider not in ort.get_available_providers():
             raise MaenasError(
                 f"this onnxruntime has no {provider}: pip uninstall onnxruntime and pip install onnxruntime-gpu, "
@@ -46,7 +46,10 @@ class OnnxSession:
         options.inter_op_num_threads = 1
         # Several sessions may live at once: their idle threads must not burn the cores of the one that runs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        settings = {"device_id": str(device.index or 0)} if target == "cuda" else {}
+        settings = {}
+        if target == "cuda":  # the search for algorithms would be repeated for every new batch
+            settings = {"device_id": str(device.index or 0), "use_tf32": str(int(TF32))}
+            settings["cudnn_conv_algo_search"] = "HEURISTIC"
         try:
             session: Any = ort.InferenceSession(model, options, providers=[(provider, settings)], enable_fallback=0)
             self.properties: dict[str, str] = session.get_modelmeta().custom_metadata_map

@@ -39,25 +39,25 @@ class EngineSession:
         self._context: Any = engine.create_execution_context()
         self._stream = torch.cuda.Stream(device)
         self.batch = self._ends["image"][0][0]
+        self._tensors = {  # where the engine reads and writes
+            name: torch.empty(shape, dtype=dtype, device=device) for name, (shape, dtype) in self._ends.items()
+        }
+        for name, tensor in self._tensors.items():
+            self._context.set_tensor_address(name, tensor.data_ptr())
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Outputs for images `[B, 3, H, W]` on the device, of any floating type, for any B."""
         return in_batches(self._run, images, self.batch)
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
-        tensors = {
-            name: torch.empty(shape, dtype=dtype, device=self._device) for name, (shape, dtype) in self._ends.items()
-        }
-        tensors["image"].copy_(images)
-        for name, tensor in tensors.items():
-            self._context.set_tensor_address(name, tensor.data_ptr())
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        if not self._context.execute_async_v3(self._stream.cuda_stream):
-            raise MaenasError("TensorRT refused to run the engine")
-        current.wait_stream(self._stream)
-        del tensors["image"]
-        return tensors
+        with torch.cuda.device(self._device), torch.inference_mode():  # the engine runs on the current GPU
+            self._tensors["image"].copy_(images)
+            current = torch.cuda.current_stream(self._device)
+            self._stream.wait_stream(current)
+            if not self._context.execute_async_v3(self._stream.cuda_stream):
+                raise MaenasError("TensorRT refused to run the engine")
+            current.wait_stream(self._stream)
+            return {name: tensor.clone() for name, tensor in self._tensors.items() if name != "image"}
 
 
 def load_engine(path: str | Path, device: str) -> Runtime:

@@ -18,6 +18,7 @@ from typing import Any
 
 from maenas.deploy.engine_types import check_types
 from maenas.deploy.program import Program
+from maenas.deploy.session import TF32
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
 from maenas.latency.device import Precision
@@ -52,6 +53,7 @@ class EngineBuilder:
         return {
             "opt_level": str(self._opt_level),
             "aux_streams": "0",
+            "tf32": str(TF32),
             "workspace": f"{self._workspace_bytes >> 20} MiB",
             "typing": "strong; int8 by explicit quantisation of convolutions",
         }
@@ -79,6 +81,7 @@ class EngineBuilder:
         config.builder_optimization_level = self._opt_level
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.max_aux_streams = 0
+        (config.set_flag if TF32 else config.clear_flag)(trt.BuilderFlag.TF32)
         cache = self._timing_cache if trt.__name__ == "tensorrt" else None  # the other module has no tactics to time
         if cache is not None:
             stored = cache.read_bytes() if cache.exists() else b""

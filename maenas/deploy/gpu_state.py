@@ -5,8 +5,27 @@ The package nvidia-ml-py is optional: without it, or without a GPU, there is not
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
+
+
+def visible_gpu() -> str | None:
+    """UUID of what a process of one GPU calls device 0, by CUDA_VISIBLE_DEVICES; None where NVML cannot tell.
+
+    Numbers there are NVML's only in the order of the bus, which `CUDA_DEVICE_ORDER=PCI_BUS_ID` asks for.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if first.startswith(("GPU-", "MIG-")):
+        return first
+    if not first.isdecimal():
+        return None
+    return _read(None, lambda nvml, gpu: {"uuid": lambda: _text(nvml.nvmlDeviceGetUUID(gpu))}, int(first)).get("uuid")
+
+
+def gpu_name(uuid: str | None = None) -> str | None:
+    """What the board calls itself, None where NVML cannot tell."""
+    return _read(uuid, lambda nvml, gpu: {"name": lambda: _text(nvml.nvmlDeviceGetName(gpu))}).get("name")
 
 
 def gpu_limits(uuid: str | None = None) -> dict[str, str]:
@@ -38,7 +57,7 @@ def gpu_state(uuid: str | None = None) -> dict[str, str]:
     return _read(uuid, read)
 
 
-def _read(uuid: str | None, read: Callable[[Any, Any], dict[str, Callable[[], str]]]) -> dict[str, str]:
+def _read(uuid: str | None, read: Callable[[Any, Any], dict[str, Callable[[], str]]], index: int = 0) -> dict[str, str]:
     """Whatever of it this GPU and driver can tell."""
     try:
         import pynvml
@@ -51,9 +70,9 @@ def _read(uuid: str | None, read: Callable[[Any, Any], dict[str, Callable[[], st
     values: dict[str, str] = {}
     try:
         if uuid is None:
-            gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
         else:
-            gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+            gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
         for name, value in read(pynvml, gpu).items():
             try:
                 values[name] = value()

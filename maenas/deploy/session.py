@@ -10,8 +10,14 @@ Target = Literal["cpu", "cuda"]
 PROVIDERS: dict[Target, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def import_onnxruntime() -> Any:
-    """The module onnxruntime; raises `MaenasError` where it is missing."""
+TF32 = True  # in convolutions of fp32 on GPUs that have it: what PyTorch, TensorRT and ONNX Runtime do by default
+
+
+def import_onnxruntime(target: Target = "cpu") -> Any:
+    """The module onnxruntime, for CUDA with its libraries loaded; raises `MaenasError` where it is missing.
+
+    The extras `cuda` and `cudnn` of onnxruntime-gpu are pip packages, which the system's loader does not find.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime
@@ -20,6 +26,8 @@ def import_onnxruntime() -> Any:
             f"running ONNX models needs the package {error.name}: pip install onnx onnxruntime "
             "(or onnxruntime-gpu for CUDA; never both)"
         ) from None
+    if target == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
     return onnxruntime
 
 

@@ -34,6 +34,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def gpu(self) -> str | None:
+        """UUID of the GPU that is used, None for a CPU and where nothing tells."""
+        ...
+
+    @property
     def conditions(self) -> dict[str, str]:
         """What else a latency depends on: threads, driver, clocks."""
         ...

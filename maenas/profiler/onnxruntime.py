@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from maenas.choices import Clock
+from maenas.deploy.gpu_state import gpu_limits, gpu_name, visible_gpu
 from maenas.deploy.program import Program
-from maenas.deploy.session import PROVIDERS, Target, import_onnxruntime, session_errors
+from maenas.deploy.session import PROVIDERS, TF32, Target, import_onnxruntime, session_errors
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.latency.find import cpu_name
 from maenas.profiler.cpu import CLOCKS, cpu_conditions, require_clock
 
-CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1", "use_tf32": "0"}
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1", "use_tf32": str(int(TF32))}
 
 
 class OnnxRuntime:
@@ -23,7 +25,8 @@ class OnnxRuntime:
 
     def __init__(self, target: Target = "cpu", *, threads: int = 1, clock: Clock = "wall") -> None:
         require_clock(clock, threads=threads, on_cpu=target == "cpu")
-        self._ort = import_onnxruntime()
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML counts
+        self._ort = import_onnxruntime(target)
         self.target: Target = target
         self.threads = threads
         self.clock: Clock = clock
@@ -42,14 +45,17 @@ class OnnxRuntime:
     def device_name(self) -> str:
         if self.target == "cpu":
             return cpu_name()
-        devices = self._ort.get_ep_devices()
-        names = [d.device.metadata.get("Description", "") for d in devices if d.ep_name == PROVIDERS["cuda"]]
-        return next((name for name in names if name), "CUDA device 0")
+        return gpu_name(self.gpu) or "CUDA device 0"
+
+    @property
+    def gpu(self) -> str | None:
+        return visible_gpu() if self.target == "cuda" else None
 
     @property
     def conditions(self) -> dict[str, str]:
         if self.target == "cuda":
-            return {"provider_options": ", ".join(f"{key}={value}" for key, value in CUDA_OPTIONS.items())}
+            options = ", ".join(f"{key}={value}" for key, value in CUDA_OPTIONS.items())
+            return {"provider_options": options, "tf32": str(TF32), **gpu_limits(self.gpu)}
         return cpu_conditions(self.clock, threads=self.threads)
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> OrtRunner:

@@ -34,6 +34,10 @@ class OpenVino:
         return cpu_name()
 
     @property
+    def gpu(self) -> str | None:
+        return None
+
+    @property
     def conditions(self) -> dict[str, str]:
         return cpu_conditions(self.clock, threads=self.threads)
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from maenas.choices import KernelRuntime
 from maenas.cost import kernel_flops, kernel_traffic
 from maenas.deploy.clock import TimingSettings
 from maenas.deploy.program import network
@@ -28,7 +29,8 @@ from maenas.profiler.probe import Item, Sample, distinct, item_kernels, sample_o
 from maenas.spec import DetectorSpec
 
 RATIOS = (3.0, 2.0, math.sqrt(2))  # between neighbouring widths of the grid, coarse first
-BUILD_S = 0.03  # for one session
+# Seconds for one session: measured on one CPU core, but for TensorRT, which has not run: it times tactics for seconds.
+BUILD_S: dict[KernelRuntime, float] = {"onnxruntime": 0.03, "openvino": 0.06, "torch": 0.03, "tensorrt": 4.0}
 MAX_COPIES = 16
 PROBE_S = 1.5e-3  # what the copies of a kernel should take together
 BYTES_PER_FLOP = 1 / 8  # of a device's rates, near enough to choose the number of copies
@@ -105,13 +107,20 @@ def space_blocks(spaces: Sequence[SearchSpace], *, input_size: int | None) -> tu
     return distinct(blocks)
 
 
-def estimate_s(items: Iterable[Item], *, flops_per_s: float, batch: int, settings: TimingSettings) -> float:
+def estimate_s(
+    items: Iterable[Item],
+    *,
+    flops_per_s: float,
+    batch: int,
+    settings: TimingSettings,
+    runtime: KernelRuntime = "onnxruntime",
+) -> float:
     """Roughly how long measuring takes, on a device with this rate on the reference kernel."""
     total = 0.0
     for item in items:
         copies = copies_for(item, flops_per_s=flops_per_s, batch=batch)
         run = 2 * LAUNCH_S + copies * item_estimate_s(item, flops_per_s=flops_per_s, batch=batch)
-        total += 2 * BUILD_S + settings.warm_up_s + 1.5 * (settings.rounds + 3) * run
+        total += 2 * BUILD_S[runtime] + settings.warm_up_s + 1.5 * (settings.rounds + 3) * run
     return total
 
 

@@ -266,7 +266,7 @@ def _gpu_state(setup: Setup) -> str:
     """Clocks, temperature and power of the GPU as it measures; nothing for a CPU."""
     if "-cpu" in setup.backend.runtime:
         return ""
-    return ", ".join(f"{name} {value}" for name, value in gpu_state().items())
+    return ", ".join(f"{name} {value}" for name, value in gpu_state(setup.backend.gpu).items())
 
 
 def _affinity() -> str:

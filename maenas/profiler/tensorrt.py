@@ -30,9 +30,12 @@ class TensorRt:
         return self._torch.cuda.get_device_name()
 
     @property
+    def gpu(self) -> str | None:
+        return str(self._torch.cuda.get_device_properties().uuid)
+
+    @property
     def conditions(self) -> dict[str, str]:
-        uuid = str(self._torch.cuda.get_device_properties().uuid)
-        return {**self._builder.conditions, "cuda": str(self._torch.version.cuda), **gpu_limits(uuid)}
+        return {**self._builder.conditions, "cuda": str(self._torch.version.cuda), **gpu_limits(self.gpu)}
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> GraphRunner:
         """Raises `MaenasError` where TensorRT cannot build or load the engine, or chose another precision."""

@@ -11,6 +11,7 @@ from typing import Any
 from maenas.deploy.gpu_state import gpu_limits
 from maenas.deploy.graphed import Captured, capture
 from maenas.deploy.program import Program, is_flatten
+from maenas.deploy.session import TF32
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.lowering import Kernel
@@ -25,6 +26,7 @@ class TorchCuda:
     def __init__(self) -> None:
         self._torch = cuda_torch()
         self._torch.backends.cudnn.benchmark = True
+        self._torch.backends.cudnn.allow_tf32 = TF32
 
     @property
     def runtime(self) -> str:
@@ -35,15 +37,19 @@ class TorchCuda:
         return self._torch.cuda.get_device_name()
 
     @property
+    def gpu(self) -> str | None:
+        return str(self._torch.cuda.get_device_properties().uuid)
+
+    @property
     def conditions(self) -> dict[str, str]:
         torch = self._torch
         return {
-            **gpu_limits(str(torch.cuda.get_device_properties().uuid)),
+            **gpu_limits(self.gpu),
             "cuda": str(torch.version.cuda),
             "cudnn": str(torch.backends.cudnn.version()),
             "layout": "channels last",
             "cudnn_benchmark": "on",
-            "tf32": str(torch.backends.cudnn.allow_tf32),
+            "tf32": str(TF32),
         }
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> GraphRunner:

@@ -45,12 +45,17 @@ def clock_of(setup: Setup) -> Clock:
 
 
 def clock_of_table(predictor: AnyPredictor) -> Clock:
-    """The clock that the predictor's table was measured with; raises `MaenasError` where this machine is another."""
+    """The clock of the predictor's table; raises `MaenasError` where this machine or the runtime is another."""
     table = measured_predictor_of(predictor).interpolator.table
     backend = backend_of_table(table)
     if backend.device_name != table.conditions.get("hardware"):
         raise MaenasError(
             f"the table was measured on {table.conditions.get('hardware')}, this machine is {backend.device_name}"
+        )
+    if backend.runtime != table.runtime:
+        raise MaenasError(
+            f"the table was measured with {table.runtime}, here is {backend.runtime}: install that version, or measure "
+            "a table with this one (`maenas profile`)"
         )
     return Clock(backend, table.precision, table.batch)
 

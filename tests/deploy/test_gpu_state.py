@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from maenas.deploy.gpu_state import gpu_limits, gpu_state
+from maenas.deploy.gpu_state import gpu_limits, gpu_name, gpu_state, visible_gpu
+from maenas.deploy.session import import_onnxruntime
 
 
 class NVMLError(Exception):
@@ -31,6 +32,8 @@ def nvml(**overrides: Any) -> SimpleNamespace:
         "nvmlShutdown": lambda: None,
         "nvmlDeviceGetHandleByIndex": lambda index: "gpu",
         "nvmlDeviceGetHandleByUUID": by_uuid,
+        "nvmlDeviceGetName": mine("NVIDIA Made-up"),
+        "nvmlDeviceGetUUID": lambda gpu: f"GPU-of-{gpu}",
         "nvmlSystemGetDriverVersion": lambda: b"580.1",
         "nvmlDeviceGetMaxClockInfo": lambda gpu, kind: {1: 1590, 2: 5001}[kind],
         "nvmlDeviceGetClockInfo": lambda gpu, kind: {1: 585, 2: 5000}[kind],
@@ -69,3 +72,33 @@ def test_without_nvml_or_a_gpu_there_is_nothing_to_say(module: Any, monkeypatch:
 def test_an_unknown_gpu_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml())
     assert gpu_state("2") == {}
+
+
+@pytest.mark.parametrize(
+    ("visible", "uuid"),
+    [(None, "GPU-of-board 0"), ("1,0", "GPU-of-board 1"), ("GPU-1", "GPU-1"), ("MIG-7,0", "MIG-7"), ("", None)],
+)
+def test_the_gpu_that_is_used_is_the_first_visible_one(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, uuid: str | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(nvmlDeviceGetHandleByIndex=lambda index: f"board {index}"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpu() == uuid
+
+
+def test_a_board_has_a_name_where_nvml_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml())
+    assert gpu_name("GPU-1") == "NVIDIA Made-up"
+    assert gpu_name("GPU-2") is None
+
+
+def test_cuda_libraries_are_loaded_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    loaded = []
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(preload_dlls=lambda: loaded.append("cuda")))
+    import_onnxruntime("cpu")
+    assert loaded == []
+    import_onnxruntime("cuda")
+    assert loaded == ["cuda"]

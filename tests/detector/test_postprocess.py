@@ -84,3 +84,15 @@ def test_half_precision_scores_are_taken() -> None:
     scores, boxes = clustered(np.random.default_rng(0), 40, 2)
     (found,) = postprocess(scores[None].half(), boxes[None], conf=0.3, iou=0.6)
     assert found.scores.dtype == found.boxes.dtype == torch.float32
+
+
+def test_what_the_network_suppressed_is_not_suppressed_again() -> None:
+    """Two boxes of one class that overlap: a file that kept both is believed."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 5, 5]])
+    scores = torch.tensor([[0.9, 0], [0.8, 0], [0, 0.1]])
+    (once,) = postprocess(scores[None], boxes[None], conf=0.2, iou=0.5)
+    (kept,) = postprocess(scores[None], boxes[None], conf=0.2, iou=None, max_det=5)
+    assert (len(once.scores), kept.scores.tolist(), kept.labels.tolist()) == (1, scores[:2, 0].tolist(), [0, 0])
+    assert torch.equal(kept.boxes, boxes[:2])
+    (best,) = postprocess(scores[None], boxes[None], conf=0.2, iou=None, max_det=1)
+    assert torch.equal(best.boxes, boxes[:1])

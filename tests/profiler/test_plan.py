@@ -107,3 +107,9 @@ def test_short_kernels_are_timed_in_several_copies() -> None:
     copies = {s.key: copies_for(s, flops_per_s=5e10, batch=1) for s in spec_samples(published_specs()["damo-yolo-t"])}
     assert min(copies.values()) == 1
     assert max(copies.values()) > 4
+
+
+def test_building_engines_takes_most_of_a_plan_for_tensorrt() -> None:
+    samples = space_samples(load_space("k1kx-tiny"), input_size=640, num_classes=80, ratio=3.0)
+    fields = {"flops_per_s": 1e13, "batch": 1, "settings": TimingSettings()}
+    assert estimate_s(samples, runtime="tensorrt", **fields) > 20 * estimate_s(samples, runtime="torch", **fields)

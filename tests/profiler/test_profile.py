@@ -52,6 +52,7 @@ class FakeBackend:
 
     runtime = "fake 1"
     device_name = "Fake"
+    gpu = None
 
     @property
     def conditions(self) -> dict[str, str]:

@@ -33,7 +33,7 @@ PER_FLOP, PER_NETWORK = 1e-10, 1.25
 class Exact:
     """A device whose kernels cost their operations, and whose networks cost a quarter more than their kernels."""
 
-    runtime, device_name, conditions = "fake 1", "Fake", {"threads": "1"}
+    runtime, device_name, gpu, conditions = "fake 1", "Fake", None, {"threads": "1"}
 
     def build(self, program, *, precision, batch):
         from maenas.cost import kernel_flops

@@ -9,7 +9,7 @@ import pytest
 
 from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
-from maenas.latency.measured import make_table, write_measured
+from maenas.latency.measured import make_table, read_measured, write_measured
 from maenas.nas.provenance import provenance
 from maenas.nas.run import Request, SearchResult, prepare, run
 from maenas.profiler.plan import spec_samples
@@ -51,7 +51,7 @@ def with_budget(result: SearchResult, seconds: float) -> SearchResult:
 class SlowerEachTime:
     """A backend whose networks take 1, 2, 3, ... seconds, in the order in which they are built; the reference 1."""
 
-    runtime, device_name, conditions = "fake", "Fake", {"threads": "1"}
+    runtime, device_name, gpu, conditions = "fake", "Fake", None, {"threads": "1"}
 
     def __init__(self) -> None:
         self.built = itertools.chain([1], itertools.count(1))
@@ -119,3 +119,13 @@ def test_a_table_of_another_machine_is_refused(table: Path, tmp_path: Path) -> N
     write_measured(tmp_path / "there.json", make_table(conditions=conditions, **rest))
     with pytest.raises(MaenasError, match="measured on Another CPU, this machine is"):
         clock_of(prepare(request(tmp_path / "there.json")))
+
+
+def test_another_version_of_the_runtime_is_refused(table: Path, tmp_path: Path) -> None:
+    other, measured = tmp_path / "other.json", read_measured(table)
+    version = measured.runtime.partition(" ")[2]
+    kept = {f.name: getattr(measured, f.name) for f in dataclasses.fields(measured)}
+    kept = {name: value for name, value in kept.items() if name not in ("schema", "kind", "id")}
+    write_measured(other, make_table(**{**kept, "runtime": "onnxruntime-cpu 0.1"}))
+    with pytest.raises(MaenasError, match=rf"measured with onnxruntime-cpu 0\.1, here is onnxruntime-cpu {version}"):
+        clock_of(prepare(request(other)))
