@@ -95,7 +95,9 @@ def items_of(request: ProfileRequest) -> tuple[Item, ...]:
 def plan_text(request: ProfileRequest) -> str:
     """What would be measured, and about how long that takes."""
     items, rate = items_of(request), REFERENCE_RATE[request.device]
-    seconds = estimate_s(items, flops_per_s=rate, batch=request.batch, settings=TimingSettings(), runtime=request.runtime)
+    seconds = estimate_s(
+        items, flops_per_s=rate, batch=request.batch, settings=TimingSettings(), runtime=request.runtime
+    )
     counts = ", ".join(f"{count} {op}" for op, count in describe(items).items())
     return (
         f"{len(items)} to measure: {counts}\nabout {seconds / 60:.1f} minutes on a device with {rate / 1e9:g} GFLOP/s"
