@@ -41,3 +41,16 @@ def test_training_stops_once_it_is_good_and_its_detector_runs_in_a_loop(tmp_path
     lines = run("camera_loop.py", "run", *options, folder=tmp_path).splitlines()
     assert lines[0] == "none.mp4 gives no picture; clip.mp4 takes its place"
     assert [line.partition(":")[0] for line in lines[1:]] == ["frame 1", "frame 2", "frame 3", "3 frames"]
+
+
+def test_the_notebook_about_searching_saves_a_spec(tmp_path: Path) -> None:
+    text = run("notebooks/search.py", folder=tmp_path)
+    assert "proven: True" in text
+    assert (tmp_path / "mine.json").is_file()
+
+
+def test_the_notebook_about_training_draws_what_was_found(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    run("notebooks/train.py", folder=tmp_path)
+    assert (tmp_path / "found.jpg").is_file()
+    assert (tmp_path / "run" / "weights.safetensors").is_file()
