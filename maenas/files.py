@@ -46,6 +46,8 @@ SHIPPED: Final[Mapping[DataKind, tuple[str, ...]]] = MappingProxyType(
             "a100-ultralytics-fp16-b1.json",
             "cpu-amd-epyc-onnxruntime-t1-fp32-b1.json",
             "cpu-amd-epyc-onnxruntime-t2-fp32-b1.json",
+            "cpu-amd-epyc-openvino-t1-fp32-b1.json",
+            "cpu-amd-epyc-openvino-t1-int8-b1.json",
             "devices.yaml",
             "h100-torch-fp16-b1.json",
             "orin-agx-trtutils-fp16-b1.json",

@@ -58,9 +58,9 @@ def test_without_a_table_of_this_processor_the_message_says_how_to_get_one(here:
 
 
 def test_a_local_table_hides_its_shipped_namesake(here: Path) -> None:
-    (shipped,) = [path for path in table_files() if "t1" in path.name]
+    (shipped,) = [path for path in table_files() if "onnxruntime-t1" in path.name]
     write_measured(here / shipped.name, table())
-    assert [path for path in table_files() if "t1" in path.name] == [Path("latency_tables") / shipped.name]
+    assert [path for path in table_files() if "onnxruntime-t1" in path.name] == [Path("latency_tables") / shipped.name]
 
 
 def test_another_precision_than_the_tables_is_refused(here: Path) -> None:
