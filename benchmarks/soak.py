@@ -233,7 +233,7 @@ def faults_of(case: Case, ends: list[End], place: Path, before: dict[str, bytes]
             faults.append(f"hang: still there {PATIENCE_S:.0f} s after the signal")
         elif end.peak > MEMORY:
             faults.append(f"memory: {end.peak / 2**30:.1f} GiB")
-        elif end.code not in (0, 1, 2, -case.signal):
+        elif end.code not in (0, 1, 2, -case.signal) and not _while_loading(end):
             faults.append(f"exit code {end.code}")
         if "Traceback" in end.error and not _before_our_first_line(end.error):
             faults.append("traceback")
@@ -244,6 +244,11 @@ def faults_of(case: Case, ends: list[End], place: Path, before: dict[str, bytes]
         faults.append("a special file was replaced")
     killed = case.signal == signal.SIGKILL and any(end.code == -signal.SIGKILL for end in ends)
     return faults + _left(place / "out", killed=killed)
+
+
+def _while_loading(end: End) -> bool:
+    """Python ends as by SIGINT, whatever we say, where a signal came while a module made its classes."""
+    return end.code == -signal.SIGINT and end.error.rstrip().endswith("error: interrupted")
 
 
 def _before_our_first_line(text: str) -> bool:
