@@ -7,11 +7,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help search demo pipeline test test-full check bench soak docs clean
+.PHONY: help search demo race pipeline test test-full check bench soak docs clean
 
 help:
 	@echo "make search      a detector for 3 ms on a T4"
 	@echo "make demo        search a small detector, train it on generated shapes, evaluate it (CPU, minutes)"
+	@echo "make race        three detectors of one latency race on generated shapes (CPU, minutes): docs/race.md"
 	@echo "make pipeline    from this CPU to a detector on it, every step: docs/tutorial.md (9 minutes)"
 	@echo "make test        the tests (installs torch)"
 	@echo "make test-full   also those that take minutes"
@@ -26,6 +27,13 @@ search: $(VENV)/.runtime
 
 demo: $(VENV)/.detector
 	$(BIN)/maenas demo --resume
+
+race: $(VENV)/.detector
+	@test -d runs/shapes96 || $(BIN)/maenas data shapes runs/shapes96 --images 400 --size 96
+	$(BIN)/maenas search --space demo --budget 0.5ms --input 96 --classes 4 --shortlist 4 --name race --out runs/shortlist
+	$(BIN)/maenas race runs/shortlist/race-1.json runs/shortlist/race-2.json runs/shortlist/race-3.json \
+	  --data runs/shapes96 --input 96 --recipe demo --epochs 18 --rungs 2 --out runs/race --resume
+	$(BIN)/maenas report runs/race --out runs/race/report.html
 
 pipeline: $(VENV)/.detector
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/pipeline.sh

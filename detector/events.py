@@ -31,7 +31,10 @@ class StopTraining(Exception):  # noqa: N818 - a request, no error
 
 @dataclass(frozen=True)
 class BeginEvent:
-    """The run begins after `step` of `steps` steps, 0 unless it is resumed; `batch` is that of all processes."""
+    """The run begins after `step` of `steps` steps, 0 unless it is resumed; `batch` is that of all processes.
+
+    The first `closed` epochs are over, with their evaluation: the last step of an epoch comes before that.
+    """
 
     folder: Path
     name: str
@@ -41,6 +44,7 @@ class BeginEvent:
     step: int
     steps: int
     epochs: int
+    closed: int = 0
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ class _Run:
         if self.world.is_main:
             write_atomic(self.out / RECIPE, dump_json(recipe))
         device = str(self.world.device)
-        begin = BeginEvent(self.out, self.job.name, recipe, device, self.batch, self.step, total, recipe.epochs)
+        done = (self.step, total, recipe.epochs, self.closed)
+        begin = BeginEvent(self.out, self.job.name, recipe, device, self.batch, *done)
         self.listeners.tell(begin)
 
     def _epochs(self) -> EndReason:

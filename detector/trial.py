@@ -115,7 +115,7 @@ def _stopper(trial: Trial) -> Callable[[Event], None]:
 
     def stop(event: Event) -> None:
         if isinstance(event, BeginEvent):
-            done = event.step * event.epochs >= trial.until * event.steps
+            done = event.closed >= trial.until
         elif isinstance(event, EpochEvent):
             done = event.epoch >= trial.until
         else:

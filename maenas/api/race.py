@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from detector.data.shapes import SHAPES
-from detector.device import training_devices
 from detector.trial import Progress, Trial, TrialEnd
+from maenas.api.race_cluster import Share, workers
 from maenas.api.race_setup import RaceRequest, RaceSetup, prepare_race
 from maenas.api.race_verdict import decide, write_winner
-from maenas.api.race_workers import Runner, local_runner
+from maenas.api.race_workers import Runner
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder
 from maenas.locks import locked
@@ -90,6 +90,9 @@ def race(
     seed: int | None = None,
     input_size: int | None = None,
     train_on: str = "auto",
+    ray: str | None = None,
+    ray_cpus: float = 1.0,
+    ray_gpus: float | None = None,
     out: str | Path = "runs/race",
     resume: bool = False,
     say: Callable[[str], object] = lambda text: None,
@@ -98,7 +101,8 @@ def race(
 
     After each of the `rungs` the best `eta`-th goes on from its checkpoint, up to `epochs`. The `control`, in a
     shortlist the published detector of that latency, stays to the end. Finalists are trained with `seeds` seeds.
-    `train_on` are devices to train on, one candidate on each. `say` hears of the progress, line by line.
+    `train_on` are devices to train on, one candidate on each; with `ray`, the address of a Ray cluster or "auto", they
+    train there, each with that many CPUs and GPUs (parts are allowed). `say` hears who goes on.
 
     The race lies in the folder `out`; with `resume` it goes on there. Raises `MaenasError` as `maenas.train` does, and
     where the candidates do not fit together.
@@ -121,10 +125,10 @@ def race(
         input_size=input_size,
         train_on=train_on,
     )
-    devices = training_devices(train_on)
     folder = Path(out)
-    setup = prepare_race(request, folder, resume=resume)
-    return run_race(setup, folder, local_runner(devices, print_progress), device=devices[0], say=say)
+    with workers(train_on, ray, Share(ray_cpus, ray_gpus), print_progress) as there:
+        setup = prepare_race(request, folder, resume=resume)
+        return run_race(setup, folder, there.runner, device=there.own, say=say)
 
 
 def run_race(

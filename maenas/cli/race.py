@@ -58,6 +58,14 @@ def race_command(
             show_default="every GPU, else the CPU",
         ),
     ] = "auto",
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="Train on the Ray cluster at this address; auto: that of this machine.")
+    ] = None,
+    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs of one trial there.", min=0.0)] = 1.0,
+    ray_gpus: Annotated[
+        float | None,
+        typer.Option("--ray-gpus", help="GPUs of one trial, 0.5 is half.", show_default="1 where there are", min=0.0),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the race.", callback=options.output_folder)] = Path(
         "runs/race"
     ),
@@ -67,16 +75,14 @@ def race_command(
 ) -> None:
     """Train candidates on your data by successive halving: a trained winner, and how sure it is."""
     require_extra("detector")
-    from detector.device import training_devices
     from maenas.api.race import print_progress, race_document, run_race
+    from maenas.api.race_cluster import Share, workers
     from maenas.api.race_setup import RaceRequest, prepare_race
-    from maenas.api.race_workers import local_runner
     from maenas.racing.text import plan_text, result_text
 
     def say(text: str) -> None:
         print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
 
-    devices = training_devices(train_on)
     request = RaceRequest(
         data=data,
         candidates=tuple(candidates or ()),
@@ -95,14 +101,17 @@ def race_command(
         input_size=input_size,
         train_on=train_on,
     )
-    setup = prepare_race(request, out, resume=resume, on_step=lambda text: print(f"race: {text} ...", file=sys.stderr))
-    val = setup.job.val
-    rated = 0 if val is None else len(val)
-    say(plan_text(setup.race, train=len(setup.job.train), val=rated, disk_bytes=setup.disk_bytes, devices=devices))
-    if plan:
-        return
-    say("")
-    found = run_race(setup, out, local_runner(devices, print_progress), device=devices[0], say=say)
+    with workers(train_on, ray, Share(ray_cpus, ray_gpus), print_progress) as there:
+        setup = prepare_race(
+            request, out, resume=resume, on_step=lambda text: print(f"race: {text} ...", file=sys.stderr)
+        )
+        rated = 0 if setup.job.val is None else len(setup.job.val)
+        images, disk = len(setup.job.train), setup.disk_bytes
+        say(plan_text(setup.race, train=images, val=rated, disk_bytes=disk, devices=there.devices))
+        if plan:
+            return
+        say("")
+        found = run_race(setup, out, there.runner, device=there.own, say=say)
     if as_json:
         options.print_json("race", **race_document(found))
         return

@@ -1,0 +1,80 @@
+"""Who goes on follows from the scores; intervals are as wide as they say."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maenas.errors import MaenasError
+from maenas.racing.bootstrap import compare, image_weights
+from maenas.racing.progress import planned_epochs
+from maenas.racing.schedule import field_sizes, rung_epochs
+from maenas.racing.state import Entrant, Race, Score, Settings, new_race
+
+# The course -----------------------------------------------------------------------------------------------------------
+
+
+def test_rungs_end_an_eta_th_before_the_next_and_at_an_evaluation() -> None:
+    assert rung_epochs(300, rungs=3, eta=3) == (35, 100, 300)
+    assert rung_epochs(60, rungs=3, eta=3) == (7, 20, 60)
+    assert rung_epochs(27, rungs=1, eta=3) == (27,)
+    with pytest.raises(MaenasError, match="too few for 4 rungs"):
+        rung_epochs(4, rungs=4, eta=3)
+
+
+def test_an_eta_th_goes_on_and_two_reach_the_end() -> None:
+    assert field_sizes(9, 3, 3) == (9, 3, 2)
+    assert field_sizes(27, 3, 3) == (27, 9, 3)
+    assert field_sizes(2, 3, 3) == (2, 2, 2)
+
+
+def settings(**given: Any) -> Settings:
+    common = dict(data="d", candidates=(), control=None, budget=None, device="t4", space="k1kx", shortlist=9)
+    return Settings(**{**common, "input_size": None, "rungs": (1, 3, 9), "eta": 3, "seeds": 1, "recipe": {}, **given})
+
+
+def scored(aps: Sequence[float], *, control: int | None = None) -> Race:
+    entrants = tuple(Entrant(f"n{i}", f"{i}", "", i == control, 9.0 - i, 1.0) for i in range(len(aps)))
+    scores = tuple(Score(f"n{i}", 0, end, ap) for i, ap in enumerate(aps) for end in (1, 3))
+    return replace(new_race(settings(), entrants), scores=scores)
+
+
+def test_the_best_third_stays_and_the_control_with_them() -> None:
+    aps = [0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.0, 0.4, 0.5]
+    assert scored(aps).field(0) == tuple(f"n{i}" for i in range(9))
+    assert scored(aps).field(1) == ("n1", "n3", "n5")
+    assert scored(aps, control=6).field(2) == ("n1", "n3", "n6")
+    assert planned_epochs(scored(aps)) == 9 + 3 * 2 + 2 * 6
+
+
+def test_of_equal_aps_the_faster_one_stays() -> None:
+    assert scored([0.5] * 9).field(2) == ("n7", "n8")
+
+
+# Who has won ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_interval_covers_the_true_difference_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for case in range(100):
+        images = rng.normal(0.1, 0.3, 60)  # a mean over images stands for AP
+        weights = image_weights(60, case, 400)
+        rows = [(weights @ images / 60)[None], np.zeros((1, 401))]
+        order, _, behind = compare(rows, case)
+        loser = behind[order[1]]
+        low, high = (loser.low, loser.high) if order[0] == 0 else (-loser.high, -loser.low)
+        covered += low <= 0.1 <= high
+    assert 88 <= covered <= 99
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    weights = image_weights(50, 0, 500)
+    images = np.random.default_rng(1).normal(0.5, 0.2, 50)
+    one = (weights @ images / 50)[None]
+    _, [alone, _], _ = compare([one, one * 0], 0)
+    _, [several, _], _ = compare([np.concatenate([one - 0.1, one, one + 0.1]), one * 0], 0)
+    assert several.value == pytest.approx(alone.value)
+    assert several.high - several.low > alone.high - alone.low
