@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,9 @@ from detector.device import training_devices
 from detector.trial import Progress, Trial, TrialEnd, run_trial
 from maenas.api.race_workers import Runner, local_runner
 from maenas.errors import MaenasError
+from maenas.files import reason
 
+CONNECT_S: Final = 10.0
 PATIENCE_S: Final = 60.0  # with trials that are told to end
 RETRIES: Final = 3  # of a trial whose worker or node died, from its last checkpoint
 
@@ -39,6 +42,7 @@ def joined_cluster(address: str) -> Iterator[Any]:
     if ray.is_initialized():  # by whoever calls us
         yield ray
         return
+    _require_answer(address)
     try:
         ray.init(address=address, logging_level="warning")
     except (OSError, RuntimeError, ValueError, AssertionError) as error:  # what it raises for an address varies
@@ -50,6 +54,21 @@ def joined_cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise `MaenasError` unless something listens at "HOST:PORT"; Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise MaenasError(f"--ray is {address!r}; write auto, or the address of a cluster as HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise MaenasError(
+            f"--ray {address}: there is no Ray cluster ({reason(error)}); is the address right?"
+        ) from error
 
 
 def slots(ray: Any, share: Share) -> int:

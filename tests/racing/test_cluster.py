@@ -80,6 +80,11 @@ def test_an_address_without_a_cluster_is_one_message(monkeypatch: pytest.MonkeyP
     told = r"--ray auto: there is no Ray cluster \(Could not find any running Ray instance\.\); start one"
     with pytest.raises(MaenasError, match=told), joined_cluster("auto"):
         pass
+    with pytest.raises(MaenasError, match=r"--ray 127\.0\.0\.1:1: there is no Ray"), joined_cluster("127.0.0.1:1"):
+        pass
+    for wrong in ("here", "host:", "host:99999"):
+        with pytest.raises(MaenasError, match="write auto, or the address of a cluster"), joined_cluster(wrong):
+            pass
 
 
 def test_without_the_package_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
