@@ -61,10 +61,12 @@ def race_command(
     ray: Annotated[
         str | None, typer.Option("--ray", help="Train on the Ray cluster at this address; auto: that of this machine.")
     ] = None,
-    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs of one trial there.", min=0.0)] = 1.0,
+    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs of one trial there.", min=0.0, max=4096)] = 1.0,
     ray_gpus: Annotated[
         float | None,
-        typer.Option("--ray-gpus", help="GPUs of one trial, 0.5 is half.", show_default="1 where there are", min=0.0),
+        typer.Option(
+            "--ray-gpus", help="GPUs of one trial, 0.5 is half.", show_default="1 where there are", min=0.0, max=1024
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the race.", callback=options.output_folder)] = Path(
         "runs/race"
