@@ -300,7 +300,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "output that is a file": ((*GOOD, "--out", "file"), "cannot write into file"),
     "name in a missing folder": ((*GOOD, "--name", "a/b"), "a/b"),
     "nothing to resume": ((*GOOD, "--resume"), "k1kx-tiny-t4-2.2ms.ckpt.json: there is no such file"),
-    "predict nothing there": (("predict", "damo-yolo-x"), "damo-yolo-x: there is no such file"),
+    "predict nothing there": (("predict", "damo-yolo-x"), "unknown network 'damo-yolo-x'"),
     "predict malformed": (("predict", "malformed.json"), "malformed.json:"),
     "predict stages that do not chain": (
         ("predict", "chain.json"), "stage 2 takes 72 channels, but what comes before it gives 64",
@@ -311,7 +311,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "predict a binary file": (("predict", "binary.json"), "binary.json:"),
     "predict a list": (("predict", "list.json"), "list.json"),
     "predict a deep nest": (("predict", "nested.json"), "nested.json"),
-    "predict a folder": (("predict", "."), "this is a folder"),
+    "predict a folder": (("predict", "."), "unknown network"),
     "predict on an unknown device": (("predict", "damo-yolo-t", "--device", "gpu"), "gpu"),
     "predict int8 on a p100": (("predict", "damo-yolo-t", "--device", "p100", "--precision", "int8"), "no int8"),
     "pareto backwards": (("pareto", "--from", "3ms", "--budget", "2ms"), "--from 3.00 ms is not below --budget"),
