@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from maenas.cli import main as cli
 from maenas.spec import BLOCKS, BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
+
+settings.register_profile("maenas", deadline=None)  # no time decides whether a test passes
+settings.load_profile("maenas")
 
 TESTS = Path(__file__).resolve().parent
 # What the authors' released implementation computes (tests/golden/authors/README.md): most of it here, the rest, which

@@ -101,7 +101,7 @@ def test_random_specs_of_every_space_run(name: str, batch: int) -> None:
     assert (scores.shape, boxes.shape) == ((batch, 20, 84), (batch, 4, 84))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.from_type(DetectorSpec))
 def test_any_spec_becomes_a_valid_model(spec: DetectorSpec) -> None:
     kernels = lower(spec)

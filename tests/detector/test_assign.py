@@ -174,7 +174,7 @@ def scenes(draw: st.DrawFn) -> Scene:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenes())
 def test_equals_the_loops_over_images_boxes_and_priors(scene: Scene) -> None:
     assignment = scene.assign()
@@ -194,7 +194,7 @@ def test_equals_the_loops_over_images_boxes_and_priors(scene: Scene) -> None:
 # Properties ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(scenes())
 def test_an_image_is_assigned_as_if_it_were_alone(scene: Scene) -> None:
     together = scene.assign()
@@ -206,7 +206,7 @@ def test_an_image_is_assigned_as_if_it_were_alone(scene: Scene) -> None:
             assert torch.equal(part, whole[row])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(scenes(), st.integers(1, 4))
 def test_padding_changes_nothing(scene: Scene, count: int) -> None:
     images = len(scene.boxes)
@@ -219,7 +219,7 @@ def test_padding_changes_nothing(scene: Scene, count: int) -> None:
         assert torch.equal(plain, other)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(scenes())
 def test_a_box_with_a_prior_in_reach_loses_it_only_to_another_box(scene: Scene) -> None:
     assignment = scene.assign()

@@ -32,7 +32,7 @@ def test_there_is_a_prior_for_every_position_of_every_level(side: int) -> None:
     assert make_priors(side, side).shape == (21 * side**2 // 1024, 3)  # 1/64 + 1/256 + 1/1024
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(reg_max=st.integers(1, 20), seed=st.integers(0, 2**32 - 1), spread=st.floats(0, 50))
 def test_boxes_are_the_mean_distances_from_their_priors(reg_max: int, seed: int, spread: float) -> None:
     rng = np.random.default_rng(seed)

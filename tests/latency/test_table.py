@@ -84,7 +84,7 @@ def mutate(document: Any, place: tuple, junk: Any, action: str) -> Any:
     return document
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data(), st.sampled_from(["table", "published"]))
 def test_a_mutated_file_is_read_or_refused_but_never_crashes(data: st.DataObject, kind: str):
     document = json.loads(TEXT if kind == "table" else PUBLISHED)
@@ -97,14 +97,14 @@ def test_a_mutated_file_is_read_or_refused_but_never_crashes(data: st.DataObject
             parse_json(json.dumps(mutated), Published, where="published")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, len(TEXT) - 1), st.integers(0, 20), st.text(max_size=4))
 def test_a_damaged_text_is_read_or_refused_but_never_crashes(start: int, length: int, junk: str):
     with contextlib.suppress(MaenasError):
         table_from_json(TEXT[:start] + junk + TEXT[start + length :])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(1e-4, 1e7), st.floats(1e-4, 1e7))
 def test_any_accepted_residual_gives_a_predictor(
     tmp_path_factory: pytest.TempPathFactory, measured: float, left: float

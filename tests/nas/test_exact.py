@@ -32,7 +32,7 @@ from maenas.nas.stage_tables import (
 )
 from maenas.spec import Block
 
-derandomized = settings(derandomize=True, deadline=None, database=None)
+derandomized = settings(derandomize=True, database=None)
 T4 = latency_quantity(load_predictor("t4"))
 QUANTITIES = (ENTROPY, LAYERS, FLOPS, PARAMS, ACTIVATIONS, T4, *score_quantities("balanced"))
 STRIDES: dict[Block, tuple[int, ...]] = {

@@ -207,7 +207,7 @@ def keeps_the_rules(values: tuple[int, ...], fields: dict[str, Any]) -> bool:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(fields=tiny_spaces())
 def test_size_membership_and_the_smallest_are_those_of_trying_every_genome(fields: dict[str, Any]) -> None:
     rows = [tuple(fields["stem"].width.values)]

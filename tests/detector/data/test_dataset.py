@@ -326,7 +326,7 @@ finite = st.floats(-1e4, 1e4)
 
 
 @given(st.lists(st.tuples(finite, finite, finite, finite), max_size=8), st.integers(1, 500), st.integers(1, 500))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_boxes_and_labels_are_filtered_together(corners: list, width: int, height: int) -> None:
     boxes = [Box(xyxy, label, "here") for label, xyxy in enumerate(corners)]
     sample = make_sample(Path("x"), 1, width, height, boxes, [])

@@ -61,7 +61,7 @@ def assert_lies_on(mask: np.ndarray, box: np.ndarray, tolerance: float) -> None:
 
 
 @given(seeds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_mosaic_boxes_lie_on_their_pixels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     draw = draw_mosaic(rng, SIDE, degrees=10, scale=(0.3, 2.0), shear=2.0, translate=0.2)
@@ -97,7 +97,7 @@ def dark(rng: np.random.Generator) -> Picture:
 
 
 @given(seeds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_affine_boxes_lie_on_their_pixels(seed: int) -> None:
     """Without cuts the box is exact: all four corners of the rectangle are there."""
     rng = np.random.default_rng(seed)
@@ -121,7 +121,7 @@ def test_affine_boxes_lie_on_their_pixels(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_mixup_boxes_lie_on_their_pixels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     picture = scene(rng, 255)
@@ -135,7 +135,7 @@ def test_mixup_boxes_lie_on_their_pixels(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_flip_and_resize_move_boxes_as_pixels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     picture = scene(rng, 255)
@@ -147,7 +147,7 @@ def test_flip_and_resize_move_boxes_as_pixels(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_labels_never_leave_their_boxes(seed: int) -> None:
     """Every box names its own brightness; after a mosaic each box still surrounds pixels of its class."""
     rng = np.random.default_rng(seed)
@@ -167,7 +167,7 @@ def test_labels_never_leave_their_boxes(seed: int) -> None:
 
 
 @given(seeds, st.sampled_from([policy.geometry for policy in POLICY]), st.sampled_from([-8, -4, -2, 2, 4, 8]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_copied_objects_lie_in_their_boxes(seed: int, operation: Geometry, level: int) -> None:
     """What a geometric operation changes lies within the boxes, those of the copies included."""
     rng = np.random.default_rng(seed)
@@ -184,7 +184,7 @@ def test_copied_objects_lie_in_their_boxes(seed: int, operation: Geometry, level
 
 
 @given(seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_box_augmentation_keeps_boxes_and_labels_together(seed: int) -> None:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(0, 8))
@@ -204,7 +204,7 @@ def test_box_augmentation_keeps_boxes_and_labels_together(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_candidates_equal_the_rule_said_box_by_box(seed: int) -> None:
     rng = np.random.default_rng(seed)
     before = np.sort(rng.uniform(0, 60, (20, 4)).reshape(20, 2, 2), axis=1).reshape(20, 4)
@@ -227,7 +227,7 @@ def test_mixup_draw_cuts_only_what_is_larger() -> None:
 
 
 @given(seeds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_painting_equals_a_warp_of_the_whole_image(seed: int) -> None:
     """Only the part that is needed is warped, with the edge repeated: as a warp of everything with that edge."""
     rng = np.random.default_rng(seed)

@@ -89,7 +89,7 @@ def test_no_method_reaches_beyond_the_largest_value(model: onnx.ModelProto, imag
     assert all(0 < chosen[name] <= largest[name] * (1 + 1e-6) for name in tensors_to_quantize(model))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 1000))
 def test_a_percentile_leaves_out_what_it_should(seed: int, scale: float) -> None:
     values = np.abs(np.random.default_rng(seed).standard_normal(50_000)) * scale

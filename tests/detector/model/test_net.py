@@ -51,7 +51,7 @@ def net(request: pytest.FixtureRequest) -> DetectorNet:
 # Forms ----------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(spec=...)
 def test_the_deployed_form_of_any_spec_decodes_what_the_training_form_predicts(spec: DetectorSpec) -> None:
     net, x = random_net(spec).double(), image(64, 96, batch=2).double()  # what is left are faults, not rounding

@@ -128,7 +128,7 @@ def test_the_modules_of_random_detectors_of_every_space_run_their_kernels(count:
         check_module(spec)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     name=st.sampled_from([row[0] for base in NECK_PRESETS for row in neck_grid(base)]),
     seed=st.integers(0, 1000),
@@ -139,7 +139,7 @@ def test_the_module_of_any_neck_that_is_searched_runs_its_kernels(name: str, see
     check_module(spec)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(spec=...)
 def test_the_module_of_any_spec_runs_its_kernels(spec: DetectorSpec) -> None:
     check_module(spec)

@@ -95,7 +95,7 @@ def test_a_refused_write_leaves_the_old_file(state: dict[str, Tensor], tmp_path:
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_file_cut_off_anywhere_is_refused(whole_file: bytes, tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "cut.safetensors"

@@ -79,7 +79,7 @@ def test_a_quantised_network_has_the_same_kernels(saved) -> None:
     assert anonymous(kernels_from_onnx(path)) == anonymous(kernels)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.from_type(DetectorSpec))
 def test_any_spec_comes_back_from_its_onnx_file(tmp_path_factory, spec: DetectorSpec) -> None:
     path = tmp_path_factory.getbasetemp() / "any.onnx"
