@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from maenas.spec import BLOCKS, BackboneSpec, DetectorSpec, HeadSpec, InputSpec,
 
 settings.register_profile("maenas", deadline=None)  # no time decides whether a test passes
 settings.load_profile("maenas")
+
+# Commands that a shell starts in the background ignore Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).resolve().parent
 # What the authors' released implementation computes (tests/golden/authors/README.md): most of it here, the rest, which

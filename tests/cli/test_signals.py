@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,20 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and des
 
 SEARCH = ["search", "--space", "k1kx-tiny", "--budget", "2.2ms", "--neck", "preset", "--generations", "1000000"]
 MAENAS = [sys.executable, "-m", "maenas"]
+
+WAIT_S = 120.0  # after which a process that goes on has missed its signal
+
+
+@contextmanager
+def started(words: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that a test which fails does not leave behind."""
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=folder, text=True, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
 
 # Runs each command in a child of its own, with these descriptors closed; prints what went wrong.
 CLOSED = """
@@ -88,14 +104,14 @@ def test_a_reader_who_has_enough_ends_no_command(tmp_path: Path) -> None:
 def test_ctrl_c_while_modules_are_loaded_is_one_message(module: str, tmp_path: Path) -> None:
     """Python tells of each module that it has loaded; the signal follows the one given."""
     words = [sys.executable, "-X", "importtime", *MAENAS[1:], *SEARCH]
-    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with started(words, tmp_path) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.split("|")[-1].strip() == module:
                 break
         process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait() == 2
+        _, rest = process.communicate(timeout=WAIT_S)
+        assert process.returncode == 2
     told = [line for line in rest.splitlines() if not line.startswith("import time:")]
     assert len(told) == 1
     assert told[0].startswith("error: interrupted")
@@ -104,16 +120,13 @@ def test_ctrl_c_while_modules_are_loaded_is_one_message(module: str, tmp_path: P
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_search_that_is_asked_to_end_stores_its_state(name: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "searched_models" / "k1kx-tiny-t4-2.2ms.ckpt.json"
-    with subprocess.Popen(
-        [*MAENAS, *SEARCH], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
+    with started([*MAENAS, *SEARCH], tmp_path) as process:
         while not checkpoint.exists():
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(getattr(signal, name))
-        said = process.stderr.read()
-        assert process.wait() == 2
+        _, said = process.communicate(timeout=WAIT_S)
+        assert process.returncode == 2
     assert said.startswith("error: interrupted; ")
     assert "is stored: repeat the command with --resume" in said
     assert [entry.name for entry in checkpoint.parent.iterdir()] == [checkpoint.name]
