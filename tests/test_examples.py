@@ -49,6 +49,7 @@ def test_the_notebook_about_searching_saves_a_spec(tmp_path: Path) -> None:
     assert (tmp_path / "mine.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_notebook_about_training_draws_what_was_found(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     run("notebooks/train.py", folder=tmp_path)
