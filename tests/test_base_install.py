@@ -41,7 +41,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "show": (("damo-yolo-t", "--plot", "a.png"), "[plot]"),
     "compare": (("damo-yolo-t", "--plot", "a.png"), "[plot]"),
     "report": (("damo-yolo-t",), "[report]"),
-    "race": (("--budget", "3ms"), "detector"),
+    "race": (("--budget", "3ms", "--data", "shapes"), "detector"),
     "train": (("damo-yolo-t",), "detector"),
     "demo": ((), "detector"),
     "eval": (("net.onnx", "--data", "shapes"), "detector"),

@@ -216,7 +216,7 @@ def test_an_epoch_that_was_logged_and_not_stored_is_logged_once(job: Job, tmp_pa
     train(job, ALONE, tmp_path)
     before = (tmp_path / "epochs.jsonl").read_text()
     stored = read_checkpoint(tmp_path / LAST)
-    write_checkpoint(tmp_path / LAST, replace(stored, closed=2))
+    write_checkpoint(tmp_path / LAST, replace(stored, closed=2, best_epoch=2))
     train(job, ALONE, tmp_path, resume=True)
     assert [json.loads(line)["epoch"] for line in (tmp_path / "epochs.jsonl").read_text().splitlines()] == [1, 2, 3]
     assert before.splitlines()[:2] == (tmp_path / "epochs.jsonl").read_text().splitlines()[:2]
