@@ -84,8 +84,8 @@ def test_show_draws(maenas: Maenas, suffix: str, tmp_path: Path) -> None:
 def test_show_refuses_what_it_cannot_draw_or_read(maenas: Maenas) -> None:
     pytest.importorskip("matplotlib")
     for arguments, reason in (
-        (("damo-yolo-t", "--plot", "net.doc"), r"must end in .pdf, .png, .svg"),
-        (("damo-yolo-x",), "no such file"),
+        (("damo-yolo-t", "--plot", "net.doc"), r"must end in .png, .svg, .pdf"),
+        (("damo-yolo-x",), "unknown network"),
         (("damo-yolo-t", "--device", "t5"), "unknown device"),
     ):
         outcome = maenas("show", *arguments)
