@@ -32,7 +32,7 @@ def stored() -> TrainingCheckpoint:
         step=7,
         closed=1,
         best_ap=0.25,
-        best_epoch=3,
+        best_epoch=1,
         net=net.state_dict(),
         average=net.state_dict(),
         optimizer=optimizer.state_dict(),
