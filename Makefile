@@ -3,8 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off
 
-# A file's tests stay together, since they share what is slow to make.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# One process: a worker of pytest-xdist that dies can leave the run hanging. PARALLEL='-n 2 --dist loadfile' is faster.
+PARALLEL :=
 
 .DEFAULT_GOAL := help
 .PHONY: help search demo race pipeline test test-full check bench soak docs clean
