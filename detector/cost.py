@@ -1,4 +1,4 @@
-"""What training candidates would take, measured on a few steps of one of them that are then thrown away."""
+"""What training would take, measured on a few steps that are then thrown away."""
 
 from __future__ import annotations
 
@@ -6,14 +6,36 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 
-from detector.distributed import join_world
+from detector.distributed import World, join_world
 from detector.job import Job, assemble_run
 from detector.recipe import Recipe
-from detector.step import train_step
+from detector.step import Parts, train_step
 
 STEPS = 3  # the first one is not timed: it allocates, and chooses algorithms
 FORWARD = 1 / 3  # of a training step's time: backward takes twice as long
 STATES = {"sgd": 1, "adamw": 2}  # numbers that the optimizer keeps for each parameter
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A run's parts, its batch over all processes, and when its first steps began and each of them ended, seconds."""
+
+    parts: Parts
+    batch: int
+    began: float
+    ends: tuple[float, ...]
+
+
+def first_steps(job: Job, world: World, count: int) -> Steps:
+    """Run up to `count` steps of `job`, waiting for the device after each."""
+    parts, loader, batch = assemble_run(job, world, stored=None)
+    batches, schedule, ends = loader.batches(), parts.schedule, []
+    began = time.perf_counter()
+    for step in range(min(count, schedule.total)):
+        group = list(islice(batches, schedule.first_batch(step + 1) - schedule.first_batch(step)))
+        train_step(parts, group, step).tolist()
+        ends.append(time.perf_counter())
+    return Steps(parts, batch, began, tuple(ends))
 
 
 @dataclass(frozen=True)
@@ -27,15 +49,9 @@ class Measured:
 def measure(job: Job, device: str) -> Measured:
     """Time a few steps of `job`."""
     with join_world(device) as world:
-        parts, loader, batch = assemble_run(job, world, stored=None)
-        batches, schedule, times = loader.batches(), parts.schedule, [time.perf_counter()]
-        for step in range(min(STEPS, schedule.total)):
-            group = list(islice(batches, schedule.first_batch(step + 1) - schedule.first_batch(step)))
-            train_step(parts, group, step).tolist()  # waits for the device
-            times.append(time.perf_counter())
-    if len(times) > 2:
-        times = times[1:]
-    return Measured(batch, (times[-1] - times[0]) / (len(times) - 1) / (batch * job.recipe.accumulate))
+        steps = first_steps(job, world, STEPS)
+    times = steps.ends if len(steps.ends) > 1 else (steps.began, *steps.ends)
+    return Measured(steps.batch, (times[-1] - times[0]) / (len(times) - 1) / (steps.batch * job.recipe.accumulate))
 
 
 def epoch_seconds(job: Job, image_s: float) -> float:

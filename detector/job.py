@@ -110,7 +110,7 @@ def make_job(
         )
         given, chosen = override(load_recipe(choice.name), texts), f"{choice.name} (chosen: {choice.why})"
     if init is not None:
-        start = warm_start(init, detector, train.names, train, seed=given.seed)[0]
+        start = warm_start(init, detector, train, seed=given.seed)[0]
     taught = None if teacher is None else load_net(teacher)[0]
     return Job(detector, file.name, train, val, given, start, taught, chosen, file)
 

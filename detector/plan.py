@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
-from itertools import islice
 
 import torch
 
+from detector.cost import first_steps
 from detector.distributed import World, join_world
-from detector.job import Job, assemble_run
-from detector.step import train_step
+from detector.job import Job
 
 STEPS = 5  # the first one is not timed: it allocates, and chooses algorithms
 
@@ -25,14 +23,9 @@ def plan_job(job: Job, device: str = "auto") -> str:
 
 def plan_text(job: Job, world: World) -> str:
     """Steps, batch, memory and an estimate of the time of the run, without evaluation; one line each."""
-    parts, loader, batch = assemble_run(job, world, stored=None)
+    steps = first_steps(job, world, STEPS)
+    parts, batch, times = steps.parts, steps.batch, steps.ends
     recipe, schedule = job.recipe, parts.schedule
-    batches = loader.batches()
-    times = []
-    for step in range(min(STEPS, schedule.total)):
-        group = list(islice(batches, schedule.first_batch(step + 1) - schedule.first_batch(step)))
-        train_step(parts, group, step).tolist()  # waits for the device
-        times.append(time.perf_counter())
     lines = [
         f"images     {len(job.train)}, {schedule.steps_per_epoch} steps of {batch} x {recipe.accumulate} an epoch",
         f"steps      {schedule.total} in {recipe.epochs} epochs; full learning rate {parts.lr:.3g}",

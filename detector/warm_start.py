@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,21 +23,28 @@ IMAGES, BATCH = 128, 16  # that the statistics of batch norm come from
 
 
 def warm_start(
-    source: str | Path, spec: DetectorSpec, names: Sequence[str], images: Dataset | None, *, seed: int = 0
+    source: str | Path, spec: DetectorSpec, images: Dataset | None, *, seed: int = 0
 ) -> tuple[Weights, list[Inherited]]:
-    """Weights of `spec`, whose classes are `names`, from those in `source` (a file, or the folder of a run).
+    """Weights of `spec`, with the classes of `images`, from those in `source` (a file, or the folder of a run).
 
-    Classes match by name. Batch norm gets its statistics from up to 128 of the `images`, or keeps the source's.
+    Classes match by name. Batch norm gets its statistics from up to 128 of the images. Without `images` statistics and
+    classes are the source's, of which there must be as many as `spec` has.
     Raises `MaenasError` for a source that cannot be read, or of another style.
     """
     theirs, weights = load_net(weights_path(source))
+    names = weights.names if images is None else images.names
+    if len(names) != spec.head.num_classes:
+        raise MaenasError(
+            f"the source has {len(names)} classes, the spec {spec.head.num_classes}; "
+            "name the data to be trained on with --data, whose classes are then taken"
+        )
     known = {name: label for label, name in enumerate(weights.names)}
     classes = {label: known[name] for label, name in enumerate(names) if name in known}
     net, rows = inherit(theirs, spec, classes, seed=seed)
     if images is not None:
         estimate_statistics(net, _batches(images, spec))
     notes = {"inherited_from": weights.spec.id}
-    return Weights(spec, tuple(names), net.state_dict(), notes), rows
+    return Weights(spec, names, net.state_dict(), notes), rows
 
 
 def inherit_weights(
@@ -45,22 +52,14 @@ def inherit_weights(
 ) -> tuple[Weights, list[Inherited]]:
     """Write `warm_start` for a spec (a file, or a shipped name) to the weights file `out`.
 
-    The classes are those of `data`; without it the source's, of which there must be as many as the spec has.
+    With `data` the classes are those of the data set.
     """
     file = load_spec(str(spec))
     detector, images = file.detector, None
     if data is not None:
         images = open_dataset(data, "train")
-        names = images.names
-        detector = replace(detector, head=replace(detector.head, num_classes=len(names)))
-    else:
-        names = load_net(weights_path(source))[1].names
-        if len(names) != detector.head.num_classes:
-            raise MaenasError(
-                f"the source has {len(names)} classes, the spec {detector.head.num_classes}; "
-                "name the data to be trained on with --data, whose classes are then taken"
-            )
-    weights, rows = warm_start(source, detector, names, images, seed=seed)
+        detector = replace(detector, head=replace(detector.head, num_classes=len(images.names)))
+    weights, rows = warm_start(source, detector, images, seed=seed)
     write_weights(out, weights.state, detector, weights.names, weights.metadata, file)
     return weights, rows
 

@@ -253,15 +253,18 @@ def read_spec(path: str | Path) -> SpecFile:
 
 def load_spec(name: str) -> SpecFile:
     """The spec file `name`, or the published detector called so ("damo-yolo-t"); raises `MaenasError`."""
-    suffix = Path(name).suffix.lower()
-    if name not in PUBLISHED and (suffix in OTHER_TOOLS or not (suffix == ".json" or Path(name).is_file())):
+    path = Path(name)
+    if name in PUBLISHED and not path.exists():
+        return read_spec(published_file(name))
+    suffix = path.suffix.lower()
+    if suffix in OTHER_TOOLS or (suffix != ".json" and name not in PUBLISHED and not path.is_file()):
         near = difflib.get_close_matches(name, PUBLISHED, n=1)
         guess = f"; did you mean {near[0]}?" if near else ""
         raise MaenasError(
             f"unknown network {name!r}{guess}; a network is a spec file (.json), as `maenas search` writes it, or one "
             f"of {', '.join(PUBLISHED)}"
         )
-    return read_spec(published_file(name) if name in PUBLISHED and not Path(name).exists() else name)
+    return read_spec(name)
 
 
 def published_file(name: str) -> Path:

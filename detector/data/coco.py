@@ -27,6 +27,7 @@ from detector.data.sample import (
 )
 from maenas.errors import MaenasError
 from maenas.files import read_text
+from maenas.strict.json import RepeatedKeyError, unrepeated
 
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("train",),
@@ -103,24 +104,12 @@ def read_coco(path: Path) -> Dataset:
     return Dataset(names, tuple(samples), tuple(problems), str(path))
 
 
-class _RepeatedKeyError(Exception):
-    """An object has a key twice."""
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(repr(next(key for key in keys if keys.count(key) > 1))[:80])
-    return mapping
-
-
 def _document(path: Path) -> dict[str, list[Any]]:
     text = read_text(path, what="COCO annotations", max_bytes=_MAX_BYTES)
     try:
-        document = json.loads(text, object_pairs_hook=_unrepeated)
-    except _RepeatedKeyError as error:
-        raise MaenasError(f"{path}: the key {error} appears twice in one object; remove one") from None
+        document = json.loads(text, object_pairs_hook=unrepeated)
+    except RepeatedKeyError as error:
+        raise MaenasError(f"{path}: the key {error.args[0]!r:.80} appears twice in one object; remove one") from None
     except json.JSONDecodeError as error:
         raise MaenasError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
     except RecursionError as error:

@@ -152,6 +152,10 @@ def _input_size(request: RaceRequest) -> int | None:
     return SIZE if request.input_size is None and request.data == SHAPES else request.input_size
 
 
+def _first_device(request: RaceRequest) -> str:
+    return request.train_on.split(",")[0]
+
+
 def _shortlisted(request: RaceRequest, classes: int) -> tuple[Candidate, ...]:
     assert request.budget is not None
     asked = make_request(
@@ -194,7 +198,7 @@ def _job(candidate: Candidate, request: RaceRequest, recipe: Recipe | None = Non
         epochs=request.epochs,
         seed=request.seed,
         input_size=_input_size(request),
-        device="auto" if request.train_on == "auto" else request.train_on.split(",")[0],
+        device=_first_device(request),
     )
     ends = rung_epochs(job.recipe.epochs, rungs=request.rungs, eta=request.eta)
     pace = min(job.recipe.eval_every, evaluation_pace(ends[0]))
@@ -228,8 +232,7 @@ def _costed(request: RaceRequest, candidates: tuple[Candidate, ...], job: Job) -
     costs = [total_cost(lower(row.spec)) for row in candidates]
     flops = [cost.flops for cost in costs]
     most = flops.index(max(flops))
-    device = "auto" if request.train_on == "auto" else request.train_on.split(",")[0]
-    measured = measure(_job(candidates[most], request, job.recipe), device)
+    measured = measure(_job(candidates[most], request, job.recipe), _first_device(request))
     recipe = replace(job.recipe, batch=measured.batch)
     entrants = tuple(
         Entrant(

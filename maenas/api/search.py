@@ -203,8 +203,9 @@ def search(
     if len(names) > 1:
         rows = compare_spaces(request, names)
         watch.on_spaces(rows)
-        request = in_best_space(request, rows)
-    setup = prepare(request)
+        setup = in_best_space(rows)
+    else:
+        setup = prepare(request)
     clock = None
     if verify:
         from maenas.profiler.verify import clock_of

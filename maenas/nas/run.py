@@ -191,7 +191,6 @@ def prepare(request: Request) -> Setup:
         *score_quantities(request.score),
         *([timed] if request.neck == AUTO else []),
     )
-    counted = (*counted, timed) if request.neck == AUTO else counted
     quantities = list({q.name: q for q in (*counted, *(q for q, _ in budgets))}.values())
     tables = build_tables(space, quantities, input_size=size, num_classes=request.num_classes, scope=request.scope)
     problem, necks = _problem(request, tables, budgets, depths), None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from maenas.errors import MaenasError
-from maenas.nas.run import Candidate, Request, prepare, run
+from maenas.nas.run import Candidate, Request, Setup, prepare, run
 from maenas.nas.space import load_space, space_names
 
 ALL = "all"
@@ -20,6 +20,7 @@ class SpaceBest:
     """The best detector of one space, or why the space has none."""
 
     space: str
+    setup: Setup | None  # the request in this space
     best: Candidate | None
     proven: bool
     neck: str
@@ -44,23 +45,24 @@ def compare_spaces(request: Request, names: Sequence[str]) -> tuple[SpaceBest, .
     """
     sizes = [load_space(name).input_size for name in names]
     size = request.input_size or max(set(sizes), key=sizes.count)
-    rows = [_best_of(replace(request, space=name, input_size=size, solver="exact", top_k=1)) for name in names]
+    rows = [_best_of(replace(request, space=name, input_size=size)) for name in names]
     return tuple(sorted(rows, key=lambda row: -row.best.score if row.best else float("inf")))
 
 
-def in_best_space(request: Request, rows: Sequence[SpaceBest]) -> Request:
-    """`request` in the space of the highest score, at the size compared; raises `MaenasError` if nothing fits."""
-    if rows[0].best is None:
+def in_best_space(rows: Sequence[SpaceBest]) -> Setup:
+    """The request in the space of the highest score, at the size compared; raises `MaenasError` if nothing fits."""
+    best = rows[0].setup
+    if best is None:
         reasons = "\n".join(f"  {row.space}: {row.why_not}" for row in rows)
         raise MaenasError(f"no space has an architecture within these limits:\n{reasons}")
-    return replace(request, space=rows[0].space, input_size=rows[0].best.spec.input.height)
+    return best
 
 
 def _best_of(request: Request) -> SpaceBest:
     try:
         setup = prepare(request)
-        result = run(setup)
+        result = run(replace(setup, request=replace(request, solver="exact", top_k=1)))
     except MaenasError as error:
-        return SpaceBest(request.space, None, False, "", None, str(error))
+        return SpaceBest(request.space, None, None, False, "", None, str(error))
     share = setup.necks.chosen.share if setup.necks is not None else None
-    return SpaceBest(request.space, result.candidates[0], result.proven, setup.space.neck, share)
+    return SpaceBest(request.space, setup, result.candidates[0], result.proven, setup.space.neck, share)

@@ -24,14 +24,14 @@ def parse_json(text: str, type_: type[T], *, where: str) -> T:
     try:
         data = json.loads(
             text,
-            object_pairs_hook=_unrepeated,
+            object_pairs_hook=unrepeated,
             parse_constant=_refuse_constant,
             parse_float=finite,
             parse_int=integer,
         )
     except json.JSONDecodeError as error:
         raise MaenasError(f"{where}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
-    except _RepeatedKeyError as error:
+    except RepeatedKeyError as error:
         path, line = _first_repeated(text)
         raise MaenasError(f"{where}:{line}: the key {shown(path[-1])} appears twice") from error
     except NumberError as error:
@@ -41,14 +41,16 @@ def parse_json(text: str, type_: type[T], *, where: str) -> T:
     return validate(text, data, type_, where=where, lines=lambda: dict(_json_lines(text)))
 
 
-class _RepeatedKeyError(Exception):
-    """An object has a key twice."""
+class RepeatedKeyError(Exception):
+    """An object has this key twice."""
 
 
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values, as `json.loads` has it made; raises `RepeatedKeyError`."""
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
-        raise _RepeatedKeyError
+        keys = [key for key, _ in pairs]
+        raise RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
     return mapping
 
 
