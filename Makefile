@@ -3,8 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off
 
-# One process: a worker of pytest-xdist that dies can leave the run hanging. PARALLEL='-n 2 --dist loadfile' is faster.
-PARALLEL :=
+# A file's tests stay together, since they share what is slow to make.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help search demo race pipeline test test-full check bench soak docs clean
@@ -26,7 +26,7 @@ search: $(VENV)/.runtime
 	$(BIN)/maenas search --budget 3ms --device t4
 
 demo: $(VENV)/.detector
-	$(BIN)/maenas demo --resume
+	$(BIN)/maenas demo
 
 race: $(VENV)/.detector
 	@test -d runs/shapes96 || $(BIN)/maenas data shapes runs/shapes96 --images 400 --size 96

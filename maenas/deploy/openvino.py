@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from maenas.errors import MaenasError
@@ -19,10 +20,17 @@ def import_openvino() -> Any:
     return openvino
 
 
+@cache
+def _core(ov: Any) -> Any:
+    """One for the process. Each core brings a stack for signal handlers and gives the one before it back when it ends,
+    even where that is gone: with several, the next signal would end the process (2026.4)."""
+    return ov.Core()
+
+
 def read_model(ov: Any, model: bytes, *, where: str) -> Any:
     """OpenVINO's form of an ONNX model; raises `MaenasError`, naming `where`, for one that it does not take."""
     try:
-        return ov.Core().read_model(model)
+        return _core(ov).read_model(model)
     except (RuntimeError, UnicodeDecodeError) as error:
         raise MaenasError(f"{where}: OpenVINO cannot load it: {reason(error)}") from None
 
@@ -41,7 +49,7 @@ def compile_model(ov: Any, model: Any, *, threads: int | None, where: str) -> An
         "ENABLE_CPU_PINNING": False,  # where the process may run is the user's to say
     }
     try:
-        return ov.Core().compile_model(model, "CPU", settings)
+        return _core(ov).compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise MaenasError(f"{where}: OpenVINO cannot compile it: {reason(error)}") from None
 
