@@ -198,29 +198,13 @@ def search(
         top_k=max(top_k, verify),
         **options,
     )
-    asked = request_id(request)
-    names = named_spaces(request.space)
-    if len(names) > 1:
-        rows = compare_spaces(request, names)
-        watch.on_spaces(rows)
-        setup = in_best_space(rows)
-    else:
-        setup = prepare(request)
+    setup = _prepare(request, watch)
     clock = None
     if verify:
         from maenas.profiler.verify import clock_of
 
         clock = clock_of(setup)
-    if checkpoint is not None and not resume:
-        refuse_foreign(checkpoint, setup)
-    state = read_checkpoint(checkpoint, setup) if resume and checkpoint is not None else None
-    watch.on_setup(setup)
-    if checkpoint is None:
-        found = run(setup, on_generation=watch.on_generation, on_proof=watch.on_proof)
-    else:
-        found = run_with_checkpoint(
-            setup, checkpoint, state=state, on_generation=watch.on_generation, on_proof=watch.on_proof
-        )
+    found = _run(setup, checkpoint, resume, watch)
     watch.on_found(found)
     measured: list[dict[str, Any] | None] = [None] * len(found.candidates)
     if clock is not None:
@@ -228,11 +212,35 @@ def search(
 
         found, rows = measure(found, clock, watch.on_measured)
         measured = [row.document(clock) for row in rows]
+    asked = request_id(request)
     designs = [
         Design(candidate, provenance(found, index, measured[index], asked))
         for index, candidate in enumerate(found.candidates)
     ]
     return SearchResult(found, tuple(designs[: max(top_k, 1)]))
+
+
+def _prepare(request: Request, watch: Watch) -> Setup:
+    """The search in the space of the request; in the best one, where it names several."""
+    names = named_spaces(request.space)
+    if len(names) == 1:
+        return prepare(request)
+    rows = compare_spaces(request, names)
+    watch.on_spaces(rows)
+    return in_best_space(rows)
+
+
+def _run(setup: Setup, checkpoint: Path | None, resume: bool, watch: Watch) -> Found:
+    """The search itself, with its checkpoint if there is to be one."""
+    if checkpoint is not None and not resume:
+        refuse_foreign(checkpoint, setup)
+    state = read_checkpoint(checkpoint, setup) if resume and checkpoint is not None else None
+    watch.on_setup(setup)
+    if checkpoint is None:
+        return run(setup, on_generation=watch.on_generation, on_proof=watch.on_proof)
+    return run_with_checkpoint(
+        setup, checkpoint, state=state, on_generation=watch.on_generation, on_proof=watch.on_proof
+    )
 
 
 def pareto(budget: str, *, device: str = "t4", low: str | None = None, **options: Unpack[SearchOptions]) -> Front:

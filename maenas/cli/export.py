@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ from detector.choices import Format, Method, Nms, Rest, Sensitive
 from maenas.choices import Int8Form, Precision
 from maenas.cli.detector_options import Conf, Iou, Side
 from maenas.cli.extras import require_extra
+from maenas.cli.groups import grouped
 from maenas.cli.options import output_file
 from maenas.errors import MaenasError
 
@@ -22,65 +24,88 @@ if TYPE_CHECKING:
     from detector.export.parity import Parity
 
 
-def export_command(
-    weights: Annotated[Path, typer.Argument(help="Weights (.safetensors), or the folder of a run.")],
-    format_: Annotated[
-        Format, typer.Option("--format", help="An engine is built by TensorRT, for this machine's GPU.")
-    ] = "onnx",
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="Of convolutions; boxes are always fp32.")
-    ] = "fp32",
+@dataclass(frozen=True)
+class Network:
+    """What the file computes; field by field as in `maenas.export`."""
+
+    precision: Annotated[Precision, typer.Option("--precision", help="Of convolutions; boxes are always fp32.")] = (
+        "fp32"
+    )
     nms: Annotated[
         Nms, typer.Option("--nms", help="none: the file gives all scores and boxes. in-graph: detections.")
-    ] = "none",
-    batch: Annotated[str, typer.Option("--batch", help="Images at once: 1 to 256, or (onnx) dynamic.")] = "1",
-    size: Side = None,
-    conf: Conf = 0.05,
-    iou: Iou = 0.7,
+    ] = "none"
+    size: Side = None
+    conf: Conf = 0.05
+    iou: Iou = 0.7
     max_det: Annotated[
         int, typer.Option("--max-det", help="Most detections of an image (with --nms in-graph).", min=1, max=3839)
-    ] = 100,
+    ] = 100
     candidates: Annotated[
         int, typer.Option("--candidates", help="Best pairs of box and class that compete.", min=1, max=3839)
-    ] = 512,
+    ] = 512
     images: Annotated[
         str | None, typer.Option("--images", help="Images to check the export on, and to calibrate int8 with.")
-    ] = None,
+    ] = None
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File.", show_default="named after the weights", callback=output_file)
+    ] = None
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How int8 is calibrated and what it leaves; field by field as in `maenas.export`."""
+
     data: Annotated[
         str | None,
         typer.Option("--data", help="Data set: int8 is calibrated on its training images, AP measured on the others."),
-    ] = None,
-    calibration: Annotated[Method, typer.Option("--calibration", help="Ranges of int8.")] = "percentile",
-    calibration_images: Annotated[int, typer.Option("--calibration-images", help="How many.", min=1, max=100_000)] = 32,
+    ] = None
+    calibration: Annotated[Method, typer.Option("--calibration", help="Ranges of int8.")] = "percentile"
+    calibration_images: Annotated[int, typer.Option("--calibration-images", help="How many.", min=1, max=100_000)] = 32
     max_drop: Annotated[
         float | None,
         typer.Option(
             "--max-drop", help="int8: leave sensitive convolutions out until AP drops by at most this.", min=0, max=1
         ),
-    ] = None,
+    ] = None
     sensitivity: Annotated[
         Sensitive,
         typer.Option(
             "--sensitivity",
             help="With --max-drop, of layers: output (its error), or ap, too (on the calibration images; slow).",
         ),
-    ] = "output",
+    ] = "output"
     target: Annotated[
         Int8Form, typer.Option("--target", help="Whose int8: tensorrt, or cpu for OpenVINO and ONNX Runtime.")
-    ] = "tensorrt",
+    ] = "tensorrt"
     rest: Annotated[
         Rest | None,
         typer.Option("--rest", help="Precision of what int8 leaves.", show_default="fp16, with --target cpu fp32"),
-    ] = None,
-    opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder.", min=0, max=5)] = 3,
-    workspace: Annotated[str, typer.Option("--workspace", help="Memory for TensorRT's tactics.")] = "2GiB",
+    ] = None
+
+
+@dataclass(frozen=True)
+class Builder:
+    """How TensorRT builds an engine; field by field as in `maenas.export`."""
+
+    opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder.", min=0, max=5)] = 3
+    workspace: Annotated[str, typer.Option("--workspace", help="Memory for TensorRT's tactics.")] = "2GiB"
     timing_cache: Annotated[
         Path | None,
         typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.", callback=output_file),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File.", show_default="named after the weights", callback=output_file)
-    ] = None,
+    ] = None
+
+
+@grouped
+def export_command(
+    *,
+    weights: Annotated[Path, typer.Argument(help="Weights (.safetensors), or the folder of a run.")],
+    format_: Annotated[
+        Format, typer.Option("--format", help="An engine is built by TensorRT, for this machine's GPU.")
+    ] = "onnx",
+    network: Network,
+    batch: Annotated[str, typer.Option("--batch", help="Images at once: 1 to 256, or (onnx) dynamic.")] = "1",
+    int8: Int8,
+    builder: Builder,
 ) -> None:
     """Write a detector as an ONNX file or an engine, after checking that it computes what torch computes."""
     require_extra("detector", "export")
@@ -97,27 +122,11 @@ def export_command(
         report = export(
             weights,
             format=format_,
-            precision=precision,
-            nms=nms,
             batch=_batch(batch),
-            size=size,
-            conf=conf,
-            iou=iou,
-            max_det=max_det,
-            candidates=candidates,
-            images=images,
-            data=data,
-            calibration=calibration,
-            calibration_images=calibration_images,
-            max_drop=max_drop,
-            sensitivity=sensitivity,
-            target=target,
-            rest=rest,
-            opt_level=opt_level,
-            workspace=workspace,
-            timing_cache=timing_cache,
-            out=out,
             watch=Watch(_print_parity, on_layer),
+            **vars(network),
+            **vars(int8),
+            **vars(builder),
         )
     _print_report(report)
 

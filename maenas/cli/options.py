@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,7 +12,7 @@ import typer
 from maenas.choices import Precision, Scope
 from maenas.errors import MaenasError
 from maenas.outputs import check_file, check_folder, check_name
-from maenas.score_names import scores_help
+from maenas.score_names import DEFAULT_SCORE, scores_help
 
 MAX_BATCH: Final = 65536
 PLOT_FORMATS: Final = (".png", ".svg", ".pdf")
@@ -32,42 +33,62 @@ AnyPrecision = Annotated[
 Batch = Annotated[
     int, typer.Option("--batch", help="Images at once; latencies are of the whole batch.", min=1, max=MAX_BATCH)
 ]
-Input = Annotated[
-    int | None,
-    typer.Option("--input", help="Side of the square input in pixels.", show_default="the space's", min=32, max=8192),
-]
 Classes = Annotated[int, typer.Option("--classes", help="Number of object classes.", min=1, max=65536)]
 AnyScope = Annotated[Scope, typer.Option("--scope", help="What budgets count: backbone, neck and head, or backbone.")]
-Neck = Annotated[
-    str,
-    typer.Option(
-        "--neck",
-        help="auto: searched, too; preset: the space's own; or a neck by name: t, s, m, l, nano, also with another "
-        "depth and widths (s-d2-half).",
-    ),
-]
-Share = Annotated[
-    str | None,
-    typer.Option(
-        "--backbone-share",
-        help="The backbone's share of the modelled time that --neck auto aims at.",
-        show_default="0.35..0.55, a prior from the published detectors",
-    ),
-]
-Score = Annotated[str, typer.Option("--score", help=scores_help())]
-MaxParams = Annotated[str | None, typer.Option("--max-params", help="Most parameters, for example 10M.")]
-MaxFlops = Annotated[str | None, typer.Option("--max-flops", help="Most operations, for example 20G.")]
-MaxMemory = Annotated[str | None, typer.Option("--max-activations", help="Most activation memory written, e.g. 60MB.")]
-MaxLayers = Annotated[
-    int | None,
-    typer.Option("--max-layers", help="Most main-path convolutions.", show_default="the space's", min=1, max=16384),
-]
-MaxRho = Annotated[
-    float | None,
-    typer.Option("--max-effectiveness", help="Most DeepMAD effectiveness (depth / width).", min=0, max=1e6),
-]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.", min=0, max=2**63 - 1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print nothing but one JSON document.")]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a search looks for, besides its space and its device; field by field as in `SearchOptions`."""
+
+    scope: AnyScope = "detector"
+    score: Annotated[str, typer.Option("--score", help=scores_help())] = DEFAULT_SCORE
+    precision: AnyPrecision = None
+    batch: Batch = 1
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            "--input", help="Side of the square input in pixels.", show_default="the space's", min=32, max=8192
+        ),
+    ] = None
+    classes: Classes = 80
+    neck: Annotated[
+        str,
+        typer.Option(
+            "--neck",
+            help="auto: searched, too; preset: the space's own; or a neck by name: t, s, m, l, nano, also with another "
+            "depth and widths (s-d2-half).",
+        ),
+    ] = "auto"
+    backbone_share: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone-share",
+            help="The backbone's share of the modelled time that --neck auto aims at.",
+            show_default="0.35..0.55, a prior from the published detectors",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Budgets of a search other than its latency; field by field as in `SearchOptions`."""
+
+    max_params: Annotated[str | None, typer.Option("--max-params", help="Most parameters, for example 10M.")] = None
+    max_flops: Annotated[str | None, typer.Option("--max-flops", help="Most operations, for example 20G.")] = None
+    max_activations: Annotated[
+        str | None, typer.Option("--max-activations", help="Most activation memory written, e.g. 60MB.")
+    ] = None
+    max_layers: Annotated[
+        int | None,
+        typer.Option("--max-layers", help="Most main-path convolutions.", show_default="the space's", min=1, max=16384),
+    ] = None
+    max_effectiveness: Annotated[
+        float | None,
+        typer.Option("--max-effectiveness", help="Most DeepMAD effectiveness (depth / width).", min=0, max=1e6),
+    ] = None
 
 
 def output_file(path: Path | None) -> Path | None:

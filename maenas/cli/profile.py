@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from maenas.choices import Clock, Hardware, KernelRuntime, Method, Precision
 from maenas.cli.extras import require_extra
+from maenas.cli.groups import grouped
 from maenas.cli.options import output_file, output_name
 from maenas.errors import MaenasError
 
@@ -19,12 +21,46 @@ if TYPE_CHECKING:
     from maenas.profiler.profile import Progress
 
 
-def profile_command(
-    device: Annotated[Hardware, typer.Option("--device", help="What is measured.")] = "cpu",
+@dataclass(frozen=True)
+class Setup:
+    """What is measured and how; field by field as in `ProfileRequest`."""
+
+    device: Annotated[Hardware, typer.Option("--device", help="What is measured.")] = "cpu"
     runtime: Annotated[
         KernelRuntime, typer.Option("--runtime", help="openvino is for cpu, torch and tensorrt are for cuda.")
-    ] = "onnxruntime",
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads of an operator.", min=1, max=1024)] = 1,
+    ] = "onnxruntime"
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads of an operator.", min=1, max=1024)] = 1
+    precision: Annotated[Precision, typer.Option("--precision", help="int8 is for openvino and tensorrt.")] = "fp32"
+    batch: Annotated[
+        int, typer.Option("--batch", help="Images at once; times are of the whole batch.", min=1, max=4096)
+    ] = 1
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            "--input", help="Side of the square input.", show_default="the space's or spec's", min=32, max=8192
+        ),
+    ] = None
+    clock: Annotated[
+        Clock, typer.Option("--clock", help="cpu: one thread's CPU time, for a machine that others use too.")
+    ] = "wall"
+    method: Annotated[Method, typer.Option("--method", help="alone is for comparison.")] = "in-graph"
+    opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder.", min=0, max=5)] = 3
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.", callback=output_file),
+    ] = None
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="Device id for the table, e.g. h100.", show_default="from the hardware", callback=output_name
+        ),
+    ] = None
+
+
+@grouped
+def profile_command(
+    *,
+    setup: Setup,
     space: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,65 +75,26 @@ def profile_command(
             show_default="the published ones",
         ),
     ] = None,
-    precision: Annotated[Precision, typer.Option("--precision", help="int8 is for openvino and tensorrt.")] = "fp32",
-    batch: Annotated[
-        int, typer.Option("--batch", help="Images at once; times are of the whole batch.", min=1, max=4096)
-    ] = 1,
-    input_size: Annotated[
-        int | None,
-        typer.Option(
-            "--input", help="Side of the square input.", show_default="the space's or spec's", min=32, max=8192
-        ),
-    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out", help="Table file.", show_default="in latency_tables, named after the setup", callback=output_file
         ),
     ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name", help="Device id for the table, e.g. h100.", show_default="from the hardware", callback=output_name
-        ),
-    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be measured, and stop.")] = False,
     minutes: Annotated[
         float, typer.Option("--minutes", help="Stop after this long; the finest grid comes last.", min=0, max=1e6)
     ] = 14.0,
-    clock: Annotated[
-        Clock, typer.Option("--clock", help="cpu: one thread's CPU time, for a machine that others use too.")
-    ] = "wall",
-    method: Annotated[Method, typer.Option("--method", help="alone is for comparison.")] = "in-graph",
-    opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder.", min=0, max=5)] = 3,
-    timing_cache: Annotated[
-        Path | None,
-        typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.", callback=output_file),
-    ] = None,
 ) -> None:
     """Measure this machine's kernels into a latency table; repeat the command to go on where it stopped."""
     from maenas.profiler.job import ProfileRequest, open_job, plan_text
 
-    request = ProfileRequest(
-        device=device,
-        runtime=runtime,
-        threads=threads,
-        spaces=tuple(space or ()),
-        specs=tuple(spec or ()),
-        precision=precision,
-        batch=batch,
-        input_size=input_size,
-        clock=clock,
-        method=method,
-        opt_level=opt_level,
-        timing_cache=timing_cache,
-        name=name,
-    )
+    request = ProfileRequest(spaces=tuple(space or ()), specs=tuple(spec or ()), **vars(setup))
     if plan:
         print(plan_text(request))
         return
-    if runtime in ("onnxruntime", "openvino"):
-        require_extra("openvino" if runtime == "openvino" else "export")
+    if setup.runtime in ("onnxruntime", "openvino"):
+        require_extra("openvino" if setup.runtime == "openvino" else "export")
     job = open_job(request, out)
     table = _run(job, minutes)
     counts = f"{len(table.rows)} kernels, {len(table.blocks)} blocks, {len(table.networks)} networks"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,35 +12,40 @@ import typer
 from maenas.cli import options
 from maenas.cli.detector_options import DataSet
 from maenas.cli.extras import require_extra
+from maenas.cli.groups import grouped
 
 
-def race_command(
-    data: DataSet,
-    candidates: Annotated[
-        list[str] | None, typer.Argument(help="Spec files; without them --budget makes a shortlist.")
-    ] = None,
+@dataclass(frozen=True)
+class Racers:
+    """Who races, besides the files that are given; field by field as in `RaceRequest`."""
+
     budget: Annotated[
         str | None,
         typer.Option("--budget", help="Latency of the shortlist, e.g. 3ms; the most that a given one may take."),
-    ] = None,
-    device: options.OneDevice = "t4",
-    space: options.AnySpace = "k1kx",
+    ] = None
+    device: options.OneDevice = "t4"
+    space: options.AnySpace = "k1kx"
     shortlist: Annotated[
         int, typer.Option("--shortlist", help="Candidates, the published control among them.", min=2, max=64)
-    ] = 9,
+    ] = 9
     control: Annotated[
         str | None, typer.Option("--control", help="A spec that stays to the end, to compare the winner with.")
-    ] = None,
-    recipe: Annotated[str, typer.Option("--recipe", help="Of every candidate, as for maenas train.")] = "auto",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe. Repeatable.")] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How candidates are trained and compared; field by field as in `RaceRequest`."""
+
+    recipe: Annotated[str, typer.Option("--recipe", help="Of every candidate, as for maenas train.")] = "auto"
     epochs: Annotated[
         int | None,
         typer.Option("--epochs", help="Epochs of a finalist.", show_default="the recipe's", min=1, max=1_000_000),
-    ] = None,
-    rungs: Annotated[int, typer.Option("--rungs", help="How often candidates are compared.", min=1, max=20)] = 3,
-    eta: Annotated[int, typer.Option("--eta", help="Of so many candidates one goes on.", min=2, max=100)] = 3,
-    seeds: Annotated[int, typer.Option("--seeds", help="Times that each finalist is trained.", min=1, max=100)] = 1,
-    seed: Annotated[int | None, typer.Option("--seed", help="First seed.", min=0, max=2**62)] = None,
+    ] = None
+    rungs: Annotated[int, typer.Option("--rungs", help="How often candidates are compared.", min=1, max=20)] = 3
+    eta: Annotated[int, typer.Option("--eta", help="Of so many candidates one goes on.", min=2, max=100)] = 3
+    seeds: Annotated[int, typer.Option("--seeds", help="Times that each finalist is trained.", min=1, max=100)] = 1
+    seed: Annotated[int | None, typer.Option("--seed", help="First seed.", min=0, max=2**62)] = None
     input_size: Annotated[
         int | None,
         typer.Option(
@@ -49,7 +55,13 @@ def race_command(
             min=32,
             max=8192,
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the training runs."""
+
     train_on: Annotated[
         str,
         typer.Option(
@@ -57,17 +69,30 @@ def race_command(
             help="Where to train: cpu, mps, cuda:0, or several with commas.",
             show_default="every GPU, else the CPU",
         ),
-    ] = "auto",
+    ] = "auto"
     ray: Annotated[
         str | None, typer.Option("--ray", help="Train on the Ray cluster at this address; auto: that of this machine.")
-    ] = None,
-    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs of one trial there.", min=0.0, max=4096)] = 1.0,
+    ] = None
+    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs of one trial there.", min=0.0, max=4096)] = 1.0
     ray_gpus: Annotated[
         float | None,
         typer.Option(
             "--ray-gpus", help="GPUs of one trial, 0.5 is half.", show_default="1 where there are", min=0.0, max=1024
         ),
+    ] = None
+
+
+@grouped
+def race_command(
+    *,
+    data: DataSet,
+    candidates: Annotated[
+        list[str] | None, typer.Argument(help="Spec files; without them --budget makes a shortlist.")
     ] = None,
+    racers: Racers,
+    rules: Rules,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe. Repeatable.")] = None,
+    place: Place,
     out: Annotated[Path, typer.Option("--out", help="Folder of the race.", callback=options.output_folder)] = Path(
         "runs/race"
     ),
@@ -88,22 +113,12 @@ def race_command(
     request = RaceRequest(
         data=data,
         candidates=tuple(candidates or ()),
-        budget=budget,
-        device=device,
-        space=space,
-        shortlist=shortlist,
-        control=control,
-        recipe=recipe,
         settings=tuple(settings or ()),
-        epochs=epochs,
-        rungs=rungs,
-        eta=eta,
-        seeds=seeds,
-        seed=seed,
-        input_size=input_size,
-        train_on=train_on,
+        train_on=place.train_on,
+        **vars(racers),
+        **vars(rules),
     )
-    with workers(train_on, ray, Share(ray_cpus, ray_gpus), print_progress) as there:
+    with workers(place.train_on, place.ray, Share(place.ray_cpus, place.ray_gpus), print_progress) as there:
         setup = prepare_race(
             request, out, resume=resume, on_step=lambda text: print(f"race: {text} ...", file=sys.stderr)
         )

@@ -6,8 +6,9 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +16,10 @@ import typer
 
 from maenas.choices import Solver
 from maenas.cli import options
-from maenas.score_names import DEFAULT_SCORE
+from maenas.cli.groups import grouped
 
 if TYPE_CHECKING:
-    from maenas.api.search import Watch
+    from maenas.api.search import Design, Watch
     from maenas.nas.evolution import State
     from maenas.nas.run import Request, SearchResult, Setup
     from maenas.nas.spaces import SpaceBest
@@ -26,125 +27,112 @@ if TYPE_CHECKING:
     from maenas.profiler.verify import Verified
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How hard a search looks; field by field as in `maenas.search`."""
+
+    solver: Annotated[Solver, typer.Option("--solver", help="Evolution is certified by the exact solver.")] = (
+        "evolution"
+    )
+    population: Annotated[
+        int, typer.Option("--population", help="Architectures kept from a generation.", min=2, max=1_000_000)
+    ] = 512
+    generations: Annotated[
+        int, typer.Option("--generations", help="Generations; each tries 16 x population.", min=0, max=1_000_000)
+    ] = 120
+    seed: options.Seed = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a search leaves, and where."""
+
+    top_k: Annotated[int, typer.Option("--top-k", help="How many of the best to write.", min=1, max=4096)] = 1
+    verify: Annotated[
+        int,
+        typer.Option(
+            "--verify", help="Measure this many of the best on this machine; keep those that fit.", min=0, max=4096
+        ),
+    ] = 0
+    shortlist: Annotated[
+        int,
+        typer.Option("--shortlist", help="Write this many different detectors of the budget's latency.", min=0, max=64),
+    ] = 0
+    out: Annotated[Path, typer.Option("--out", help="Folder of the spec files.", callback=options.output_folder)] = (
+        Path("searched_models")
+    )
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="Name of the spec.", show_default="from space and budgets", callback=options.output_name
+        ),
+    ] = None
+    as_json: options.AsJson = False
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace specs and a checkpoint of this name, of whatever search.")
+    ] = False
+
+
+@grouped
 def search_command(
+    *,
     budget: Annotated[
         list[str] | None,
         typer.Option("--budget", help="Latency budget with its unit, e.g. 3ms; one for each --device."),
     ] = None,
     device: options.Devices = ["t4"],  # noqa: B006
     space: options.AnySpace = "k1kx",
-    scope: options.AnyScope = "detector",
-    solver: Annotated[Solver, typer.Option("--solver", help="Evolution is certified by the exact solver.")] = (
-        "evolution"
-    ),
-    score: options.Score = DEFAULT_SCORE,
-    precision: options.AnyPrecision = None,
-    batch: options.Batch = 1,
-    input_size: options.Input = None,
-    classes: options.Classes = 80,
-    neck: options.Neck = "auto",
-    backbone_share: options.Share = None,
-    max_params: options.MaxParams = None,
-    max_flops: options.MaxFlops = None,
-    max_activations: options.MaxMemory = None,
-    max_layers: options.MaxLayers = None,
-    max_effectiveness: options.MaxRho = None,
-    population: Annotated[
-        int, typer.Option("--population", help="Architectures kept from a generation.", min=2, max=1_000_000)
-    ] = 512,
-    generations: Annotated[
-        int, typer.Option("--generations", help="Generations; each tries 16 x population.", min=0, max=1_000_000)
-    ] = 120,
-    seed: options.Seed = 0,
-    top_k: Annotated[int, typer.Option("--top-k", help="How many of the best to write.", min=1, max=4096)] = 1,
-    verify: Annotated[
-        int,
-        typer.Option(
-            "--verify", help="Measure this many of the best on this machine; keep those that fit.", min=0, max=4096
-        ),
-    ] = 0,
-    shortlist: Annotated[
-        int,
-        typer.Option("--shortlist", help="Write this many different detectors of the budget's latency.", min=0, max=64),
-    ] = 0,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder of the spec files.", callback=options.output_folder)
-    ] = Path("searched_models"),
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name", help="Name of the spec.", show_default="from space and budgets", callback=options.output_name
-        ),
-    ] = None,
-    as_json: options.AsJson = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace specs and a checkpoint of this name, of whatever search.")
-    ] = False,
+    target: options.Target,
+    limits: options.Limits,
+    effort: Effort,
+    written: Written,
 ) -> None:
     """Find the best backbone within the budgets and write its detector spec."""
     from maenas.api.search import SearchOptions, make_request, search
-    from maenas.nas.evolution import OFFSPRING
     from maenas.nas.written import spec_files
 
-    budgets = budget or []
-    name = name or _default_name(space, device, budgets, [max_params, max_flops, max_activations])
-    limits = SearchOptions(
-        space=space,
-        scope=scope,
-        score=score,
-        precision=precision,
-        batch=batch,
-        input_size=input_size,
-        classes=classes,
-        neck=neck,
-        backbone_share=backbone_share,
-        max_params=max_params,
-        max_flops=max_flops,
-        max_activations=max_activations,
-        max_layers=max_layers,
-        max_effectiveness=max_effectiveness,
-    )
-    if shortlist:
-        request = make_request(budgets, device, seed=seed, **limits)
-        with spec_files(out, name, request, shortlist, kind="shortlist", overwrite=overwrite) as files:
-            _write_shortlist(request, shortlist, files, as_json=as_json)
+    budgets, wanted = budget or [], SearchOptions(space=space, **vars(target), **vars(limits))
+    name = written.name or _default_name(space, device, budgets, limits)
+    if written.shortlist:
+        request = make_request(budgets, device, seed=effort.seed, **wanted)
+        count, replace = written.shortlist, written.overwrite
+        with spec_files(written.out, name, request, count, kind="shortlist", overwrite=replace) as files:
+            _write_shortlist(request, count, files, as_json=written.as_json)
         return
-    asked = make_request(
-        budgets, device, solver=solver, population=population, generations=generations, seed=seed, **limits
-    )
-    total = OFFSPRING * population * (generations + 1)
+    asked = make_request(budgets, device, **vars(effort), **wanted)
     with (
-        spec_files(out, name, asked, top_k, overwrite=overwrite) as files,
-        _watched(quiet=as_json, exact=solver == "exact", total=total, score=score) as watch,
+        spec_files(written.out, name, asked, written.top_k, overwrite=written.overwrite) as files,
+        _watched(effort, quiet=written.as_json, score=target.score) as watch,
     ):
         result = search(
             budgets,
             device=device,
-            solver=solver,
-            population=population,
-            generations=generations,
-            seed=seed,
-            top_k=top_k,
-            verify=verify,
+            top_k=written.top_k,
+            verify=written.verify,
             checkpoint=files.checkpoint,
-            resume=resume,
+            resume=written.resume,
             watch=watch,
-            **limits,
+            **vars(effort),
+            **wanted,
         )
-        paths = result.save(out, name, count=top_k)
+        paths = result.save(written.out, name, count=written.top_k)
         files.finish(paths)
-    written = list(zip(paths, result, strict=False))
-    if as_json:
-        rows = [{"path": str(path), "id": design.spec.id, **design.provenance} for path, design in written]
+    _print_designs(list(zip(paths, result, strict=False)), result.found, written)
+
+
+def _print_designs(designs: Sequence[tuple[Path, Design]], found: SearchResult, written: Written) -> None:
+    """The spec files that were written, and, for people, what was found."""
+    if written.as_json:
+        rows = [{"path": str(path), "id": design.spec.id, **design.provenance} for path, design in designs]
         options.print_json("search", specs=rows)
         return
     from maenas.reports.text import format_result
 
-    if verify:
+    if written.verify:
         print()
-    print(format_result(result.found))
-    for path, design in written:
+    print(format_result(found))
+    for path, design in designs:
         print(f"{'wrote':<11}{path} (id {design.spec.id})")
 
 
@@ -168,26 +156,29 @@ def _write_shortlist(request: Request, count: int, files: SpecFiles, *, as_json:
     print(f"wrote {files.paths[0]} to {files.paths[len(entries) - 1].name}")
 
 
-def _default_name(space: str, devices: list[str], budgets: list[str], limits: list[str | None]) -> str:
+def _default_name(space: str, devices: list[str], budgets: list[str], limits: options.Limits) -> str:
     """`k1kx-t4-3ms`: the space, each device with its budget, the other limits."""
     parts = [Path(space).stem]
     for device, budget in zip(devices, budgets, strict=False):
         parts += [Path(device).stem, budget]
-    parts += [limit for limit in limits if limit is not None]
+    others = (limits.max_params, limits.max_flops, limits.max_activations)
+    parts += [limit for limit in others if limit is not None]
     return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(part.replace(" ", "") for part in parts))
 
 
 @contextmanager
-def _watched(*, quiet: bool, exact: bool, total: int, score: str) -> Iterator[Watch]:
+def _watched(effort: Effort, *, quiet: bool, score: str) -> Iterator[Watch]:
     """Prints what a search does, with a progress bar on a terminal; nothing where `quiet`."""
     from tqdm import tqdm
 
     from maenas.api.search import Watch
+    from maenas.nas.evolution import OFFSPRING
     from maenas.reports.spaces import format_spaces
     from maenas.reports.text import format_setup, format_verified
 
     begun: list[float] = []  # when evolution and proof began
-    hide = quiet or exact or not sys.stderr.isatty()
+    total = OFFSPRING * effort.population * (effort.generations + 1)
+    hide = quiet or effort.solver == "exact" or not sys.stderr.isatty()
 
     with tqdm(total=total, unit=" candidates", unit_scale=True, desc="evolution", disable=hide, leave=False) as bar:
 
@@ -233,26 +224,17 @@ def _effort(found: SearchResult, begun: list[float]) -> str:
     return "\n".join(lines)
 
 
+@grouped
 def pareto_command(
+    *,
     budget: Annotated[str, typer.Option("--budget", help="Highest latency of the front, e.g. 3ms.")],
     low: Annotated[
         str | None, typer.Option("--from", help="Lowest latency of the front.", show_default="the fastest")
     ] = None,
     device: options.OneDevice = "t4",
     space: options.OneSpace = "k1kx",
-    scope: options.AnyScope = "detector",
-    score: options.Score = DEFAULT_SCORE,
-    precision: options.AnyPrecision = None,
-    batch: options.Batch = 1,
-    input_size: options.Input = None,
-    classes: options.Classes = 80,
-    neck: options.Neck = "auto",
-    backbone_share: options.Share = None,
-    max_params: options.MaxParams = None,
-    max_flops: options.MaxFlops = None,
-    max_activations: options.MaxMemory = None,
-    max_layers: options.MaxLayers = None,
-    max_effectiveness: options.MaxRho = None,
+    target: options.Target,
+    limits: options.Limits,
     points: Annotated[
         int, typer.Option("--points", help="Lines printed; the JSON file has the whole front.", min=2, max=100_000)
     ] = 24,
@@ -265,25 +247,7 @@ def pareto_command(
     from maenas.nas.pareto import front_document
     from maenas.reports.text import format_front
 
-    front = pareto(
-        budget,
-        device=device,
-        low=low,
-        space=space,
-        scope=scope,
-        score=score,
-        precision=precision,
-        batch=batch,
-        input_size=input_size,
-        classes=classes,
-        neck=neck,
-        backbone_share=backbone_share,
-        max_params=max_params,
-        max_flops=max_flops,
-        max_activations=max_activations,
-        max_layers=max_layers,
-        max_effectiveness=max_effectiveness,
-    )
+    front = pareto(budget, device=device, low=low, space=space, **vars(target), **vars(limits))
     document = front_document(front)
     if out is not None:
         write_atomic(out, json.dumps(document, indent=1) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -13,6 +14,7 @@ import typer
 from detector.choices import Split
 from maenas.cli.detector_options import AsJson, DataSet, Device, Runtime
 from maenas.cli.extras import require_extra, require_runtime
+from maenas.cli.groups import grouped
 from maenas.cli.options import output_folder
 from maenas.errors import printable_line
 
@@ -34,25 +36,23 @@ class Tracker(StrEnum):
     WANDB = "wandb"
 
 
-def train_command(
-    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped one.")],
-    data: DataSet = "shapes",
+@dataclass(frozen=True)
+class Training:
+    """How a detector is trained; field by field as in `maenas.train`."""
+
     recipe: Annotated[
         str,
         typer.Option(
             "--recipe",
             help="small-data, finetune, damo, nano, demo, or a YAML file; auto chooses by data, weights and device.",
         ),
-    ] = "auto",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value over the recipe, e.g. augment.shear=0.2. Repeatable.")
-    ] = None,
+    ] = "auto"
     epochs: Annotated[
         int | None,
         typer.Option("--epochs", help="Length; warm-up and plain epochs scale with it.", min=1, max=1_000_000),
-    ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Short for --set batch=N.", min=1, max=1_000_000)] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Short for --set seed=N.", min=0, max=2**63 - 1)] = None,
+    ] = None
+    batch: Annotated[int | None, typer.Option("--batch", help="Short for --set batch=N.", min=1, max=1_000_000)] = None
+    seed: Annotated[int | None, typer.Option("--seed", help="Short for --set seed=N.", min=0, max=2**63 - 1)] = None
     patience: Annotated[
         int | None,
         typer.Option(
@@ -61,7 +61,7 @@ def train_command(
             min=0,
             max=1_000_000,
         ),
-    ] = None,
+    ] = None
     input_size: Annotated[
         int | None,
         typer.Option(
@@ -71,20 +71,31 @@ def train_command(
             min=32,
             max=8192,
         ),
+    ] = None
+    device: Device = "auto"
+    finetune: Annotated[
+        Path | None, typer.Option("--finetune", help="Weights to begin with; the number of classes may differ.")
+    ] = None
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="Weights of a detector of other widths and depths to inherit from."),
+    ] = None
+    teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of a detector to distil from.")] = None
+
+
+@grouped
+def train_command(
+    *,
+    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped one.")],
+    data: DataSet = "shapes",
+    training: Training,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over the recipe, e.g. augment.shear=0.2. Repeatable.")
     ] = None,
-    device: Device = "auto",
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/SPEC", callback=output_folder)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")] = False,
-    finetune: Annotated[
-        Path | None, typer.Option("--finetune", help="Weights to begin with; the number of classes may differ.")
-    ] = None,
-    init: Annotated[
-        Path | None,
-        typer.Option("--init", help="Weights of a detector of other widths and depths to inherit from."),
-    ] = None,
-    teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of a detector to distil from.")] = None,
     log: Annotated[
         list[Tracker] | None,
         typer.Option(
@@ -105,25 +116,11 @@ def train_command(
     from detector.run import run_job
 
     trackers = [] if plan else _trackers(log)
-    job = make_job(
-        spec,
-        data,
-        recipe=recipe,
-        settings=settings or (),
-        epochs=epochs,
-        batch=batch,
-        seed=seed,
-        patience=patience,
-        input_size=input_size,
-        device=device,
-        finetune=finetune,
-        init=init,
-        teacher=teacher,
-    )
+    job = make_job(spec, data, settings=settings or (), **vars(training))
     if plan:
-        print(plan_job(job, device), end="")
+        print(plan_job(job, training.device), end="")
         return
-    run = run_job(job, device=device, out=out, resume=resume, callbacks=[_announce(job), *trackers])
+    run = run_job(job, device=training.device, out=out, resume=resume, callbacks=[_announce(job), *trackers])
     if run.is_main:
         _print_outcome(run)
 
@@ -171,12 +168,11 @@ def _print_outcome(run: TrainingRun) -> None:
     print(f"wrote {run.weights}{ap}; logs and plots are in {run.folder}")
 
 
-def eval_command(
-    weights: Annotated[
-        Path, typer.Argument(help="Folder of a run, weights (.safetensors), or an .onnx file that maenas exported.")
-    ],
-    data: DataSet,
-    split: Annotated[Split, typer.Option("--split", help="Part of the data set.")] = "val",
+@dataclass(frozen=True)
+class Rating:
+    """How a detector is rated; field by field as in `maenas.evaluate`."""
+
+    split: Annotated[Split, typer.Option("--split", help="Part of the data set.")] = "val"
     conf: Annotated[
         float | None,
         typer.Option(
@@ -186,7 +182,7 @@ def eval_command(
             min=0,
             max=1,
         ),
-    ] = None,
+    ] = None
     iou: Annotated[
         float | None,
         typer.Option(
@@ -196,17 +192,27 @@ def eval_command(
             min=0,
             max=1,
         ),
-    ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Images at once.", min=1, max=1024)] = 16,
-    device: Device = "auto",
-    runtime: Runtime = None,
+    ] = None
+    batch: Annotated[int, typer.Option("--batch", help="Images at once.", min=1, max=1024)] = 16
+    device: Device = "auto"
+    runtime: Runtime = None
     plots: Annotated[
         Path | None, typer.Option("--plots", help="Folder for metrics.json and plots.", callback=output_folder)
-    ] = None,
+    ] = None
+
+
+@grouped
+def eval_command(
+    *,
+    weights: Annotated[
+        Path, typer.Argument(help="Folder of a run, weights (.safetensors), or an .onnx file that maenas exported.")
+    ],
+    data: DataSet,
+    rating: Rating,
     as_json: AsJson = False,
 ) -> None:
     """Measure the average precision of a detector on a data set."""
-    require_runtime(runtime)
+    require_runtime(rating.runtime)
     from tqdm import tqdm
 
     from detector.rate import evaluate
@@ -217,24 +223,13 @@ def eval_command(
             bar.total = all
             bar.update(done - bar.n)
 
-        rated = evaluate(
-            weights,
-            data,
-            split=split,
-            conf=conf,
-            iou=iou,
-            batch=batch,
-            device=device,
-            runtime=runtime,
-            plots=plots,
-            on_images=on_images,
-        )
+        rated = evaluate(weights, data, on_images=on_images, **vars(rating))
     if as_json:
         print(json.dumps({"command": "eval", **rated.document()}))
         return
     print(_metrics_text(rated.metrics))
-    if plots is not None:
-        print(f"wrote {plots}")
+    if rating.plots is not None:
+        print(f"wrote {rating.plots}")
 
 
 def _metrics_text(metrics: Metrics) -> str:

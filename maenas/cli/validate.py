@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maenas.cli import options
 from maenas.cli.extras import require_extra
+from maenas.cli.groups import grouped
 from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
@@ -16,7 +18,23 @@ if TYPE_CHECKING:
     from maenas.profiler.validate import Checked
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Which detectors are measured; field by field as in `networks_to_validate`."""
+
+    random: Annotated[int, typer.Option("--random", help="How many random detectors.", min=0, max=10_000)] = 16
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            "--input", help="Side of the square input.", show_default="the space's or spec's", min=32, max=8192
+        ),
+    ] = None
+    seed: options.Seed = 0
+
+
+@grouped
 def validate_command(
+    *,
     device: Annotated[str, typer.Option("--device", help="cpu, or a table measured on this machine.")] = "cpu",
     spec: Annotated[
         list[str] | None,
@@ -28,15 +46,8 @@ def validate_command(
             "--space", help="Draw random detectors from this space. Repeatable.", show_default="all shipped ones"
         ),
     ] = None,
-    random: Annotated[int, typer.Option("--random", help="How many random detectors.", min=0, max=10_000)] = 16,
-    input_size: Annotated[
-        int | None,
-        typer.Option(
-            "--input", help="Side of the square input.", show_default="the space's or spec's", min=32, max=8192
-        ),
-    ] = None,
+    drawn: Drawn,
     scope: options.AnyScope = "detector",
-    seed: options.Seed = 0,
     plot: options.Plot = None,
     out: options.OutFile = None,
     as_json: options.AsJson = False,
@@ -52,7 +63,7 @@ def validate_command(
 
     predictor = load_predictor(device)
     require_extra("openvino" if str(predictor.conditions["runtime"]).startswith("openvino") else "export")
-    specs = networks_to_validate(spec or (), space or (), random=random, input_size=input_size, seed=seed)
+    specs = networks_to_validate(spec or (), space or (), **vars(drawn))
     if not as_json:
         print(predictor.description, end="\n\n")
         print(f"{'network':<20}{'id':<14}{'measured':>12}{'predicted':>12}{'error':>9}  90 % interval")
@@ -72,21 +83,24 @@ def validate_command(
     except KeyboardInterrupt:
         kept = f"; {out} holds them" if out is not None and done else ""
         raise MaenasError(f"interrupted after {len(done)} of {len(specs)} networks{kept}") from None
-    document = result.document()
     if plot is not None:
         scatter(plot, result.rows, f"{result.device_name}, {result.runtime}")
     if as_json:
-        print(json.dumps(document))
+        print(json.dumps(result.document()))
         return
+    _print_summary(result)
+    for path in (out, plot):
+        if path is not None:
+            print(f"wrote {path}")
+
+
+def _print_summary(result: Validation) -> None:
     summary = result.agreement
     print(
         f"\n{summary.count} networks: mean error {summary.mean_error:.1%}, worst {summary.worst_error:.1%}, "
         f"Kendall tau {summary.kendall_tau:.3f} (by FLOPs {summary.flops_tau:.3f}); "
         f"{summary.inside:.0%} inside their 90 % interval"
     )
-    for path in (out, plot):
-        if path is not None:
-            print(f"wrote {path}")
 
 
 def _print_row(row: Checked) -> None:
