@@ -20,3 +20,7 @@ class MaenasError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class NoSplitError(MaenasError):
+    """Data without the split asked for, which is no fault where the split is optional."""

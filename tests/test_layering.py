@@ -18,6 +18,7 @@ ORDER = [
     "errors",
     "choices",
     "palette",
+    "signals",
     "files",
     "locks",
     "outputs",

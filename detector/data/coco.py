@@ -25,7 +25,7 @@ from detector.data.sample import (
     make_sample,
     path_inside,
 )
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, NoSplitError
 from maenas.files import read_text
 from maenas.strict.json import RepeatedKeyError, unrepeated
 
@@ -63,7 +63,7 @@ def find_coco(root: Path, split: str) -> Path | None:
         raise MaenasError(f"{root}: several annotation files could be the {split} split ({listed}); name one itself")
     if files or any(root.glob("*/_annotations.coco.json")):
         listed = ", ".join(path.name for path in files) or "those of other splits"
-        raise MaenasError(f"{root}: no COCO annotations for the {split} split (found {listed})")
+        raise NoSplitError(f"{root}: no COCO annotations for the {split} split (found {listed})")
     return None
 
 

@@ -21,7 +21,7 @@ from detector.data.sample import (
     size_of,
 )
 from detector.images import SUFFIXES
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, NoSplitError
 from maenas.files import read_text
 
 
@@ -68,7 +68,7 @@ def _stems(root: Path, split: str) -> dict[str, None]:
     path = next((path for path in lists if path.is_file()), None)
     if path is None:
         known = ", ".join(sorted(file.name for file in folder.glob("*.txt"))[:8]) or "none"
-        raise MaenasError(f"{folder}: there is no {lists[0].name} that lists the {split} split (found {known})")
+        raise NoSplitError(f"{folder}: there is no {lists[0].name} that lists the {split} split (found {known})")
     lines = read_text(path, what="list of images", max_bytes=2**30).splitlines()
     return dict.fromkeys(line.split()[0] for line in lines if line.strip())
 

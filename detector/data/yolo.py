@@ -23,7 +23,7 @@ from detector.data.sample import (
     size_of,
 )
 from detector.images import SUFFIXES
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, NoSplitError
 from maenas.files import read_text
 from maenas.strict import MAX_YAML_BYTES, PlainLoader
 
@@ -109,7 +109,7 @@ def _images(document: Mapping[str, Any], root: Path, split: str, path: Path) -> 
     key = next((name for name in ALIASES[split] if document.get(name)), None)
     if key is None:
         known = ", ".join(name for names in ALIASES.values() for name in names if document.get(name)) or "none"
-        raise MaenasError(f"{path}: no {split} split (it has {known})")
+        raise NoSplitError(f"{path}: no {split} split (it has {known})")
     entries = document[key] if isinstance(document[key], list) else [document[key]]
     images: list[Path] = []
     for entry in entries:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from detector.cost import epoch_seconds, measure, run_bytes
-from detector.data.dataset import open_dataset
+from detector.data.dataset import align_names, open_dataset
+from detector.data.sample import Dataset
 from detector.data.shapes import SHAPES, SIZE
 from detector.job import Job, make_job
 from detector.recipe import Recipe
 from maenas.api.search import make_request
 from maenas.cost import total_cost
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, NoSplitError
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import lower
 from maenas.nas.shortlist import shortlist, shortlist_provenance
@@ -72,6 +73,7 @@ class RaceSetup:
     candidates: tuple[Candidate, ...]
     job: Job  # of the first candidate: data and recipe are those of all
     disk_bytes: int
+    test: Dataset | None = None  # images that nothing is chosen by
 
     @property
     def recipe(self) -> Recipe:
@@ -99,7 +101,7 @@ def prepare_race(
         require_same(stored.settings, _settings(request, job.recipe), out)
         if request.candidates:
             _check_same_files(request, candidates, len(job.train.names))
-        return RaceSetup(stored, candidates, job, 0)
+        return RaceSetup(stored, candidates, job, 0, _test_split(request.data, job, on_step))
     names = open_dataset(request.data, "train").names
     on_step("candidates")
     candidates = _given(request, len(names)) if request.candidates else _shortlisted(request, len(names))
@@ -107,8 +109,9 @@ def prepare_race(
     job = _job(candidates[0], request)
     if job.val is None:
         raise MaenasError(f"{request.data}: a race needs validation images")
+    test = _test_split(request.data, job, on_step)
     on_step("a few timed steps")
-    return _costed(request, candidates, job)
+    return replace(_costed(request, candidates, job), test=test)
 
 
 def _check(request: RaceRequest) -> None:
@@ -208,6 +211,19 @@ def _job(candidate: Candidate, request: RaceRequest, recipe: Recipe | None = Non
             "give fewer --rungs, or --set warmup_epochs=..."
         )
     return replace(job, recipe=replace(job.recipe, eval_every=pace, patience=0))
+
+
+def _test_split(data: str, job: Job, on_step: Callable[[str], object]) -> Dataset | None:
+    """The test split of the data, where they have one; one that is not fit to be evaluated on is said and left out."""
+    if data == SHAPES or data.lower().endswith(".json"):
+        return None
+    try:
+        return align_names(open_dataset(data, "test"), job.train.names)
+    except NoSplitError:
+        return None
+    except MaenasError as error:
+        on_step(f"the test split is left out: {error}")
+        return None
 
 
 def _settings(request: RaceRequest, recipe: Recipe) -> Settings:

@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from detector.data.dataset import align_names, open_dataset
 from detector.data.sample import Dataset
-from detector.data.shapes import SHAPES
 from detector.device import choose_device
 from detector.job import Job
 from detector.trial import resampled_aps, write_last_weights
 from maenas import __version__
 from maenas.api.race_setup import RaceSetup
-from maenas.errors import MaenasError
 from maenas.racing.bootstrap import SAMPLES, compare, image_weights, interval, mean_over_seeds
 from maenas.racing.state import (
     RUNS,
@@ -39,7 +36,7 @@ def decide(setup: RaceSetup, state: Race, folder: Path, device: str) -> Result:
     assert val is not None
     aps = _aps(setup, state, names, folder, val, device)
     order, own, behind = compare(aps, setup.recipe.seed)
-    test = test_split(setup.job, state.settings.data)
+    test = setup.test
     tested: list[Interval | None] = [None] * len(names)
     if test is not None:
         rng = np.random.default_rng(setup.recipe.seed)
@@ -77,16 +74,6 @@ def candidate_job(setup: RaceSetup, name: str) -> Job:
     """The job of one candidate, with the data of all."""
     row = next(row for row in setup.candidates if row.name == name)
     return replace(setup.job, spec=row.spec, name=name)
-
-
-def test_split(job: Job, data: str) -> Dataset | None:
-    """The images that nothing was chosen by, where the data have a part of that name."""
-    if data == SHAPES or data.lower().endswith(".json"):
-        return None
-    try:
-        return align_names(open_dataset(data, "test"), job.train.names)
-    except MaenasError:
-        return None
 
 
 def write_winner(setup: RaceSetup, state: Race, result: Result, folder: Path) -> None:

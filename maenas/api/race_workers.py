@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from detector.trial import Progress, Trial, TrialEnd, run_trial
 from maenas.errors import MaenasError
+from maenas.signals import ending_signals
 
 Runner = Callable[[Sequence[Trial], Path], Generator[tuple[Trial, TrialEnd], None, None]]
 TRIES = 2  # of a trial whose process the system killed
@@ -107,17 +106,8 @@ def _answer(worker: _Worker) -> TrialEnd | None:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """A signal to end this process ends its trials, too, with their checkpoints."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise MaenasError("interrupted; nothing is lost: repeat the command with --resume") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with ending_signals():
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise MaenasError("interrupted; nothing is lost: repeat the command with --resume") from None

@@ -19,7 +19,7 @@ from maenas.cli.detect import detect_command, show_command, weights_app
 from maenas.cli.export import export_command
 from maenas.cli.hints import add_hints
 from maenas.cli.predict import predict_command
-from maenas.cli.process import ending_signals, patient_streams
+from maenas.cli.process import patient_streams
 from maenas.cli.profile import profile_command
 from maenas.cli.race import race_command
 from maenas.cli.report import compare_command, report_command
@@ -30,6 +30,7 @@ from maenas.cli.train import eval_command, train_command
 from maenas.cli.validate import validate_command
 from maenas.errors import MaenasError, printable_line
 from maenas.files import reason
+from maenas.signals import ending_signals
 
 app = typer.Typer(
     name="maenas",

@@ -1,19 +1,15 @@
-"""What the command changes in its process, and changes back: signals, and streams that nobody reads."""
+"""Streams that nobody reads, or that are closed: they end no command."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 from maenas.errors import printable
-
-ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP is not everywhere
 
 
 class Patient:
@@ -84,30 +80,3 @@ def _open_streams() -> None:
                 os.close(null)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
-
-
-@contextmanager
-def ending_signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGHUP end the command as Ctrl-C does, with a KeyboardInterrupt; gives the signals that came.
-
-    A signal that is ignored, as SIGHUP under nohup, stays so. Outside the main thread nothing changes.
-    """
-    seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-
-    def end(number: int, _frame: object) -> None:
-        seen.append(number)
-        raise KeyboardInterrupt
-
-    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    ours = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
-    for number in ours:
-        signal.signal(number, end)
-    try:
-        yield seen
-    finally:
-        for number in ours:
-            signal.signal(number, before[number])

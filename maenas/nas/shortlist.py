@@ -31,6 +31,7 @@ from maenas.score_names import SCORES
 from maenas.spec import DetectorSpec, published_specs
 from maenas.units import format_latency
 
+ALIKE = 1.5  # how far off a control of the same blocks may be before one of other blocks is taken
 WITHIN = 0.02  # of the budget: how far the latencies of a list may lie apart
 LAYER_FACTORS = (0.75, 1.25)
 MOST_NECKS = 3
@@ -72,8 +73,10 @@ def shortlist(request: Request, count: int) -> tuple[ShortlistEntry, ...]:
     control = _control(setup)
     chosen: dict[str, ShortlistEntry] = {}
     for entry in _optima(setup):
-        if len(chosen) < count - 1 and _fits(entry, setup) and entry.spec.id != control.spec.id:
+        if _fits(entry, setup) and entry.spec.id != control.spec.id:
             chosen.setdefault(entry.spec.id, entry)
+        if len(chosen) == count - 1:
+            break
     pool = {entry.spec.id: entry for entry in _unlike(setup) if _fits(entry, setup)} if len(chosen) < count - 1 else {}
     while len(chosen) < count - 1:
         others = [entry for key, entry in pool.items() if key not in chosen]
@@ -164,14 +167,22 @@ def _unlike(setup: Setup) -> Iterator[ShortlistEntry]:
 
 
 def _control(setup: Setup) -> ShortlistEntry:
-    """The published detector of the nearest latency at this input size and number of classes."""
-    published = published_specs(setup.input_size)
-    alike = {n: spec for n, spec in published.items() if spec.backbone.stages[0].block == setup.space.block}
+    """The published detector of the nearest latency at this input size and number of classes.
+
+    One of the space's own blocks, unless all of these are more than `ALIKE` times as slow or as fast as the budget.
+    """
+    block = setup.space.block
     entries = []
-    for name, spec in (alike or published).items():
+    for name, spec in published_specs(setup.input_size).items():
         own = replace(spec, head=replace(spec.head, num_classes=setup.request.num_classes))
         entries.append(_entry(setup, own, "control", f"control: published {name}, the nearest in latency"))
-    return min(entries, key=lambda entry: abs(np.log(entry.seconds / setup.request.latency_s[0])))
+
+    def distance(entry: ShortlistEntry) -> float:
+        return abs(float(np.log(entry.seconds / setup.request.latency_s[0])))
+
+    alike = [entry for entry in entries if entry.spec.backbone.stages[0].block == block]
+    near = [entry for entry in alike if distance(entry) <= np.log(ALIKE)]
+    return min(near or entries, key=distance)
 
 
 def shortlist_provenance(entry: ShortlistEntry, request: Request) -> dict[str, Any]:

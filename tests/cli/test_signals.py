@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from maenas.cli.process import ending_signals
 from maenas.cli.tree import commands
+from maenas.signals import ending_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and descriptors of POSIX")
 

@@ -48,6 +48,16 @@ def test_it_holds_optima_what_is_unlike_them_and_a_published_control(entries: tu
     assert len({entry.spec.neck.depth for entry in entries}) > 1
 
 
+def test_a_control_of_the_spaces_blocks_is_near_or_another_is_taken() -> None:
+    def block_of(request: Request) -> str:
+        return shortlist(request, 2)[-1].spec.backbone.stages[0].block
+
+    table = "cpu-amd-epyc-onnxruntime-t1-fp32-b1"
+    fast = Request(space="k1kx", devices=(table,), latency_s=(20e-3,), input_size=320, neck="s")
+    slow = dataclasses.replace(fast, latency_s=(45e-3,))
+    assert (block_of(fast), block_of(slow)) == ("k1dwk1", "k1kx")
+
+
 def test_the_files_and_the_table_say_why(entries: tuple[ShortlistEntry, ...]) -> None:
     text = format_shortlist(entries)
     for entry in entries:

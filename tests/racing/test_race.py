@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from detector.guard import LossNotFiniteError
 from detector.model.weights import read_weights
 from detector.predict import Detector
 from maenas.api import race_workers
+from maenas.api.race_setup import RaceRequest, prepare_race
 from maenas.errors import MaenasError
 from maenas.racing.state import read_race
 from maenas.racing.text import verdict
@@ -55,6 +57,31 @@ def test_the_ap_that_ranks_is_the_mean_of_the_last_evaluations(whole: maenas.Rac
     aps = [json.loads(row)["metrics"]["AP"] for row in rows]
     assert whole.race.score(whole.winner, 2) == pytest.approx(np.mean(aps[:2]))
     assert whole.race.score(whole.winner, 4) == pytest.approx(np.mean(aps[1:4]))
+
+
+def test_a_test_split_is_used_or_said_to_be_unfit_before_anything_is_trained(
+    place: Path, whole: maenas.RaceResult, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(place / "data", data)
+    files = tuple(str(place / f"{name}.json") for name in "ab")
+    request = RaceRequest(str(data), files, recipe=RECIPE, rungs=2, train_on="cpu")
+    annotations = data / "annotations"
+    said: list[str] = []
+
+    def images_of_test() -> int | None:
+        said.clear()
+        test = prepare_race(request, tmp_path / "race", resume=False, on_step=said.append).test
+        return None if test is None else len(test)
+
+    assert images_of_test() is None
+    assert not [text for text in said if "test split" in text]
+    (annotations / "instances_test.json").write_text("{broken")
+    assert images_of_test() is None
+    assert [text for text in said if text.startswith("the test split is left out: ") and "instances_test" in text]
+    shutil.copy(annotations / "instances_val.json", annotations / "instances_test.json")
+    assert images_of_test() == whole.result.images
+    assert not [text for text in said if "test split" in text]
 
 
 def test_a_race_that_is_over_is_not_run_again(
