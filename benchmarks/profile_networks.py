@@ -29,8 +29,9 @@ from tqdm import tqdm
 
 from maenas.cost import total_cost
 from maenas.deploy.clock import TimingSettings
+from maenas.kernels import Kernel
 from maenas.latency.measured import MeasuredTable, key_of
-from maenas.lowering import Kernel, lower
+from maenas.lowering import lower
 from maenas.nas.sampling import random_detectors
 from maenas.nas.space import load_space, space_names
 from maenas.profiler.onnxruntime import OnnxRuntime

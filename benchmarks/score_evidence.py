@@ -31,7 +31,7 @@ from trained_networks import PLAIN_FAMILIES, RESIDUAL_FAMILIES, macro, parse_yol
 
 from maenas.cost import total_cost
 from maenas.files import write_atomic
-from maenas.lowering import Kernel
+from maenas.kernels import Kernel
 from maenas.score import (
     DEEPMAD_WEIGHTS,
     FLAT_WEIGHTS,

@@ -29,7 +29,7 @@ from maenas.lowering import lower
 from maenas.nas.evolution import OFFSPRING, EvolutionSettings, State, evolve
 from maenas.nas.exact import solve
 from maenas.nas.problem import scores_of
-from maenas.nas.run import Request, Setup, detector_of, prepare
+from maenas.nas.request import Request, Setup, detector_of, prepare
 from maenas.score import score_of
 
 T = TypeVar("T")

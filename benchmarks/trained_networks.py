@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maenas.lowering import IMAGE, Graph, Kernel, Tensor
+from maenas.kernels import IMAGE, Graph, Kernel, Tensor
 
 LETTERS = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0)}
 FACTORS = {"25": 0.25, "33": 0.33, "5": 0.5, "6": 0.6, "67": 0.67, "75": 0.75, "1": 1.0}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from maenas.lowering import Kernel, Width
+from maenas.kernels import Kernel, Width
 
 PRECISION_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 

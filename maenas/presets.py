@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from maenas.errors import MaenasError
-from maenas.lowering import Width
+from maenas.kernels import Width
 from maenas.spec import Activation, HeadSpec, NeckSpec
 
 NECK_MULTIPLE = 16  # of scaled widths: a merge halves them

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maenas.cost import kernel_flops, kernel_layers
-from maenas.lowering import Kernel
+from maenas.kernels import Kernel
 from maenas.score_names import ScoreName
 
 Array = NDArray[np.float64]

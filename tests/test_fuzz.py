@@ -31,7 +31,8 @@ from maenas.lowering import lower
 from maenas.nas.checkpoint import read_checkpoint, write_checkpoint
 from maenas.nas.evolution import EvolutionSettings, start
 from maenas.nas.provenance import provenance
-from maenas.nas.run import Request, prepare, run
+from maenas.nas.request import Request, prepare
+from maenas.nas.run import run
 from maenas.nas.space import SearchSpace, space_from_yaml
 from maenas.reports.origin import read_origin, setup_of
 from maenas.reports.training import training_sections

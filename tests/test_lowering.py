@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from maenas.cost import kernel_activations, kernel_flops, kernel_params, kernel_traffic, total_cost
 from maenas.files import data_dir
-from maenas.lowering import IMAGE, Graph, Kernel, Tensor, lower, lower_neck, round8
+from maenas.kernels import IMAGE, Graph, Kernel, Tensor
+from maenas.lowering import lower, lower_neck, round8
 from maenas.nas.problem import evaluate, mae_objective
 from maenas.nas.space import SearchSpace, load_space, space_names
 from maenas.nas.stage_tables import (

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 
 from maenas.files import data_dir
-from maenas.lowering import Graph, lower, lower_backbone
+from maenas.kernels import Graph
+from maenas.lowering import lower, lower_backbone
 from maenas.nas.problem import score_terms_of
 from maenas.nas.space import load_space, space_names
 from maenas.nas.stage_tables import ENTROPY, FLOPS, LAYERS, build_tables

@@ -19,7 +19,8 @@ from detector.export.nms import add_nms
 from detector.model.deploy import DeployedNet
 from maenas.deploy.onnx_writer import write_onnx
 from maenas.deploy.program import network
-from maenas.lowering import Kernel, lower
+from maenas.kernels import Kernel
+from maenas.lowering import lower
 from maenas.spec import DetectorSpec, SpecFile
 
 OUTPUT_NAMES = {"head.scores": "scores", "head.boxes": "boxes"}

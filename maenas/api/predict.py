@@ -10,12 +10,13 @@ from typing import Any
 from maenas.api.search import Design
 from maenas.choices import Precision
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.onnx.lower import Lowered, lower_onnx
 from maenas.latency.onnx.predict import predict_graph
 from maenas.latency.predictor import AnyPredictor, Prediction, load_predictor, provenance_word
 from maenas.latency.predictor import predict as predict_kernels
-from maenas.lowering import Kernel, lower
-from maenas.reports import graph, text
+from maenas.lowering import lower
+from maenas.reports import graph, prediction_text
 from maenas.spec import DetectorSpec, load_spec
 
 Network = str | Path | Design | DetectorSpec
@@ -60,13 +61,13 @@ class Latency:
         """The prediction for people; with `layers` every kernel."""
         if isinstance(self.network, Lowered):
             return graph.format_graph(self.title, self.network, self.predictor, layers=layers)
-        return text.format_network(self.title, self.network, self.predictor, layers=layers)
+        return prediction_text.format_network(self.title, self.network, self.predictor, layers=layers)
 
     def document(self, *, layers: bool = False) -> dict[str, Any]:
         """The prediction as JSON data."""
         if isinstance(self.network, Lowered):
             return graph.graph_document(self.network, self.predictor, layers=layers)
-        return text.network_document(self.network, self.predictor, layers=layers)
+        return prediction_text.network_document(self.network, self.predictor, layers=layers)
 
     def __repr__(self) -> str:
         low, high = self.interval_ms

@@ -15,11 +15,12 @@ from maenas.nas.checkpoint import read_checkpoint, refuse_foreign, run_with_chec
 from maenas.nas.necks import AUTO, parse_share
 from maenas.nas.pareto import Front, pareto_front
 from maenas.nas.provenance import provenance
-from maenas.nas.run import Candidate, Request, Setup, prepare, run
+from maenas.nas.request import Request, Setup, prepare
+from maenas.nas.run import Candidate, run
 from maenas.nas.run import SearchResult as Found
 from maenas.nas.spaces import SpaceBest, compare_spaces, in_best_space, named_spaces
 from maenas.nas.written import request_id
-from maenas.reports.text import format_result, format_setup
+from maenas.reports.search_text import format_result, format_setup
 from maenas.score_names import DEFAULT_SCORE, SCORES
 from maenas.spec import DetectorSpec, write_spec
 from maenas.units import parse_bytes, parse_flops, parse_latency_s, parse_params
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class SearchOptions(TypedDict, total=False):
-    """What `search` and `pareto` both understand; the defaults are those of `maenas.nas.run.Request`."""
+    """What `search` and `pareto` both understand; the defaults are those of `maenas.nas.request.Request`."""
 
     space: str  # a shipped space, or a YAML file; for `search` also "all" shipped ones, or several with commas between
     scope: Scope  # what budgets count: the whole detector, or the backbone

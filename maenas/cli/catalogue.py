@@ -60,7 +60,7 @@ def calibrate_command(
     """Fit the latency model to measured whole networks; print residuals and leave-one-out errors."""
     from maenas.latency.published import read_published
     from maenas.latency.table import calibrate_all, table_name, write_table
-    from maenas.reports.text import format_calibration
+    from maenas.reports.calibration_text import format_calibration
 
     published = read_published(data)
     for table in calibrate_all(published):

@@ -21,7 +21,8 @@ from maenas.cli.groups import grouped
 if TYPE_CHECKING:
     from maenas.api.search import Design, Watch
     from maenas.nas.evolution import State
-    from maenas.nas.run import Request, SearchResult, Setup
+    from maenas.nas.request import Request, Setup
+    from maenas.nas.run import SearchResult
     from maenas.nas.spaces import SpaceBest
     from maenas.nas.written import SpecFiles
     from maenas.profiler.verify import Verified
@@ -127,7 +128,7 @@ def _print_designs(designs: Sequence[tuple[Path, Design]], found: SearchResult, 
         rows = [{"path": str(path), "id": design.spec.id, **design.provenance} for path, design in designs]
         options.print_json("search", specs=rows)
         return
-    from maenas.reports.text import format_result
+    from maenas.reports.search_text import format_result
 
     if written.verify:
         print()
@@ -173,8 +174,8 @@ def _watched(effort: Effort, *, quiet: bool, score: str) -> Iterator[Watch]:
 
     from maenas.api.search import Watch
     from maenas.nas.evolution import OFFSPRING
+    from maenas.reports.search_text import format_setup, format_verified
     from maenas.reports.spaces import format_spaces
-    from maenas.reports.text import format_setup, format_verified
 
     begun: list[float] = []  # when evolution and proof began
     total = OFFSPRING * effort.population * (effort.generations + 1)
@@ -245,7 +246,7 @@ def pareto_command(
     from maenas.api.search import pareto
     from maenas.files import write_atomic
     from maenas.nas.pareto import front_document
-    from maenas.reports.text import format_front
+    from maenas.reports.front_text import format_front
 
     front = pareto(budget, device=device, low=low, space=space, **vars(target), **vars(limits))
     document = front_document(front)

@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from maenas.deploy.program import Program, is_flatten
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.device import Precision
-from maenas.lowering import Kernel
 from maenas.spec import OUTPUT_STRIDES
 
 OPSET = 20

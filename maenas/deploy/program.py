@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maenas.lowering import IMAGE, Kernel
+from maenas.kernels import IMAGE, Kernel
 
 Shape = tuple[int, int, int]  # channels, height, width
 

@@ -16,9 +16,9 @@ from typing import ClassVar
 import numpy as np
 
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.device import Device, Precision
 from maenas.latency.kernel_model import Constants, KernelWork, kernel_work, work_seconds
-from maenas.lowering import Kernel
 from maenas.strict import STRICT
 
 CONSTANT_NAMES = tuple(field.name for field in dataclasses.fields(Constants))

@@ -29,8 +29,8 @@ import numpy as np
 
 from maenas.cost import PRECISION_BYTES, kernel_flops
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.device import Device, Precision, peak_ops_per_s
-from maenas.lowering import Kernel
 from maenas.strict import STRICT
 
 Seconds = Any  # float, or float array where the kernel's widths are arrays

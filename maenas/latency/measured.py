@@ -18,8 +18,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 from maenas.errors import MaenasError
 from maenas.files import read_text, write_atomic
+from maenas.kernels import IMAGE, Graph, Kernel, Op, Tensor
 from maenas.latency.device import Precision
-from maenas.lowering import IMAGE, Graph, Kernel, Op, Tensor, lower_stage
+from maenas.lowering import lower_stage
 from maenas.spec import Activation, Block, DetectorSpec, StageSpec
 from maenas.strict import STRICT, dump_json, parse_json
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.device import Device, Precision, load_devices
 from maenas.latency.interpolation.fit import fit_table
 from maenas.latency.interpolation.predict import Interpolator, KernelPrediction
@@ -32,7 +33,7 @@ from maenas.latency.kernel_model import Constants
 from maenas.latency.kernel_model import kernel_seconds as model_seconds
 from maenas.latency.measured import MeasuredTable, block_kernels
 from maenas.latency.transfer import read_transfer
-from maenas.lowering import Kernel, lower
+from maenas.lowering import lower
 
 MIN_NETWORKS = 5
 MOVEMENTS = ("maxpool", "concat", "resize", "space_to_depth", "integral", "decode")  # they move bytes, little else

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from maenas.cost import PRECISION_BYTES
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.device import Device, Precision, get_device
 from maenas.latency.find import find_measured, is_measured
 from maenas.latency.intervals import student_t95
@@ -17,7 +18,6 @@ from maenas.latency.measured import read_measured
 from maenas.latency.measured_predictor import MeasuredPredictor, measured_predictor
 from maenas.latency.table import SETUPS, LatencyTable, read_table, shipped_precisions, shipped_table
 from maenas.latency.transfer import Transfer, read_transfer
-from maenas.lowering import Kernel
 
 DEFAULT_DEVICE = "t4"
 DEFAULT_PRECISION = "fp16"

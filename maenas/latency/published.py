@@ -13,8 +13,9 @@ from typing import ClassVar, Literal
 
 from maenas.errors import MaenasError
 from maenas.files import read_packed_text, shipped_file
+from maenas.kernels import Epilogue, Kernel, Op
 from maenas.latency.calibration import Measured
-from maenas.lowering import Epilogue, Kernel, Op, lower
+from maenas.lowering import lower
 from maenas.spec import published_spec
 from maenas.strict import STRICT, parse_json
 

@@ -16,7 +16,8 @@ from maenas.errors import MaenasError
 from maenas.files import read_text, write_atomic
 from maenas.nas.evolution import STRATEGY, State
 from maenas.nas.evolution import resume as resume_evolution
-from maenas.nas.run import SearchResult, Setup, run
+from maenas.nas.request import Setup
+from maenas.nas.run import SearchResult, run
 from maenas.nas.space import space_id
 from maenas.strict import STRICT, dump_json, parse_json
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from maenas.errors import MaenasError
-from maenas.lowering import Kernel, lower
+from maenas.kernels import Kernel
+from maenas.lowering import lower
 from maenas.nas.space import SearchSpace
 from maenas.nas.stage_tables import Quantity, Scope
 from maenas.spec import InputSpec, published_spec

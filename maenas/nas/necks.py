@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from maenas.errors import MaenasError
-from maenas.lowering import Kernel
+from maenas.kernels import Kernel
 from maenas.nas.evolution import EvolutionSettings, State, evolve, resume
 from maenas.nas.exact import ExactResult, solve, solve_each
 from maenas.nas.layered import Solution

@@ -9,10 +9,10 @@ import numpy as np
 
 from maenas.errors import MaenasError
 from maenas.nas.depth_bound import Depths, resolve_depths
-from maenas.nas.exact import FrontResult, front
+from maenas.nas.front import FrontResult, front
 from maenas.nas.layered import Solution
 from maenas.nas.problem import Constraint
-from maenas.nas.run import Setup, detector_of
+from maenas.nas.request import Setup, detector_of
 from maenas.score_names import SCORES
 from maenas.units import format_latency
 

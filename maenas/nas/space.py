@@ -11,19 +11,18 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
 from maenas.files import read_text, shipped_file, shipped_names
+from maenas.nas.space_parts import DepthBound, StageSpace, StemSpace, require
 from maenas.presets import get_neck_preset
 from maenas.score import MAE_WEIGHTS
 from maenas.spec import (
-    CHANNEL_MULTIPLE,
     MAX_CHANNELS,
-    MAX_DEPTH,
     OUTPUT_STRIDES,
     Activation,
     BackboneSpec,
@@ -36,100 +35,8 @@ from maenas.strict import STRICT, parse_yaml
 
 SCHEMA = "maenas/space@1"
 GENES = ("width", "kernel", "bottleneck", "depth")
-MAX_CHOICES = 1024
 
 Genome = NDArray[np.int64]  # [1 + 4 S]
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise MaenasError(message)
-
-
-@dataclass(frozen=True)
-class Range:
-    """`min`, `min + step`, ... up to `max`."""
-
-    __pydantic_config__: ClassVar = STRICT
-    min: int
-    max: int
-    step: int = CHANNEL_MULTIPLE
-
-    def __post_init__(self) -> None:
-        _require(
-            0 < self.min <= self.max <= MAX_CHANNELS,
-            f"min {self.min}, max {self.max}: not 0 < min <= max <= {MAX_CHANNELS}",
-        )
-        _require(
-            self.step > 0 and (self.max - self.min) % self.step == 0,
-            f"step {self.step} does not lead from {self.min} to {self.max}",
-        )
-        _require(len(self.values) <= MAX_CHOICES, f"{len(self.values)} choices; at most {MAX_CHOICES}")
-
-    @property
-    def values(self) -> range:
-        return range(self.min, self.max + 1, self.step)
-
-
-@dataclass(frozen=True)
-class StemSpace:
-    """Choices of the stem."""
-
-    __pydantic_config__: ClassVar = STRICT
-    kind: Literal["focus", "conv"]
-    width: Range
-    kernel: int = 3
-
-
-@dataclass(frozen=True)
-class StageSpace:
-    """Choices of one stage."""
-
-    __pydantic_config__: ClassVar = STRICT
-    stride: int
-    width: Range
-    bottleneck: Range
-    max_depth: int
-    kernels: tuple[int, ...] = (3,)
-    min_depth: int = 1
-
-    def __post_init__(self) -> None:
-        _require(
-            1 <= self.min_depth <= self.max_depth <= MAX_DEPTH,
-            f"depth {self.min_depth} to {self.max_depth} is not within 1 to {MAX_DEPTH}",
-        )
-        _require(self.stride in (1, 2), f"stride is {self.stride}; it must be 1 or 2")
-        _require(
-            len(self.kernels) > 0 and tuple(sorted(set(self.kernels))) == self.kernels,
-            f"kernels {list(self.kernels)} must be given, rising",
-        )
-
-
-@dataclass(frozen=True)
-class DepthBound:
-    """What keeps an optimiser from buying score with depth alone; see docs/concepts.md.
-
-    `max_layers` counts convolutions on the main path; "published" follows the budget: as many as the published
-    detectors spend at that cost, and then also limits each stage. `max_effectiveness` is DeepMAD's rho.
-    """
-
-    __pydantic_config__: ClassVar = STRICT
-    max_layers: int | Literal["published"] | None = None
-    max_effectiveness: float | None = None
-
-    def __post_init__(self) -> None:
-        _require(
-            self.max_layers is not None or self.max_effectiveness is not None,
-            "give max_layers or max_effectiveness: the score alone rewards depth without limit",
-        )
-        _require(
-            not isinstance(self.max_layers, int) or self.max_layers > 0,
-            f"max_layers is {self.max_layers}; it must be positive",
-        )
-        _require(
-            self.max_effectiveness is None or self.max_effectiveness > 0,
-            f"max_effectiveness is {self.max_effectiveness}; it must be positive",
-        )
 
 
 @dataclass(frozen=True)
@@ -155,27 +62,27 @@ class SearchSpace:
     widths_never_shrink: bool = True
 
     def __post_init__(self) -> None:
-        _require(self.schema == SCHEMA, f"schema is {self.schema!r}; this version reads {SCHEMA!r}")
+        require(self.schema == SCHEMA, f"schema is {self.schema!r}; this version reads {SCHEMA!r}")
         get_neck_preset(self.neck)
         low, high = self.bottleneck_ratio
-        _require(
+        require(
             0 < low <= high <= MAX_CHANNELS,
             f"bottleneck_ratio {[low, high]} must rise from above 0 to at most {MAX_CHANNELS}",
         )
-        _require(
+        require(
             all(0 <= weight <= 1000 for weight in self.score_weights) and any(self.score_weights),
             f"score_weights {list(self.score_weights)} must be 0 to 1000, and not all 0",
         )
-        _require(0 < len(self.stages) <= 16, f"{len(self.stages)} stages; a space has 1 to 16")
+        require(0 < len(self.stages) <= 16, f"{len(self.stages)} stages; a space has 1 to 16")
         strides = np.cumprod([2] + [stage.stride for stage in self.stages])[1:]
-        _require(
+        require(
             all(
                 1 <= tap <= len(strides) and strides[tap - 1] == want
                 for tap, want in zip(self.taps, OUTPUT_STRIDES, strict=True)
             ),
             f"taps {list(self.taps)} must be stages at strides 8, 16 and 32; the stages are at {strides.tolist()}",
         )
-        _require(self.taps[-1] == len(self.stages), "the last tap must be the last stage")
+        require(self.taps[-1] == len(self.stages), "the last tap must be the last stage")
         self._require_valid_choices()
 
     def _require_valid_choices(self) -> None:
@@ -227,7 +134,7 @@ class SearchSpace:
             out = np.array([w for w in stage.width.values if w >= width or not self.widths_never_shrink])
             btn = np.array(stage.bottleneck.values)
             fits = self.bottleneck_fits(out[:, None], btn[None, :])
-            _require(
+            require(
                 bool(fits.any()),
                 f"stage {number} has no valid choice: "
                 f"no width >= {width} with a bottleneck within {list(self.bottleneck_ratio)} of it",

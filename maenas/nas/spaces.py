@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from maenas.errors import MaenasError
-from maenas.nas.run import Candidate, Request, Setup, prepare, run
+from maenas.nas.request import Request, Setup, prepare
+from maenas.nas.run import Candidate, run
 from maenas.nas.space import load_space, space_names
 
 ALL = "all"

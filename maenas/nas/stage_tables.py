@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from maenas.choices import Scope
 from maenas.cost import kernel_activations, kernel_flops, kernel_layers, kernel_params
-from maenas.lowering import IMAGE, Graph, Kernel, Tensor, lower_head, lower_neck, lower_stage, lower_stem
+from maenas.kernels import IMAGE, Graph, Kernel, Tensor
+from maenas.lowering import lower_head, lower_neck, lower_stage, lower_stem
 from maenas.nas.space import SearchSpace
 from maenas.presets import NeckPreset, get_neck_preset, neck_widths
 from maenas.score import BALANCED_POWER, POWER_UNIT, POWERS, kernel_entropy, kernel_power

@@ -17,7 +17,7 @@ from maenas.locks import locked
 from maenas.outputs import check_file, check_name
 
 if TYPE_CHECKING:
-    from maenas.nas.run import Request
+    from maenas.nas.request import Request
 
 Kind = Literal["search", "shortlist"]
 

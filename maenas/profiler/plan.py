@@ -20,8 +20,9 @@ from maenas.choices import KernelRuntime
 from maenas.cost import kernel_flops, kernel_traffic
 from maenas.deploy.clock import TimingSettings
 from maenas.deploy.program import network
+from maenas.kernels import IMAGE, Graph, Tensor
 from maenas.latency.measured import BlockKey, key_of
-from maenas.lowering import IMAGE, Graph, Tensor, lower, lower_head, lower_neck, lower_stage, lower_stem
+from maenas.lowering import lower, lower_head, lower_neck, lower_stage, lower_stem
 from maenas.nas.sampling import random_detectors
 from maenas.nas.space import SearchSpace
 from maenas.presets import get_neck_preset

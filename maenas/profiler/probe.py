@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from maenas.deploy.program import Program, Shape, network
+from maenas.kernels import Kernel
 from maenas.latency.measured import BlockKey, KernelKey, block_kernels, key_of
-from maenas.lowering import Kernel, lower
+from maenas.lowering import lower
 from maenas.spec import DetectorSpec
 
 PRODUCER_CHANNELS = 8  # of the 1x1 convolution that brings a tensor into the runtime's layout

@@ -21,6 +21,7 @@ from maenas.deploy.clock import Reference, Timing, TimingSettings, measure, scal
 from maenas.deploy.gpu_state import gpu_state
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.device import Precision
 from maenas.latency.joining import OUR_CONDITIONS
 from maenas.latency.measured import (
@@ -33,7 +34,6 @@ from maenas.latency.measured import (
     read_measured,
     write_measured,
 )
-from maenas.lowering import Kernel
 from maenas.profiler.backend import Backend, Runner
 from maenas.profiler.plan import copies_for
 from maenas.profiler.probe import SINKS, Item, ItemKey, Sample, alone, in_graph, item_key, sink_programs

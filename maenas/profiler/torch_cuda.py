@@ -13,8 +13,8 @@ from maenas.deploy.graphed import Captured, capture
 from maenas.deploy.program import Program, is_flatten
 from maenas.deploy.session import TF32
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.device import Precision
-from maenas.lowering import Kernel
 from maenas.spec import OUTPUT_STRIDES
 
 DTYPES = {"fp32": "float32", "fp16": "float16"}

@@ -12,7 +12,8 @@ from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import AnyPredictor
 from maenas.lowering import lower
 from maenas.nas.depth_bound import in_scope
-from maenas.nas.run import Candidate, SearchResult, Setup, reordered
+from maenas.nas.request import Setup
+from maenas.nas.run import Candidate, SearchResult, reordered
 from maenas.profiler.backends import backend_of_table
 from maenas.profiler.profile import Setup as Clock
 from maenas.profiler.profile import time_networks

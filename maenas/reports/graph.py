@@ -9,7 +9,8 @@ from maenas.cost import total_cost
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.predict import GraphPrediction, kernel_kind, predict_graph
 from maenas.latency.predictor import AnyPredictor, provenance_word
-from maenas.reports.text import columns, estimated_text
+from maenas.reports.prediction_text import estimated_text
+from maenas.reports.text import columns
 from maenas.units import format_count, format_latency
 
 WIDTH = 14

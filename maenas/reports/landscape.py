@@ -13,7 +13,7 @@ from maenas.lowering import lower
 from maenas.nas.depth_bound import in_scope
 from maenas.nas.evolution import State, evolve
 from maenas.nas.pareto import Front, pareto_front
-from maenas.nas.run import Request, Setup
+from maenas.nas.request import Request, Setup
 from maenas.nas.space import load_space, space_names
 from maenas.reports.networks import Network
 from maenas.reports.origin import neck_of, prepare_bounded, setup_of

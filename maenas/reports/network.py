@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from maenas.cost import total_cost
+from maenas.kernels import Kernel, is_depthwise
 from maenas.latency.predictor import AnyPredictor, predict, provenance_word
-from maenas.lowering import Kernel, is_depthwise, lower
+from maenas.lowering import lower
 from maenas.reports.text import columns
 from maenas.spec import DetectorSpec
 from maenas.units import format_count, format_latency

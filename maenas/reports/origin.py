@@ -8,7 +8,7 @@ from dataclasses import replace
 from maenas.errors import MaenasError
 from maenas.nas.necks import neck_grid
 from maenas.nas.provenance import Provenance
-from maenas.nas.run import Request, Setup, prepare
+from maenas.nas.request import Request, Setup, prepare
 from maenas.nas.space import SearchSpace, load_space, space_id, space_names
 from maenas.presets import NECK_PRESETS, get_neck_preset, make_head, make_neck
 from maenas.spec import DetectorSpec, SpecFile

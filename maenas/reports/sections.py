@@ -21,7 +21,7 @@ from maenas.reports.figures import (
 from maenas.reports.landscape import Landscape, Place, excess_over_front, setup_text
 from maenas.reports.network import Part, op_name, parts_of, shape_text
 from maenas.reports.networks import Devices, Summary
-from maenas.reports.text import format_prediction
+from maenas.reports.prediction_text import format_prediction
 from maenas.spec import DetectorSpec
 from maenas.units import format_count, format_latency
 

@@ -23,7 +23,7 @@ from maenas.latency.device import load_devices
 from maenas.lowering import lower
 from maenas.nas.checkpoint import read_checkpoint, write_checkpoint
 from maenas.nas.evolution import EvolutionSettings, start
-from maenas.nas.run import Request, prepare
+from maenas.nas.request import Request, prepare
 from maenas.nas.space import space_names
 from maenas.spec import PUBLISHED, read_spec
 from tests.conftest import Maenas

@@ -13,8 +13,9 @@ from onnx import numpy_helper
 from maenas.deploy.onnx_writer import write_onnx
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.onnx.lower import kernels_from_onnx
-from maenas.lowering import Kernel, lower
+from maenas.lowering import lower
 from maenas.nas.space import SearchSpace, load_space, space_names
 from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.profiler.plan import spec_samples

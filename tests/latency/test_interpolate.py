@@ -8,11 +8,12 @@ import pytest
 
 from maenas.errors import MaenasError
 from maenas.files import data_dir
+from maenas.kernels import Kernel
 from maenas.latency.forest import grow_forest
 from maenas.latency.interpolation.fit import fit_table, row_kernels
 from maenas.latency.interpolation.predict import Interpolator
 from maenas.latency.measured import MeasuredTable, Row, make_table, read_measured
-from maenas.lowering import Kernel, lower
+from maenas.lowering import lower
 from maenas.spec import read_spec
 
 SHIPPED = data_dir("latency_tables") / "published" / "v100-tensorrt-fp16-b1.json"

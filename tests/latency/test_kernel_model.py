@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from maenas.errors import MaenasError
 from maenas.files import data_dir
+from maenas.kernels import Kernel, Width
 from maenas.latency import kernel_model
 from maenas.latency.device import get_device
 from maenas.latency.kernel_model import TILE_REUSE, TILES, Constants, kernel_seconds
 from maenas.latency.table import shipped_table
-from maenas.lowering import Kernel, Width, lower
+from maenas.lowering import lower
 from maenas.spec import read_spec
 
 T4 = get_device("t4")

@@ -11,6 +11,7 @@ import pytest
 
 from maenas.errors import MaenasError
 from maenas.files import data_dir, shipped_file
+from maenas.kernels import Kernel
 from maenas.latency.kernel_model import kernel_seconds
 from maenas.latency.measured import (
     KernelKey,
@@ -27,8 +28,8 @@ from maenas.latency.measured import (
 from maenas.latency.measured_predictor import MeasuredPredictor, measured_predictor
 from maenas.latency.predictor import load_predictor, predict
 from maenas.latency.transfer import read_transfer
-from maenas.lowering import Kernel, lower
-from maenas.reports.text import format_prediction
+from maenas.lowering import lower
+from maenas.reports.prediction_text import format_prediction
 from maenas.spec import read_spec
 
 SHIPPED = data_dir("latency_tables") / "published" / "v100-tensorrt-fp16-b1.json"

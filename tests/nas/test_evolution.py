@@ -16,7 +16,8 @@ from maenas.nas.checkpoint import read_checkpoint, write_checkpoint
 from maenas.nas.evolution import EvolutionSettings, State, _compile, _offspring, evolve, start
 from maenas.nas.exact import cheapest
 from maenas.nas.problem import Problem, effectiveness_of, evaluate, feasible, scores_of
-from maenas.nas.run import Request, Setup, detector_of, prepare, run
+from maenas.nas.request import Request, Setup, detector_of, prepare
+from maenas.nas.run import run
 from maenas.nas.space import space_names
 from maenas.score import deepmad_score, score_terms
 

@@ -16,10 +16,11 @@ from maenas.nas.exact import ExactResult, solve
 from maenas.nas.layered import Solution
 from maenas.nas.necks import DEPTHS, NeckOption, ShareWindow, choose_neck, neck_grid, parse_share
 from maenas.nas.provenance import provenance
-from maenas.nas.run import Request, detector_of, prepare, run
+from maenas.nas.request import Request, detector_of, prepare
+from maenas.nas.run import run
 from maenas.presets import NECK_PRESETS, PROFILES, get_neck_preset, make_neck, neck_name
 from maenas.reports.origin import neck_of, read_origin, setup_of
-from maenas.reports.text import format_setup
+from maenas.reports.search_text import format_setup
 from maenas.spec import published_specs, spec_from_json, spec_to_json
 
 TINY: dict[str, Any] = {"space": "k1kx-tiny", "latency_s": (2.2e-3,), "neck": "auto"}

@@ -8,8 +8,9 @@ from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.latency.measured import make_table, read_measured, write_measured
 from maenas.nas.provenance import provenance
-from maenas.nas.run import Request, prepare, run
-from maenas.reports.text import format_result, format_setup
+from maenas.nas.request import Request, prepare
+from maenas.nas.run import run
+from maenas.reports.search_text import format_result, format_setup
 
 
 @pytest.fixture

@@ -21,11 +21,12 @@ from maenas.nas.exact import cheapest
 from maenas.nas.pareto import pareto_front
 from maenas.nas.problem import evaluate
 from maenas.nas.provenance import provenance
-from maenas.nas.run import Request, SearchResult, Setup, detector_of, prepare, run
+from maenas.nas.request import Request, Setup, detector_of, prepare
+from maenas.nas.run import SearchResult, run
 from maenas.nas.space import load_space, space_names
 from maenas.nas.stage_tables import Scope
 from maenas.presets import get_neck_preset
-from maenas.reports.text import format_result, format_setup
+from maenas.reports.search_text import format_result, format_setup
 from maenas.score import mae_score, score_of, score_terms
 from maenas.score_names import ScoreName
 from maenas.spec import BackboneSpec, published_spec, spec_from_json, spec_to_json

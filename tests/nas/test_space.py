@@ -14,16 +14,8 @@ from numpy.typing import NDArray
 from maenas.errors import MaenasError
 from maenas.files import data_dir, shipped_file
 from maenas.nas.problem import evaluate
-from maenas.nas.space import (
-    DepthBound,
-    Range,
-    SearchSpace,
-    StageSpace,
-    StemSpace,
-    load_space,
-    space_from_yaml,
-    space_names,
-)
+from maenas.nas.space import SearchSpace, load_space, space_from_yaml, space_names
+from maenas.nas.space_parts import DepthBound, Range, StageSpace, StemSpace
 from maenas.nas.stage_tables import PARAMS, build_tables
 from maenas.spec import BackboneSpec, read_spec
 

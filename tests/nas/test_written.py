@@ -98,7 +98,7 @@ def test_two_searches_of_one_name_at_once_are_refused(maenas: Maenas) -> None:
 
 
 def test_how_many_are_written_is_no_part_of_a_request() -> None:
-    from maenas.nas.run import Request
+    from maenas.nas.request import Request
 
     assert request_id(Request(top_k=3)) == request_id(Request())
     assert request_id(Request(seed=3)) != request_id(Request())

@@ -9,7 +9,8 @@ import pytest
 
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
-from maenas.lowering import Kernel, lower
+from maenas.kernels import Kernel
+from maenas.lowering import lower
 from maenas.spec import published_specs
 
 onnx = pytest.importorskip("onnx")

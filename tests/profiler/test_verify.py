@@ -11,7 +11,8 @@ from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
 from maenas.latency.measured import make_table, read_measured, write_measured
 from maenas.nas.provenance import provenance
-from maenas.nas.run import Request, SearchResult, prepare, run
+from maenas.nas.request import Request, prepare
+from maenas.nas.run import SearchResult, run
 from maenas.profiler.plan import spec_samples
 from maenas.profiler.profile import Setup as Clock
 from maenas.profiler.profile import profile

@@ -6,7 +6,8 @@ import pytest
 
 from maenas.latency.predictor import load_predictor
 from maenas.nas.provenance import provenance
-from maenas.nas.run import Request, prepare, run
+from maenas.nas.request import Request, prepare
+from maenas.nas.run import run
 from maenas.reports.blocks import Section
 from maenas.reports.networks import Devices, Network, from_spec
 from maenas.reports.report import report_sections

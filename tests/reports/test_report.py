@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel, is_depthwise
 from maenas.latency.predictor import load_predictor, predict
-from maenas.lowering import Kernel, is_depthwise, lower
+from maenas.lowering import lower
 from maenas.nas.exact import solve
 from maenas.nas.provenance import Provenance, provenance
-from maenas.nas.run import Request, prepare, run
+from maenas.nas.request import Request, prepare
+from maenas.nas.run import run
 from maenas.reports.blocks import Plot, Section, Table
 from maenas.reports.landscape import excess_over_front, progress_of, survey
 from maenas.reports.networks import Devices, Network, distinct_names, from_spec

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from maenas.cost import PRECISION_BYTES
 from maenas.errors import MaenasError
+from maenas.kernels import IMAGE, Kernel
 from maenas.latency.device import Device
 from maenas.latency.kernel_model import TILES, KernelWork, kernel_work
 from maenas.latency.measured import MAX_SIZE, MeasuredTable
-from maenas.lowering import IMAGE, Kernel
 
 Array = NDArray[np.float64]
 ALIGNMENTS = (8, 16, 32, 64)  # channels

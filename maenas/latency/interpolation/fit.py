@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
+from maenas.kernels import IMAGE, Kernel
 from maenas.latency.device import Device, Figure, get_device
 from maenas.latency.forest import grow_forest
 from maenas.latency.interpolation.features import (
@@ -28,7 +29,6 @@ from maenas.latency.interpolation.features import (
 from maenas.latency.interpolation.predict import SPREAD_FLOOR, HeldOut, Interpolator, Site, base_seconds
 from maenas.latency.kernel_model import KernelWork
 from maenas.latency.measured import MeasuredTable
-from maenas.lowering import IMAGE, Kernel
 
 TREES = 30
 MIN_ROWS = 20

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.device import Device
 from maenas.latency.forest import Forest
 from maenas.latency.interpolation.features import (
@@ -38,7 +39,6 @@ from maenas.latency.interpolation.features import (
 )
 from maenas.latency.kernel_model import KernelWork
 from maenas.latency.measured import MeasuredTable
-from maenas.lowering import Kernel
 
 SPREAD_FLOOR = 0.05  # log units; trees that agree are not that certain
 OUTSIDE_FACTOR = 1.0  # log half-width added for each log unit outside the measured range

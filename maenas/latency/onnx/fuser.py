@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, TensorId
-from maenas.lowering import Kernel
 
 ACTIVATIONS: dict[str, Literal["relu", "silu", "sigmoid"]] = {
     # cost classes of an epilogue: a clamp, a sigmoid, or a product with a sigmoid-like function

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from maenas.errors import MaenasError
+from maenas.kernels import IMAGE, Kernel
 from maenas.latency.onnx.fuser import (
     COPIES,
     ELEMENTWISE,
@@ -48,7 +49,6 @@ from maenas.latency.onnx.fuser import (
 )
 from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, TensorId, read_json, read_onnx
 from maenas.latency.onnx.products import conv, matmul
-from maenas.lowering import IMAGE, Kernel
 
 
 @dataclass(frozen=True)

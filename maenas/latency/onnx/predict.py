@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.predictor import AnyPredictor, Prediction, estimated_seconds, widened_interval
-from maenas.lowering import Kernel
 
 UNKNOWN_FACTOR = 2.0  # how much longer than guessed an operator without a rule may take: a judgement
 

@@ -14,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from detector.model.deploy import DeployedNet, deploy
 from detector.model.net import DetectorNet
+from maenas.kernels import Kernel
 from maenas.latency.onnx.lower import fuse, kernels_from_onnx
 from maenas.latency.onnx.node_graph import Node, NodeGraph
-from maenas.lowering import Kernel, lower
+from maenas.lowering import lower
 from maenas.nas.necks import neck_grid
 from maenas.nas.sampling import random_detectors
 from maenas.nas.space import SearchSpace, load_space, space_names

@@ -6,10 +6,10 @@ import pytest
 
 from maenas.cost import kernel_activations, kernel_flops, kernel_params, total_cost
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.onnx.lower import fuse, kernels_from_json
 from maenas.latency.onnx.node_graph import read_json
 from maenas.latency.published import network_kernels, read_published
-from maenas.lowering import Kernel
 
 IMAGE = [0, [1, 16, 32, 32]]
 

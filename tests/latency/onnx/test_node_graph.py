@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from maenas.deploy.program import network
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.onnx.lower import kernels_from_onnx, lower_onnx
 from maenas.latency.onnx.node_graph import read_onnx
-from maenas.lowering import Kernel, lower
+from maenas.lowering import lower
 from maenas.spec import DetectorSpec
 
 onnx = pytest.importorskip("onnx")

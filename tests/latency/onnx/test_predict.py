@@ -6,11 +6,11 @@ import pytest
 
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
+from maenas.kernels import Kernel
 from maenas.latency.onnx.lower import Lowered, fuse
 from maenas.latency.onnx.node_graph import read_json
 from maenas.latency.onnx.predict import UNKNOWN_FACTOR, kernel_kind, predict_graph
 from maenas.latency.predictor import load_predictor, predict
-from maenas.lowering import Kernel
 from maenas.reports.graph import format_graph, graph_document
 
 
