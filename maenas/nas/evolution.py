@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
+from maenas.nas.genome import stage_genes, width_gene
 from maenas.nas.problem import Problem, effectiveness_of, scores_of
 from maenas.nas.stage_tables import QuantityTables
 
@@ -143,11 +144,11 @@ def _repair(compiled: _Compiled, genes: Ints) -> None:
     """Widths that may follow each other, bottlenecks within their ratio, depths within their limit; in place."""
     width = genes[0]
     for number, (widest, (low, high)) in enumerate(zip(compiled.widest, compiled.narrow, strict=True)):
-        row = 1 + 4 * number
-        np.maximum(genes[row], widest.take(width), out=genes[row])
-        width = genes[row]
-        np.clip(genes[row + 2], low.take(width), high.take(width), out=genes[row + 2])
-        np.minimum(genes[row + 3], compiled.depths[number], out=genes[row + 3])
+        out, _, bottleneck, depth = genes[stage_genes(number)]
+        np.maximum(out, widest.take(width), out=out)
+        np.clip(bottleneck, low.take(out), high.take(out), out=bottleneck)
+        np.minimum(depth, compiled.depths[number], out=depth)
+        width = out
 
 
 def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
@@ -156,7 +157,7 @@ def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
     saturation = None if objective is None else objective.saturation
     totals = compiled.stem.take(width, axis=1)  # [1 + Q, P]
     for number, stage in enumerate(space.stages):
-        out, kernel, bottleneck, depth = genes[1 + 4 * number : 5 + 4 * number]
+        out, kernel, bottleneck, depth = genes[stage_genes(number)]
         _, outputs, kernels, bottlenecks = compiled.problem.tables.valid[number].shape
         inner = (out * kernels + kernel) * bottlenecks + bottleneck
         entry = width * (outputs * kernels * bottlenecks) + inner
@@ -171,7 +172,7 @@ def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
     if compiled.tail.shape[1] == 1:
         totals += compiled.tail
     else:
-        c3, c4, c5 = (genes[4 * tap - 3] for tap in space.taps)
+        c3, c4, c5 = (genes[width_gene(tap)] for tap in space.taps)
         n4, n5 = (len(compiled.problem.tables.widths[tap]) for tap in space.taps[1:])
         totals += compiled.tail.take((c3 * n4 + c4) * n5 + c5, axis=1)
     score = totals[0] if compiled.problem.objective is not None else scores_of(compiled.problem, genes.T)
@@ -188,8 +189,9 @@ def _offspring(compiled: _Compiled, parents: Ints, count: int, rng: np.random.Ge
     np.take(parents[0], np.where(cut > 0, mother, father), out=children[0])
     for stage in range(stages):
         source = np.where(cut > stage + 1, mother, father)
-        for gene in range(1 + 4 * stage, 5 + 4 * stage):
-            np.take(parents[gene], source, out=children[gene])
+        place = stage_genes(stage)
+        for parent, child in zip(parents[place], children[place], strict=True):
+            np.take(parent, source, out=child)
     flat, column = children.reshape(-1), np.arange(count)
     genes = compiled.mutable.take(rng.integers(len(compiled.mutable), size=(MUTATIONS, count)))
     moves = rng.integers(MOVES, size=(MUTATIONS, count))

@@ -14,9 +14,10 @@ from functools import partial
 
 import numpy as np
 
+from maenas.nas.genome import Genome, genome_key
 from maenas.nas.label_setting import Labels, set_labels, trace
 from maenas.nas.layered import Floats, Layers, Solution, make_layers
-from maenas.nas.problem import Problem, effectiveness_of, evaluate, feasible, genome_key
+from maenas.nas.problem import Problem, effectiveness_of, evaluate, feasible
 from maenas.nas.relaxation import (
     Bound,
     Test,
@@ -29,7 +30,6 @@ from maenas.nas.relaxation import (
     minimise_bound,
     minimise_near,
 )
-from maenas.nas.space import Genome
 
 MAX_SIFTED = 4096
 FIRST_REACH = 0.01  # how far below the bound the first, incomplete pass looks, of the range above the least score

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
+from maenas.nas.genome import Genome
 from maenas.nas.problem import Constraint, Problem
-from maenas.nas.space import Genome
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -19,9 +19,9 @@ from maenas.errors import MaenasError
 from maenas.kernels import Kernel
 from maenas.nas.evolution import EvolutionSettings, State, evolve, resume
 from maenas.nas.exact import ExactResult, solve, solve_each
+from maenas.nas.genome import Genome
 from maenas.nas.layered import Solution
 from maenas.nas.problem import Problem, evaluate, make_objective
-from maenas.nas.space import Genome
 from maenas.nas.stage_tables import Quantity, Table, neck_tails
 from maenas.presets import PROFILES, get_neck_preset, neck_name
 from maenas.score_names import ScoreName

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maenas.nas.space import Genome, SearchSpace
+from maenas.nas.genome import stage_genes, width_gene
+from maenas.nas.space import SearchSpace
 from maenas.nas.stage_tables import SCORE_UNIT, QuantityTables, Saturation, StageTable, Tables, resolution_stage
 from maenas.score import (
     FLAT_WEIGHTS,
@@ -105,9 +106,7 @@ def score_terms_of(tables: Tables, genomes: NDArray[np.int64]) -> ScoreTerms:
     space, levels = tables.space, np.array(resolution_stage(tables.space))
     entropy = _stage_values(tables.quantities["entropy"], tables, genomes) * 1e-9
     layers = _stage_values(tables.quantities["layers"], tables, genomes)
-    widths = np.stack(
-        [row[genomes[:, column]] for row, column in zip(tables.widths, _width_columns(space), strict=True)]
-    )
+    widths = np.stack([row[genomes[:, width_gene(stages)]] for stages, row in enumerate(tables.widths)])
     ends = np.flatnonzero(np.r_[levels[1:] != levels[:-1], True])
     strides = np.cumprod([2] + [stage.stride for stage in space.stages])[ends]
     return ScoreTerms(
@@ -119,15 +118,11 @@ def score_terms_of(tables: Tables, genomes: NDArray[np.int64]) -> ScoreTerms:
     )
 
 
-def _width_columns(space: SearchSpace) -> list[int]:
-    return [0, *range(1, 1 + 4 * len(space.stages), 4)]
-
-
 def _stage_values(quantity: QuantityTables, tables: Tables, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Stem and stages apart, `[1 + S, P]`, without neck and head."""
     rows, before = [quantity.stem[genomes[:, 0]].astype(np.float64)], genomes[:, 0]
     for number, stage in enumerate(tables.space.stages):
-        width, kernel, bottleneck, depth = genomes[:, 1 + 4 * number : 5 + 4 * number].T
+        width, kernel, bottleneck, depth = genomes[:, stage_genes(number)].T
         rows.append(quantity.of_stage(number, before, width, kernel, bottleneck, stage.min_depth - 1 + depth))
         before = width
     return np.stack(rows)
@@ -138,7 +133,7 @@ def evaluate(quantity: QuantityTables, tables: Tables, genomes: NDArray[np.int64
     total = _stage_values(quantity, tables, genomes).sum(axis=0)
     tail = quantity.tail
     if tail.ndim:
-        tail = tail[tuple(genomes[:, 4 * tap - 3] for tap in tables.space.taps)]
+        tail = tail[tuple(genomes[:, width_gene(tap)] for tap in tables.space.taps)]
     return total + tail
 
 
@@ -159,7 +154,7 @@ def feasible(problem: Problem, genomes: NDArray[np.int64]) -> NDArray[np.bool_]:
     space, ok = problem.space, np.ones(len(genomes), bool)
     before = genomes[:, 0]
     for number, valid in enumerate(problem.tables.valid):
-        width, kernel, bottleneck, depth = genomes[:, 1 + 4 * number : 5 + 4 * number].T
+        width, kernel, bottleneck, depth = genomes[:, stage_genes(number)].T
         ok &= valid[before, width, kernel, bottleneck]
         ok &= space.stages[number].min_depth + depth <= problem.max_depth[number]
         before = width
@@ -168,8 +163,3 @@ def feasible(problem: Problem, genomes: NDArray[np.int64]) -> NDArray[np.bool_]:
     if problem.max_effectiveness is not None:
         ok &= effectiveness_of(problem, genomes) <= problem.max_effectiveness
     return ok
-
-
-def genome_key(genome: Genome) -> tuple[int, ...]:
-    """Hashable form of a genome."""
-    return tuple(int(gene) for gene in genome)

@@ -14,9 +14,10 @@ from maenas.lowering import lower
 from maenas.nas.depth_bound import Depths, resolve_depths
 from maenas.nas.evolution import EvolutionSettings
 from maenas.nas.exact import cheapest
+from maenas.nas.genome import Genome
 from maenas.nas.necks import AUTO, PRESET, NeckSearch, ShareWindow, search_necks
 from maenas.nas.problem import Constraint, Problem, make_objective
-from maenas.nas.space import Genome, SearchSpace, load_space, space_id
+from maenas.nas.space import SearchSpace, load_space, space_id
 from maenas.nas.stage_tables import (
     ACTIVATIONS,
     ENTROPY,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from maenas.nas.genome import stage_genes
 from maenas.nas.space import SearchSpace
 from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.spec import DetectorSpec, InputSpec
@@ -20,8 +21,8 @@ def random_detector(
     """Widths, bottlenecks, kernels and depths drawn evenly from what the space allows, stage after stage."""
     genome = [int(rng.integers(len(space.choices[0])))]
     width = space.choices[0][genome[0]]
-    for number in range(1, len(space.stages) + 1):
-        outs, kernels, bottlenecks, depths = space.choices[4 * number - 3 : 4 * number + 1]
+    for number in range(len(space.stages)):
+        outs, kernels, bottlenecks, depths = space.choices[stage_genes(number)]
         pairs = [
             (out, bottleneck)
             for out, bottleneck in itertools.product(range(len(outs)), range(len(bottlenecks)))

@@ -1,8 +1,4 @@
-"""Search spaces: a YAML file -> every backbone that may be built, and how a genome names one of them.
-
-A genome is a row of indices into the choices: the stem's width, then width, kernel, bottleneck and depth of each
-stage (`GENES`). Populations are integer arrays `[P, 1 + 4 S]`.
-"""
+"""Search spaces: a YAML file -> every backbone that may be built, and how a genome (`genome`) names one of them."""
 
 from __future__ import annotations
 
@@ -18,6 +14,7 @@ from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
 from maenas.files import read_text, shipped_file, shipped_names
+from maenas.nas.genome import GENES, Genome, stage_genes
 from maenas.nas.space_parts import DepthBound, StageSpace, StemSpace, require
 from maenas.presets import get_neck_preset
 from maenas.score import MAE_WEIGHTS
@@ -34,9 +31,6 @@ from maenas.spec import (
 from maenas.strict import STRICT, parse_yaml
 
 SCHEMA = "maenas/space@1"
-GENES = ("width", "kernel", "bottleneck", "depth")
-
-Genome = NDArray[np.int64]  # [1 + 4 S]
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,7 @@ class SearchSpace:
         values = [row[int(index)] for row, index in zip(self.choices, genome, strict=True)]
         stages, width = [], values[0]
         for number, stage in enumerate(self.stages):
-            out, kernel, bottleneck, depth = values[1 + 4 * number : 5 + 4 * number]
+            out, kernel, bottleneck, depth = values[stage_genes(number)]
             stages.append(StageSpec(self.block, width, out, bottleneck, kernel, stage.stride, depth))
             width = out
         stem = StemSpec(self.stem.kind, values[0], self.stem.kernel)
@@ -188,7 +182,7 @@ class SearchSpace:
                 if have != want:
                     reasons.append(f"stage {number}: {name} is {have}, not {want}")
             values = (stage.out_channels, stage.kernel, stage.bottleneck, stage.depth)
-            for name, value, row in zip(GENES, values, self.choices[4 * number - 3 : 4 * number + 1], strict=True):
+            for name, value, row in zip(GENES, values, self.choices[stage_genes(number - 1)], strict=True):
                 if value not in row:
                     reasons.append(f"stage {number}: {name} {value} is not a choice ({row[0]} to {row[-1]})")
             out, btn = np.array(stage.out_channels), np.array(stage.bottleneck)

@@ -23,6 +23,7 @@ from maenas.choices import Scope
 from maenas.cost import kernel_activations, kernel_flops, kernel_layers, kernel_params
 from maenas.kernels import IMAGE, Graph, Kernel, Tensor
 from maenas.lowering import lower_head, lower_neck, lower_stage, lower_stem
+from maenas.nas.genome import width_gene
 from maenas.nas.space import SearchSpace
 from maenas.presets import NeckPreset, get_neck_preset, neck_widths
 from maenas.score import BALANCED_POWER, POWER_UNIT, POWERS, kernel_entropy, kernel_power
@@ -158,7 +159,7 @@ def build_tables(
     scope: Scope = "detector",
 ) -> Tables:
     """Tables of `quantities` over `space` with its neck; `scope` says whether neck and head count."""
-    widths = tuple(np.array(row) for row in (space.choices[0], *space.choices[1::4]))
+    widths = tuple(np.array(space.choices[width_gene(stages)]) for stages in range(1 + len(space.stages)))
     sums: dict[str, list[Any]] = {quantity.name: [] for quantity in quantities}
 
     def collect(kernels: Sequence[Kernel]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from maenas.errors import MaenasError
 from maenas.latency.predictor import load_predictor
 from maenas.nas.exact import FACTORS, cheapest, solve
 from maenas.nas.front import front
+from maenas.nas.genome import genome_key
 from maenas.nas.label_setting import DOMINANCE_WINDOW, undominated
 from maenas.nas.layered import make_layers
-from maenas.nas.problem import Constraint, Problem, effectiveness_of, evaluate, feasible, genome_key, make_objective
+from maenas.nas.problem import Constraint, Problem, effectiveness_of, evaluate, feasible, make_objective
 from maenas.nas.relaxation import MARGIN, fix_options, make_test, minimise_bound
 from maenas.nas.request import Request, Setup, prepare
 from maenas.nas.space import SearchSpace, space_names
