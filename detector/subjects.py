@@ -12,9 +12,10 @@ from detector.choices import RuntimeName
 from detector.export.parity import natural_images
 from detector.images import read_image
 from detector.runtime.interface import Runtime
-from detector.runtime.load import load_runtime, net_runtime, weights_path
+from detector.runtime.load import load_runtime, net_runtime
 from detector.sources import find_images
 from maenas.errors import MaenasError
+from maenas.run_files import weights_path
 from maenas.spec import InputSpec, load_spec
 
 MAX_BATCH = 1024

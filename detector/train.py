@@ -47,11 +47,11 @@ from detector.validate import detect_dataset
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, reason, write_atomic
 from maenas.locks import locked
-from maenas.run_files import BATCH_PICTURE, EVALUATION, LABELS_PICTURE
+from maenas.run_files import BATCH_PICTURE, EVALUATION, LABELS_PICTURE, WEIGHTS_FILE
 from maenas.strict import dump_json
 
 SAVING_SHARE = 0.05  # of a run's time that checkpoints at the ends of short epochs may take
-LAST, BEST, WEIGHTS, RECIPE = "last.pt", "best.pt", "weights.safetensors", "recipe.json"
+LAST, BEST, RECIPE = "last.pt", "best.pt", "recipe.json"
 
 
 class Outcome(NamedTuple):
@@ -133,8 +133,8 @@ class _Run:
             why = self._epochs()
         finally:
             best = None if self.best_ap < 0 else self.best_ap
-            self.listeners.tell(EndEvent(self.step, why, self.out / WEIGHTS, best))
-        return Outcome(self.out / WEIGHTS, self.best_ap, self.metrics, why)
+            self.listeners.tell(EndEvent(self.step, why, self.out / WEIGHTS_FILE, best))
+        return Outcome(self.out / WEIGHTS_FILE, self.best_ap, self.metrics, why)
 
     def _begin(self) -> None:
         recipe, total = self.job.recipe, self.parts.schedule.total
@@ -167,7 +167,7 @@ class _Run:
             except StopTraining:
                 why = "stopped"
         if self.world.is_main:
-            if not (self.out / WEIGHTS).exists():  # stopped before the first evaluation
+            if not (self.out / WEIGHTS_FILE).exists():  # stopped before the first evaluation
                 self._write_weights()
             write_atomic(self.out / "curves.png", curves_plot(self.out))
         if self.metrics is not None:
@@ -281,7 +281,7 @@ class _Run:
             about["AP"] = f"{self.best_ap:.6f}"
         names = self.job.train.names
         file = self.job.spec_file
-        write_weights(self.out / WEIGHTS, self.parts.average, self.job.spec, names, metadata=about, spec_file=file)
+        write_weights(self.out / WEIGHTS_FILE, self.parts.average, self.job.spec, names, metadata=about, spec_file=file)
 
     def _save(self, name: str, log: TrainingLog | None) -> None:
         if log is None:

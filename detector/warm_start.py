@@ -15,8 +15,8 @@ from detector.data.sample import Dataset
 from detector.images import normalise
 from detector.model.inherit import Inherited, estimate_statistics, inherit
 from detector.model.weights import Weights, load_net, write_weights
-from detector.runtime.load import weights_path
 from maenas.errors import MaenasError
+from maenas.run_files import weights_path
 from maenas.spec import DetectorSpec, load_spec
 
 IMAGES, BATCH = 128, 16  # that the statistics of batch norm come from

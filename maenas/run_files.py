@@ -1,7 +1,7 @@
 """What a training run and an evaluation leave behind, declared once: the trainer writes it, reports read it.
 
-A run's folder holds `steps.csv` (a row for every step), `epochs.jsonl` (an object for every epoch) and, in
-`evaluation/`, `metrics.json`. Legend: C classes, R points of recall.
+A run's folder holds `weights.safetensors`, `steps.csv` (a row for every step), `epochs.jsonl` (an object for every
+epoch) and, in `evaluation/`, `metrics.json`. Legend: C classes, R points of recall.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from maenas.errors import MaenasError
 from maenas.files import read_text
 from maenas.strict import STRICT, parse_json
 
+WEIGHTS_FILE: Final = "weights.safetensors"  # to use
 STEPS_FILE: Final = "steps.csv"
 EPOCHS_FILE: Final = "epochs.jsonl"
 EVALUATION: Final = "evaluation"  # folder
@@ -29,6 +30,19 @@ BATCH_PICTURE: Final = "batch.jpg"  # the first batch, as the network gets it
 TRUTH_PICTURE: Final = "truth_and_predictions.jpg"  # of some validation images, in the evaluation's folder
 
 PART: Final = {**STRICT, "extra": "ignore"}  # a reader takes the keys that it knows; a later version may write more
+
+
+def weights_path(path: str | Path) -> Path:
+    """`path`, or the weights in it where it is the folder of a training run; raises `MaenasError` if it has none."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    inside = path / WEIGHTS_FILE
+    if not inside.is_file():
+        raise MaenasError(
+            f"{path}: there is no {WEIGHTS_FILE} in this folder; name the folder of a training run, or a file"
+        )
+    return inside
 
 
 @dataclass(frozen=True)

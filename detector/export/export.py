@@ -23,13 +23,13 @@ from detector.export.parity import Parity, check_parity, natural_images
 from detector.images import read_image
 from detector.model.deploy import deploy
 from detector.model.weights import load_net
-from detector.runtime.load import weights_path
 from detector.sources import find_images
 from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
 from maenas.headers import Int8Form, Precision
 from maenas.outputs import check_file
+from maenas.run_files import weights_path
 from maenas.units import parse_bytes
 
 MAX_BATCH = 256

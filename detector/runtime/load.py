@@ -18,8 +18,7 @@ from detector.model.weights import load_net
 from detector.runtime.interface import Runtime
 from maenas.deploy.graphed import GraphedNetwork
 from maenas.errors import MaenasError
-
-WEIGHTS = "weights.safetensors"  # in the folder of a training run
+from maenas.run_files import weights_path
 
 
 def load_runtime(
@@ -54,17 +53,6 @@ def load_runtime(
     raise MaenasError(
         f"{path}: a detector is a file .safetensors, .onnx or .engine (`maenas weights convert` reads a released .pth)"
     )
-
-
-def weights_path(path: str | Path) -> Path:
-    """`path`, or the weights in it where it is the folder of a training run; raises `MaenasError` if it has none."""
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    inside = path / WEIGHTS
-    if not inside.is_file():
-        raise MaenasError(f"{path}: there is no {WEIGHTS} in this folder; name the folder of a training run, or a file")
-    return inside
 
 
 def torch_runtime(net: DetectorNet, names: tuple[str, ...], device: torch.device) -> Runtime:

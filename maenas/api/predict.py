@@ -17,7 +17,8 @@ from maenas.latency.predictor import AnyPredictor, Prediction, load_predictor, p
 from maenas.latency.predictor import predict as predict_kernels
 from maenas.lowering import lower
 from maenas.reports import graph, prediction_text
-from maenas.spec import DetectorSpec, load_spec
+from maenas.reports.networks import described, read_network
+from maenas.spec import DetectorSpec
 
 Network = str | Path | Design | DetectorSpec
 
@@ -85,7 +86,8 @@ def predict(
     batch: int = 1,
     input_size: int | None = None,
 ) -> Latency:
-    """The latency of `network`: a spec's file, a published name, a searched design, a spec, or an .onnx file.
+    """The latency of `network`: a spec's file, a published name, a searched design, a spec, weights or their run's
+    folder, or an .onnx file.
 
     `device` as in `search`; `batch` images at once. `input_size` (pixels) is for an ONNX file whose shapes are
     symbolic. Raises `MaenasError` for a network or a device that cannot be used.
@@ -100,8 +102,8 @@ def _kernels(network: Network, input_size: int | None) -> tuple[str, tuple[Kerne
     if input_size is not None:
         raise MaenasError("--input is for ONNX files; a spec has its own input size")
     if isinstance(network, str | Path):
-        stored = load_spec(str(network))
-        name, spec = stored.name, stored.detector
+        found = described(read_network(str(network)))
+        name, spec = found.name, found.spec
     else:
         name, spec = "detector", network.spec if isinstance(network, Design) else network
     return f"{name} (id {spec.id}), {spec.input.height}x{spec.input.width}", tuple(lower(spec))

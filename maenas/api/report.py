@@ -41,8 +41,8 @@ def report(
     out: str | Path = "report.html",
     on_step: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Write one HTML page about `networks`: spec files, published names, weights, ONNX files that maenas wrote; or
-    about one race, by its folder.
+    """Write one HTML page about `networks`: spec files, published names, weights, folders of runs, ONNX files that
+    maenas wrote; or about one race, by its folder.
 
     Devices, precision and batch default to those of the first network's search, then to the T4. `low` and `high` are
     the ends of the front, latencies with units; `detections` is a folder that `maenas detect` wrote. Returns the

@@ -12,6 +12,7 @@ from maenas.cli.extras import require_extra
 from maenas.cli.options import output_folder
 from maenas.cli.search import search_command
 from maenas.cli.train import eval_command, train_command
+from maenas.run_files import WEIGHTS_FILE
 
 SPACE, MOST_FLOPS, CLASSES = "demo", "350M", 4  # the built-in shapes have four classes
 
@@ -27,7 +28,7 @@ def demo_command(
 ) -> None:
     """Search a small detector, train it on generated shapes, evaluate it: minutes on a CPU. Repeated, it goes on."""
     require_extra("detector")
-    spec, weights = out / "demo.json", out / "weights.safetensors"
+    spec, weights = out / "demo.json", out / WEIGHTS_FILE
     length = "" if epochs is None else f" --epochs {epochs}"
     _show(f"search --space {SPACE} --max-flops {MOST_FLOPS} --classes {CLASSES} --name {spec.stem} --out {out}")
     search_command(space=SPACE, max_flops=MOST_FLOPS, classes=CLASSES, name=spec.stem, out=out)

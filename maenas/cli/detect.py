@@ -82,7 +82,9 @@ def _print_summary(summary: DetectSummary, out: Path) -> None:
 
 
 def show_command(
-    network: Annotated[str, typer.Argument(help="A spec file, a shipped name, weights, or an ONNX file.")],
+    network: Annotated[
+        str, typer.Argument(help="A spec file, a shipped name, weights, the folder of a run, or an ONNX file.")
+    ],
     device: Annotated[str, typer.Option("--device", help="Device or table file whose latency is shared out.")] = "t4",
     precision: Annotated[
         Precision | None,

@@ -11,7 +11,12 @@ from maenas.cli.extras import require_extra
 
 
 def predict_command(
-    network: Annotated[str, typer.Argument(help="A spec file, a shipped name (damo-yolo-t), or an .onnx file.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="A spec file, a shipped name (damo-yolo-t), weights, the folder of a run, or an .onnx file."
+        ),
+    ],
     device: options.Devices = ["t4"],  # noqa: B006
     precision: options.AnyPrecision = None,
     batch: options.Batch = 1,

@@ -12,7 +12,9 @@ from maenas.choices import Precision
 from maenas.cli import options
 from maenas.cli.extras import require_extra
 
-Networks = Annotated[list[str], typer.Argument(help="Spec files, published names, weights, ONNX files.")]
+Networks = Annotated[
+    list[str], typer.Argument(help="Spec files, published names, weights, folders of runs, ONNX files.")
+]
 Devices = Annotated[
     list[str] | None,
     typer.Option(
@@ -31,7 +33,8 @@ ReportBatch = Annotated[
 
 def report_command(
     networks: Annotated[
-        list[str], typer.Argument(help="Spec files, published names, weights, ONNX files; or the folder of a race.")
+        list[str],
+        typer.Argument(help="Spec files, published names, weights, folders of runs, ONNX files; or a race's folder."),
     ],
     device: Devices = None,
     precision: ReportPrecision = None,

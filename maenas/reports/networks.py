@@ -18,6 +18,7 @@ from maenas.latency.predictor import AnyPredictor, Prediction, predict
 from maenas.lowering import lower
 from maenas.nas.provenance import Provenance
 from maenas.reports.origin import read_origin
+from maenas.run_files import weights_path
 from maenas.score import effectiveness, mae_score, score_terms
 from maenas.spec import DetectorSpec, SpecFile, load_spec
 from maenas.strict import parse_json
@@ -117,7 +118,12 @@ def from_onnx(path: Path) -> Network | Graph:
 
 
 def read_network(name: str) -> Network | Graph:
-    """The network of weights (.safetensors), of an ONNX file, of a spec file or a shipped one; raises `MaenasError`."""
+    """The network of weights (.safetensors), a run's folder, an ONNX file, a spec file or a shipped name.
+
+    Raises `MaenasError`.
+    """
+    if Path(name).is_dir():
+        return from_weights(weights_path(name))
     ending = Path(name).suffix.lower()
     if ending == ".safetensors":
         return from_weights(Path(name))

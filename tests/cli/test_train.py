@@ -36,6 +36,13 @@ def test_train_then_eval_then_finetune(maenas: Maenas, folder: Path, tmp_path: P
     assert "wrote runs/tiny/weights.safetensors" in trained.out
     weights = tmp_path / "runs" / "tiny" / "weights.safetensors"
 
+    for command in ("predict", "show", "compare"):  # a run's folder stands for its weights everywhere
+        of_folder, of_file = maenas(command, "runs/tiny"), maenas(command, weights)
+        assert (of_folder.code, of_folder.out) == (0, of_file.out), of_folder.err
+        assert "tiny" in of_folder.out
+    none = maenas("predict", "runs")
+    assert (none.code, "there is no weights.safetensors in this folder" in none.err) == (2, True)
+
     evaluated = maenas("eval", weights, "--data", folder, "--device", "cpu", "--json", "--plots", "plots")
     assert evaluated.code == 0, evaluated.err
     document = json.loads(evaluated.out)

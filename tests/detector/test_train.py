@@ -34,9 +34,10 @@ from detector.plan import plan_text
 from detector.process import algorithms
 from detector.recipe import Recipe, override
 from detector.step import LOSSES, Parts, memory_format
-from detector.train import BEST, LAST, WEIGHTS, train
+from detector.train import BEST, LAST, train
 from maenas.errors import MaenasError
 from maenas.locks import locked
+from maenas.run_files import WEIGHTS_FILE
 from maenas.spec import NeckSpec, write_spec
 from maenas.strict import dump_json
 from tests.detector.conftest import TINY, TINY_STAGES
@@ -89,7 +90,7 @@ def rows(out: Path) -> list[list[str]]:
 
 
 def assert_same_run(one: Path, two: Path) -> None:
-    assert (one / WEIGHTS).read_bytes() == (two / WEIGHTS).read_bytes()
+    assert (one / WEIGHTS_FILE).read_bytes() == (two / WEIGHTS_FILE).read_bytes()
     assert rows(one) == rows(two)
     first, second = read_checkpoint(one / LAST), read_checkpoint(two / LAST)
     assert first.step == second.step
@@ -113,7 +114,7 @@ def test_a_run_leaves_weights_checkpoints_logs_and_plots(job: Job, uninterrupted
     assert names == {
         BEST,
         LAST,
-        WEIGHTS,
+        WEIGHTS_FILE,
         "recipe.json",
         "steps.csv",
         "epochs.jsonl",
@@ -122,7 +123,7 @@ def test_a_run_leaves_weights_checkpoints_logs_and_plots(job: Job, uninterrupted
         "curves.png",
         "evaluation",
     }
-    weights = read_weights(uninterrupted / WEIGHTS)
+    weights = read_weights(uninterrupted / WEIGHTS_FILE)
     assert (weights.spec, weights.names) == (SPEC, job.train.names)
     epochs = [json.loads(line) for line in (uninterrupted / "epochs.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
@@ -304,7 +305,7 @@ def test_a_full_disk_under_the_log_is_one_message(job: Job, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("no_plots")
 def test_weights_of_other_classes_start_a_run(job: Job, uninterrupted: Path, tmp_path: Path) -> None:
-    start = read_weights(uninterrupted / WEIGHTS)
+    start = read_weights(uninterrupted / WEIGHTS_FILE)
     names = ("one", "two")
     net = DetectorNet(replace(SPEC, head=replace(SPEC.head, num_classes=2)))
     other = Weights(net.spec, names, {**start.state, **class_layers(net)}, {})
@@ -420,7 +421,7 @@ def test_a_reader_who_has_enough_ends_no_training(folder: Path, tmp_path: Path) 
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
         assert process.wait() == 0
-    assert (tmp_path / "run" / WEIGHTS).exists()
+    assert (tmp_path / "run" / WEIGHTS_FILE).exists()
     assert read_checkpoint(tmp_path / "run" / LAST).closed == RECIPE.epochs
 
 
