@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +72,7 @@ def effectiveness(terms: ScoreTerms) -> Array:
     return np.max(terms.layers * np.exp(-2 * terms.entropy / terms.layers), axis=-1)
 
 
-def kernel_entropy(k: Kernel) -> Any:
+def kernel_entropy(k: Kernel) -> Array:
     """ln sqrt(fan-in) of a main-path convolution, 0 for every other kernel."""
     fan_in = np.asarray(k.signal_fan_in)
     return 0.5 * np.log(np.maximum(fan_in, 1))
@@ -99,7 +98,7 @@ def score_terms(kernels: Sequence[Kernel]) -> ScoreTerms:
     )
 
 
-def kernel_power(k: Kernel, power: float, unit: float = 1.0) -> Any:
+def kernel_power(k: Kernel, power: float, unit: float = 1.0) -> Array:
     """(FLOPs / unit)^power of a main-path convolution, 0 for every other kernel."""
     if not kernel_layers(k):
         return 0.0 * np.asarray(k.out_channels)
@@ -111,7 +110,7 @@ def power_score(kernels: Sequence[Kernel], power: float) -> float:
     return float(sum(kernel_power(k, power, POWER_UNIT) for k in kernels))
 
 
-def stage_shares(sides: Sequence[Any]) -> tuple[float, ...]:
+def stage_shares(sides: Sequence[object]) -> tuple[float, ...]:
     """1 / n for each stage behind the stem, n the number of them with the same side of output."""
     return tuple(1 / sum(other == side for other in sides) for side in sides)
 

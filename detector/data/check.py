@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,26 @@ _COLUMNS: Final = 4
 
 
 @dataclass(frozen=True)
+class Kind:
+    """The problems of one kind: how many there are, and where some of them are."""
+
+    count: int
+    examples: list[str]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A split in numbers; `problems` by kind."""
+
+    source: str
+    images: int
+    images_without_boxes: int
+    boxes: int
+    classes: dict[str, int]
+    problems: dict[str, Kind]
+
+
+@dataclass(frozen=True)
 class Report:
     """What was found: for each split its sizes and problems; `leaks` are between splits."""
 
@@ -48,13 +68,21 @@ class Report:
         whole = len(train) - (kinds.count(BROKEN_IMAGE) - left_out)
         return whole > 0 and not {*kinds} & {*FATAL, NO_BOXES}
 
-    def document(self, *, examples: int = 5) -> dict[str, Any]:
+    def summaries(self, *, examples: int = 5) -> dict[str, Summary]:
+        """Each split in numbers, with up to so many examples of every kind of problem."""
+        return {name: _summary(data, self.problems[name], examples) for name, data in self.splits.items()}
+
+    def leak_kinds(self, *, examples: int = 5) -> dict[str, Kind]:
+        """The leaks between splits by kind."""
+        return _kinds(self.leaks, examples)
+
+    def document(self) -> dict[str, Any]:
         """Everything but the samples as plain data for JSON."""
         return {
             "path": self.path,
             "usable": self.usable,
-            "splits": {name: _summary(data, self.problems[name], examples) for name, data in self.splits.items()},
-            "leaks": _grouped(self.leaks, examples),
+            "splits": {name: asdict(summary) for name, summary in self.summaries().items()},
+            "leaks": {kind: asdict(entry) for kind, entry in self.leak_kinds().items()},
         }
 
 
@@ -127,23 +155,23 @@ def _leaks(digests: Mapping[str, Mapping[str, Path]]) -> tuple[Problem, ...]:
     return tuple(leaks)
 
 
-def _summary(dataset: Dataset, problems: Sequence[Problem], examples: int) -> dict[str, Any]:
+def _summary(dataset: Dataset, problems: Sequence[Problem], examples: int) -> Summary:
     counts = class_counts(dataset)
-    return {
-        "source": dataset.source,
-        "images": len(dataset),
-        "images_without_boxes": sum(len(sample.labels) == 0 for sample in dataset.samples),
-        "boxes": int(counts.sum()),
-        "classes": dict(zip(dataset.names, counts.tolist(), strict=True)),
-        "problems": _grouped(problems, examples),
-    }
+    return Summary(
+        source=dataset.source,
+        images=len(dataset),
+        images_without_boxes=sum(len(sample.labels) == 0 for sample in dataset.samples),
+        boxes=int(counts.sum()),
+        classes=dict(zip(dataset.names, counts.tolist(), strict=True)),
+        problems=_kinds(problems, examples),
+    )
 
 
-def _grouped(problems: Sequence[Problem], examples: int) -> dict[str, Any]:
+def _kinds(problems: Sequence[Problem], examples: int) -> dict[str, Kind]:
     groups: dict[str, list[str]] = {}
     for problem in problems:
         groups.setdefault(problem.kind, []).append(problem.where)
-    return {kind: {"count": len(wheres), "examples": wheres[:examples]} for kind, wheres in groups.items()}
+    return {kind: Kind(len(wheres), wheres[:examples]) for kind, wheres in groups.items()}
 
 
 # Contact sheet ------------------------------------------------------------------------------------------------------

@@ -6,13 +6,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maenas.cli.extras import require_extra
 from maenas.cli.options import output_file, output_folder
 from maenas.errors import printable_line
+
+if TYPE_CHECKING:
+    from detector.data.check import Kind, Report
 
 data_app = typer.Typer(help="Data sets: check one, write the built-in shapes.", no_args_is_help=True)
 
@@ -48,9 +51,8 @@ def data_check(
         from detector.data.label_plot import label_plot
 
         write_atomic(labels, label_plot(report.splits["train"]))
-    document = report.document()
     written = [path for path in (sheet, labels) if path is not None]
-    print(json.dumps({"command": "data check", **document}) if as_json else _text(document, written))
+    print(json.dumps({"command": "data check", **report.document()}) if as_json else _text(report, written))
     if not report.usable:
         raise typer.Exit(1)
 
@@ -74,26 +76,26 @@ def data_shapes(
     print(f"wrote {out}: {images} images of {size}x{size}")
 
 
-def _text(document: dict[str, Any], written: Sequence[Path]) -> str:
+def _text(report: Report, written: Sequence[Path]) -> str:
     lines = []
-    for name, split in document["splits"].items():
+    for name, split in report.summaries().items():
         lines.append(
-            f"{name:<6} {split['images']} images ({split['images_without_boxes']} without boxes), "
-            f"{split['boxes']} boxes: {split['source']}"
+            f"{name:<6} {split.images} images ({split.images_without_boxes} without boxes), "
+            f"{split.boxes} boxes: {split.source}"
         )
-        shown = list(split["classes"].items())
+        shown = list(split.classes.items())
         classes = ", ".join(f"{printable_line(label)} {count}" for label, count in shown[:20])
         lines.append(f"       {len(shown)} classes: {classes}{' ...' if len(shown) > 20 else ''}")
-        lines += _problem_lines(split["problems"])
-    lines += _problem_lines(document["leaks"])
+        lines += _problem_lines(split.problems)
+    lines += _problem_lines(report.leak_kinds())
     lines += [f"wrote  {path}" for path in written]
-    lines.append("usable" if document["usable"] else "cannot be trained on: see above")
+    lines.append("usable" if report.usable else "cannot be trained on: see above")
     return "\n".join(lines)
 
 
-def _problem_lines(problems: dict[str, Any]) -> list[str]:
+def _problem_lines(problems: dict[str, Kind]) -> list[str]:
     lines = []
     for kind, entry in problems.items():
-        lines.append(f"       {entry['count']} x {kind}")
-        lines += [f"           {printable_line(example)}" for example in entry["examples"]]
+        lines.append(f"       {entry.count} x {kind}")
+        lines += [f"           {printable_line(example)}" for example in entry.examples]
     return lines

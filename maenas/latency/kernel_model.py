@@ -26,14 +26,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maenas.cost import PRECISION_BYTES, kernel_flops
 from maenas.errors import MaenasError
-from maenas.kernels import Kernel
+from maenas.kernels import Kernel, Width
 from maenas.latency.device import Device, Precision, peak_ops_per_s
 from maenas.strict import STRICT
 
 Seconds = Any  # float, or float array where the kernel's widths are arrays
+Floats = NDArray[np.float64]
 
 TILES = ((128, 128), (128, 64), (64, 64), (256, 64), (64, 32), (128, 32), (64, 128), (256, 128))  # rows x columns
 TILE_REUSE = 16.0  # half-saturation of a tile's operations per loaded element, area / (rows + columns)
@@ -114,7 +116,7 @@ def kernel_work(kernel: Kernel, *, device: Device, precision: Precision, batch: 
     if kernel.op != "conv":
         return KernelWork(0.0, 0.0, memory, 1)
     depthwise = (np.asarray(kernel.groups) > 1) & (np.asarray(kernel.in_channels) == kernel.groups)
-    light: Any = 0.0
+    light: Seconds = 0.0
     if depthwise.any():
         flops = batch * _as_float(kernel_flops(kernel))
         light = flops / (device.fp32_tflops.value * 1e12 * DEPTHWISE_SHARE)
@@ -128,11 +130,11 @@ def kernel_work(kernel: Kernel, *, device: Device, precision: Precision, batch: 
     return KernelWork(np.where(depthwise, light, dense), np.where(depthwise, 0.0, serial), memory, 1)
 
 
-def _as_float(width: Any) -> Any:
+def _as_float(width: Width) -> float | Floats:
     return width.astype(np.float64) if isinstance(width, np.ndarray) else float(width)
 
 
-def _bytes(kernel: Kernel, precision: Precision, batch: int) -> Any:
+def _bytes(kernel: Kernel, precision: Precision, batch: int) -> float | Floats:
     """Bytes read and written once: inputs, residual and outputs for every image, weights once."""
     in_plane, out_plane = kernel.in_height * kernel.in_width, kernel.out_height * kernel.out_width
     inputs, outputs = _as_float(kernel.in_channels), _as_float(kernel.out_channels)
@@ -142,7 +144,7 @@ def _bytes(kernel: Kernel, precision: Precision, batch: int) -> Any:
     return total * PRECISION_BYTES[precision]
 
 
-def _wave_area(kernel: Kernel, sms: int, batch: int) -> Any:
+def _wave_area(kernel: Kernel, sms: int, batch: int) -> Floats:
     """Output elements that the busiest SM computes one after another, small tiles counted as slower."""
     rows = batch * kernel.out_height * kernel.out_width
     columns = np.asarray(kernel.out_channels // kernel.groups)
@@ -152,8 +154,8 @@ def _wave_area(kernel: Kernel, sms: int, batch: int) -> Any:
     return _best_area(rows, columns, np.asarray(kernel.groups), sms)
 
 
-def _best_area(rows: int, columns: Any, groups: Any, sms: int) -> Any:
-    best: Any = math.inf
+def _best_area(rows: int, columns: NDArray[np.int64], groups: Width, sms: int) -> Floats:
+    best = np.asarray(math.inf)
     for tile_rows, tile_columns in TILES:
         tiles = -(-rows // tile_rows) * -(-columns // tile_columns) * groups
         reuse = tile_rows * tile_columns / (tile_rows + tile_columns)

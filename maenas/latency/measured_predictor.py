@@ -29,7 +29,7 @@ from maenas.latency.device import Device, Precision, load_devices
 from maenas.latency.interpolation.fit import fit_table
 from maenas.latency.interpolation.predict import Interpolator, KernelPrediction
 from maenas.latency.intervals import student_t95
-from maenas.latency.kernel_model import Constants
+from maenas.latency.kernel_model import Constants, Seconds
 from maenas.latency.kernel_model import kernel_seconds as model_seconds
 from maenas.latency.measured import MeasuredTable, block_kernels
 from maenas.latency.transfer import read_transfer
@@ -70,7 +70,7 @@ class MeasuredPredictor:
     estimate_constants: Constants
     estimate_log_half_width: float
 
-    def kernel_seconds(self, kernel: Kernel) -> Any:
+    def kernel_seconds(self, kernel: Kernel) -> Seconds:
         """Seconds of one fused kernel in a network; an array where its widths are arrays. Raises `MaenasError` for a
         kind of convolution that was not measured."""
         if kernel.op in self.estimated_ops:

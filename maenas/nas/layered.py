@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from maenas.errors import MaenasError
 from maenas.nas.genome import Genome
 from maenas.nas.problem import Constraint, Problem
+from maenas.nas.stage_tables import QuantityTables
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -80,7 +81,7 @@ def make_layers(problem: Problem) -> Layers:
         rows = np.repeat(np.arange(len(inputs)), len(depth_values))
         i, o, k, b = inputs[rows], outputs[rows], kernel[rows], bottleneck[rows]
 
-        def total(table: Any, i=i, o=o, k=k, b=b, extra=depth_values[depth] - 1, number=number) -> Floats:
+        def total(table: QuantityTables, i=i, o=o, k=k, b=b, extra=depth_values[depth] - 1, number=number) -> Floats:
             return table.of_stage(number, i, o, k, b, extra)
 
         shape = tables.valid[number].shape[:2]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from maenas.nas.exact import ExactResult, solve, solve_each
 from maenas.nas.genome import Genome
 from maenas.nas.layered import Solution
 from maenas.nas.problem import Problem, evaluate, make_objective
-from maenas.nas.stage_tables import Quantity, Table, neck_tails
+from maenas.nas.stage_tables import Quantity, Table, Value, neck_tails
 from maenas.presets import PROFILES, get_neck_preset, neck_name
 from maenas.score_names import ScoreName
 
@@ -209,11 +208,11 @@ def choose_neck(options: Sequence[NeckOption], window: ShareWindow, depth: int) 
 class _Remembered:
     """A cost of kernels that computes each distinct kernel once: necks of a grid share most of theirs."""
 
-    def __init__(self, of_kernel: Callable[[Kernel], Any]) -> None:
+    def __init__(self, of_kernel: Callable[[Kernel], Value]) -> None:
         self.of_kernel = of_kernel
-        self.known: dict[tuple[Any, ...], Any] = {}
+        self.known: dict[tuple[object, ...], Value] = {}
 
-    def __call__(self, kernel: Kernel) -> Any:
+    def __call__(self, kernel: Kernel) -> Value:
         widths = [np.asarray(width) for width in (kernel.in_channels, kernel.out_channels, kernel.groups)]
         size = (kernel.in_height, kernel.in_width, kernel.out_height, kernel.out_width)
         shape = (kernel.op, kernel.kernel, kernel.stride, kernel.epilogue, len(kernel.inputs), kernel.residual is None)

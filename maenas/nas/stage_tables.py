@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maenas.choices import Scope
 from maenas.cost import kernel_activations, kernel_flops, kernel_layers, kernel_params
-from maenas.kernels import IMAGE, Graph, Kernel, Tensor
+from maenas.kernels import IMAGE, Graph, Kernel, Tensor, Width
+from maenas.latency.kernel_model import Seconds
 from maenas.lowering import lower_head, lower_neck, lower_stage, lower_stem
 from maenas.nas.genome import width_gene
 from maenas.nas.space import SearchSpace
@@ -31,6 +32,8 @@ from maenas.score_names import ScoreName
 from maenas.spec import OUTPUT_STRIDES
 
 Table = NDArray[np.float64]
+Indices = int | NDArray[np.int64]
+Value = float | NDArray[np.int64] | NDArray[np.float64]  # an array where a kernel's widths are arrays
 
 SCORE_UNIT = 1e-9
 POWER_STEP = 1e-6  # of sqrt(FLOPs), under the logarithm of the balanced score
@@ -43,7 +46,7 @@ class LatencyModel(Protocol):
     @property
     def network_seconds(self) -> float: ...
 
-    def kernel_seconds(self, kernel: Kernel) -> Any: ...
+    def kernel_seconds(self, kernel: Kernel) -> Seconds: ...
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,12 @@ class Quantity:
     """
 
     name: str
-    of_kernel: Callable[[Kernel], Any]
+    of_kernel: Callable[[Kernel], Value]
     unit: float = 1.0
     fixed: float = 0.0
     backbone_only: bool = False
 
-    def steps(self, value: Any) -> Any:
+    def steps(self, value: Value) -> Table:
         """`value` in integer steps, as float64."""
         return np.rint(np.asarray(value, dtype=np.float64) / self.unit)
 
@@ -94,7 +97,7 @@ class StageTable:
     first: Table  # [I, O, K, B]
     more: Table  # [O, K, B]
 
-    def total(self, before: Any, width: Any, kernel: Any, bottleneck: Any, extra: Any) -> Table:
+    def total(self, before: Indices, width: Indices, kernel: Indices, bottleneck: Indices, extra: Indices) -> Table:
         """The stage with `extra` units more than one, for index arrays of its choices."""
         return self.first[before, width, kernel, bottleneck] + extra * self.more[width, kernel, bottleneck]
 
@@ -120,7 +123,7 @@ class QuantityTables:
     tail: Table  # [C3, C4, C5], with the fixed part; a scalar where the quantity stops at the backbone
     saturation: Saturation | None = None
 
-    def of_stage(self, number: int, *choices: Any) -> Table:
+    def of_stage(self, number: int, *choices: Indices) -> Table:
         """Stage `number` (0-based) for arrays of its input, width, kernel and bottleneck indices and further units."""
         total = self.stages[number].total(*choices)
         if self.saturation is None:
@@ -160,9 +163,9 @@ def build_tables(
 ) -> Tables:
     """Tables of `quantities` over `space` with its neck; `scope` says whether neck and head count."""
     widths = tuple(np.array(space.choices[width_gene(stages)]) for stages in range(1 + len(space.stages)))
-    sums: dict[str, list[Any]] = {quantity.name: [] for quantity in quantities}
+    sums: dict[str, list[StageTable]] = {quantity.name: [] for quantity in quantities}
 
-    def collect(kernels: Sequence[Kernel]) -> dict[str, Any]:
+    def collect(kernels: Sequence[Kernel]) -> dict[str, Table]:
         return _totals(kernels, quantities)
 
     graph = Graph()
@@ -202,11 +205,11 @@ def neck_tails(tables: Tables, quantities: Sequence[Quantity], neck: NeckPreset)
     return {q.name: totals[q.name] + np.asarray(q.steps(q.fixed)) for q in quantities}
 
 
-def _totals(kernels: Sequence[Kernel], quantities: Sequence[Quantity]) -> dict[str, Any]:
-    return {q.name: sum(q.steps(q.of_kernel(kernel)) for kernel in kernels) for q in quantities}
+def _totals(kernels: Sequence[Kernel], quantities: Sequence[Quantity]) -> dict[str, Table]:
+    return {q.name: np.asarray(sum(q.steps(q.of_kernel(kernel)) for kernel in kernels)) for q in quantities}
 
 
-Collect = Callable[[Sequence[Kernel]], dict[str, Any]]
+Collect = Callable[[Sequence[Kernel]], dict[str, Table]]
 
 
 def _stage_tables(
@@ -219,7 +222,7 @@ def _stage_tables(
     first: dict[str, Table] = {}
     more: dict[str, Table] = {}
 
-    def sums(in_width: Any, out_width: Any, bottleneck: Any, kernel: int, depth: int) -> dict[str, Any]:
+    def sums(in_width: Width, out_width: Width, bottleneck: Width, kernel: int, depth: int) -> dict[str, Table]:
         g = Graph()
         lower_stage(
             g,

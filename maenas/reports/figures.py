@@ -12,6 +12,7 @@ from typing import Any
 
 from maenas.errors import printable_line
 from maenas.latency.predictor import AnyPredictor
+from maenas.nas.genome import Genome
 from maenas.nas.space import SearchSpace
 from maenas.reports.label_places import Label, place_labels
 from maenas.reports.landscape import Landscape, Place, Progress
@@ -72,7 +73,7 @@ def front_views(landscape: Landscape) -> list[tuple[str, View]]:
     ]
 
 
-def architecture_text(space: SearchSpace, genome: Any) -> str:
+def architecture_text(space: SearchSpace, genome: Genome) -> str:
     """Widths and units of an architecture of `space`."""
     backbone = space.spec_of(genome)
     widths = "-".join(str(width) for width in (backbone.stem.out_channels, *(s.out_channels for s in backbone.stages)))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ from maenas.latency.interpolation.features import (
     site_key,
     with_widths,
 )
-from maenas.latency.kernel_model import KernelWork
+from maenas.latency.kernel_model import KernelWork, Seconds
 from maenas.latency.measured import MeasuredTable
 
 SPREAD_FLOOR = 0.05  # log units; trees that agree are not that certain
@@ -51,14 +51,14 @@ class KernelPrediction(NamedTuple):
     no spread. `hull_distance` is 0 inside the measured range, else the distance from it in log units.
     """
 
-    seconds: Any
-    low: Any
-    high: Any
-    measured: Any
-    hull_distance: Any
+    seconds: Seconds
+    low: Seconds
+    high: Seconds
+    measured: bool | NDArray[np.bool_]
+    hull_distance: float | Array
 
     @property
-    def inside(self) -> Any:
+    def inside(self) -> bool | NDArray[np.bool_]:
         return self.hull_distance == 0
 
 
@@ -94,7 +94,7 @@ class Interpolator:
     epilogues: dict[str, tuple[str, ...]]  # measured ones, by op
     ranges: dict[str, tuple[Array, Array, frozenset[tuple[int, int]]]]  # by class: low, high, (kernel, stride)
 
-    def seconds(self, kernel: Kernel) -> Any:
+    def seconds(self, kernel: Kernel) -> Seconds:
         """Seconds of one kernel; an array where its widths are arrays. Raises `MaenasError` for an unmeasured op."""
         return self.predict(kernel).seconds
 

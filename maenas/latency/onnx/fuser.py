@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from maenas.errors import MaenasError
-from maenas.kernels import Kernel
+from maenas.kernels import Kernel, Op
 from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, TensorId
 
+Entry = Literal["add", "relu", "silu", "sigmoid"]  # of an epilogue
 ACTIVATIONS: dict[str, Literal["relu", "silu", "sigmoid"]] = {
     # cost classes of an epilogue: a clamp, a sigmoid, or a product with a sigmoid-like function
     **dict.fromkeys(("Relu", "LeakyRelu", "PRelu", "Clip", "ThresholdedRelu", "Abs"), "relu"),
@@ -90,7 +91,7 @@ class Fuser:
         only = self.nodes[numbers[0]] if len(numbers) == 1 and tensor not in self.outputs else None
         return only if only is not None and only.outputs else None
 
-    def emit(self, node: Node, op: Any, sources: Sequence[TensorId], shapes: tuple[Shape, Shape], **fields: Any) -> int:
+    def emit(self, node: Node, op: Op, sources: Sequence[TensorId], shapes: tuple[Shape, Shape], **fields: Any) -> int:
         """Append a kernel; a source that is a view counts the kernel that wrote what it looks at."""
         (cin, hin, win), (cout, hout, wout) = (planes(shape) for shape in shapes)
         inputs = tuple(dict.fromkeys(self.values[tensor].kernel for tensor in sources))
@@ -133,7 +134,7 @@ def absorb(f: Fuser, index: int, tensor: TensorId, shape: Shape) -> None:
     f.write(tensor, index, shape)
 
 
-def _next_epilogue(f: Fuser, tensor: TensorId, shape: Shape) -> tuple[Any, TensorId | None, list[int]] | None:
+def _next_epilogue(f: Fuser, tensor: TensorId, shape: Shape) -> tuple[Entry | None, TensorId | None, list[int]] | None:
     """(epilogue entry, residual tensor, nodes absorbed) of what follows `tensor`, or None if it must be stored."""
     reader = f.only_reader(tensor)
     if reader is not None and reader.op == "Add" and reader.outputs[0][1] == shape:
