@@ -27,7 +27,7 @@ from detector.export.onnx import ExportSettings, count_nodes, to_onnx
 from detector.model.deploy import deploy
 from detector.model.net import DetectorNet
 from maenas.deploy.clock import Timing, TimingSettings, measure, warm_up
-from maenas.latency.find import cpu_name
+from maenas.latency.find import processor
 from maenas.profiler.onnxruntime import OnnxRuntime
 from maenas.spec import published_specs
 
@@ -106,7 +106,7 @@ def child(arguments: argparse.Namespace) -> None:
 
 def parent(arguments: argparse.Namespace) -> None:
     conditions = {
-        "cpu": cpu_name(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "onnxruntime": OnnxRuntime("cpu").runtime,

@@ -28,7 +28,7 @@ from maenas.deploy.onnx_writer import write_onnx
 from maenas.deploy.program import network
 from maenas.deploy.quantize import quantize
 from maenas.files import write_atomic
-from maenas.latency.find import cpu_name
+from maenas.latency.find import processor
 from maenas.lowering import lower
 from maenas.profiler.onnxruntime import OnnxRuntime
 from maenas.profiler.openvino import OpenVino
@@ -101,7 +101,7 @@ def main() -> None:
         "benchmark": "inference_runtimes",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "conditions": {
-            "cpu": cpu_name(),
+            "cpu": processor(),
             "cores": os.cpu_count(),
             "threads": 1,
             "clock": "CPU time of the thread",

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from maenas import __version__
+from maenas.latency.find import processor
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
 from maenas.nas.evolution import OFFSPRING, EvolutionSettings, State, evolve
@@ -87,7 +88,7 @@ def describe_conditions() -> dict[str, Any]:
         "commit": git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(git("status", "--porcelain", "--", "maenas", "search_spaces", "latency_tables")),
         "maenas": __version__,
-        "cpu": cpu_name(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": "1 core, 1 thread; whole commands on all cores",
         "load_average_1min_at_start": load,
@@ -103,12 +104,6 @@ def git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def pin_to_one_core() -> set[int] | None:

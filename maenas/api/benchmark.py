@@ -16,7 +16,7 @@ from detector.subjects import make_subjects, read_pictures
 from maenas import __version__
 from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
-from maenas.latency.find import THIS_MACHINE, cpu_name, table_files
+from maenas.latency.find import THIS_MACHINE, processor, table_files
 from maenas.latency.measured import read_measured
 from maenas.latency.predictor import load_predictor, predict, provenance_word
 from maenas.lowering import lower
@@ -97,7 +97,7 @@ def _several(numbers: int | Sequence[int]) -> tuple[int, ...]:
 def _conditions(pictured: str, rounds: int) -> dict[str, object]:
     return {
         "maenas": __version__,
-        "cpu": cpu_name(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -137,7 +137,7 @@ def _table_of_setup(table: str, subject: Subject) -> str:
     if table != THIS_MACHINE:
         return table
     runtime = subject.runtime
-    wanted = (cpu_name(), str(subject.threads), runtime.library.partition(" ")[0], runtime.precision)
+    wanted = (processor(), str(subject.threads), runtime.library.partition(" ")[0], runtime.precision)
     for path in table_files():
         found = read_measured(path)
         library, conditions = found.runtime.partition(" ")[0], found.conditions

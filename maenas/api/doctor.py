@@ -13,7 +13,7 @@ from typing import Final
 
 from maenas import __version__
 from maenas.deploy.gpu_state import gpu_limits
-from maenas.latency.find import cpu_name, table_files
+from maenas.latency.find import processor, table_files
 
 # Packages by extra of pyproject.toml, with what each gives.
 PARTS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
@@ -74,7 +74,7 @@ def diagnose() -> Diagnosis:
         maenas=__version__,
         python=f"{platform.python_version()} ({sys.executable})",
         system=platform.platform(),
-        processor=cpu_name(),
+        processor=processor(),
         cores=os.cpu_count() or 1,
         gpu=", ".join(f"{name} {value}" for name, value in gpu.items()) or None,
         tables=tuple(path.stem for path in table_files()),

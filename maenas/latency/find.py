@@ -13,6 +13,7 @@ from maenas.latency.measured import MAX_TABLE_BYTES, SCHEMA, MeasuredTable, read
 
 FOLDER = Path("latency_tables")  # where `maenas profile` writes, beside the user's other files
 THIS_MACHINE = "cpu"
+VECTORS = ("amx_tile", "avx512f", "avx2", "avx")  # the widest first
 SCHEMA_WITHIN = 1000  # characters of a file within which its schema stands
 
 
@@ -44,13 +45,15 @@ def find_measured(device: str, *, precision: str | None, batch: int) -> Path | N
     """
     if device != THIS_MACHINE:
         return next((path for path in candidates() if path.stem == device and is_measured(path)), None)
-    here = cpu_name()
+    here = processor()
     tables = [(path, read_measured(path)) for path in table_files()]
     fits = [(path, table) for path, table in tables if table.conditions.get("hardware") == here]
     if not fits:
-        raise MaenasError(
-            f"no table was measured on this machine's processor ({here}): run `maenas profile --device cpu` first"
-        )
+        name = cpu_name()
+        alike = [path.stem for path, table in tables if table.conditions.get("hardware", "").startswith(name)]
+        other = f". Tables of another or an unstated model of {name}: {', '.join(alike)}" if alike else ""
+        advice = f"run `maenas profile --device cpu` first{other}"
+        raise MaenasError(f"no table was measured on this machine's processor ({here}): {advice}")
 
     def preference(entry: tuple[Path, MeasuredTable]) -> tuple:
         table = entry[1]
@@ -72,9 +75,30 @@ def load_measured(name: str) -> MeasuredTable:
 
 def cpu_name() -> str:
     """Model name of the processor."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def processor() -> str:
+    """What a measured table is bound to: the processor's name, family and model, and its widest vectors.
+
+    A virtual machine may hide the model behind a name ("AMD EPYC") that generations share which differ by a factor.
+    """
+    facts = _cpuinfo()
+    about = [f"{key.removeprefix('cpu ')} {facts[key]}" for key in ("cpu family", "model") if key in facts]
+    flags = facts.get("flags", "").split()
+    about += [next((flag for flag in VECTORS if flag in flags), "")]
+    stated = " ".join(word for word in about if word)
+    return f"{cpu_name()} ({stated})" if stated else cpu_name()
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says about the first processor; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        return {}
+    pairs = (line.partition(":") for line in lines if line.strip())
+    facts: dict[str, str] = {}
+    for key, _, value in pairs:
+        facts.setdefault(key.strip(), value.strip())
+    return facts

@@ -14,7 +14,7 @@ from maenas.deploy.program import Program
 from maenas.deploy.session import PROVIDERS, TF32, Target, import_onnxruntime, session_errors
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
-from maenas.latency.find import cpu_name
+from maenas.latency.find import processor
 from maenas.profiler.cpu import CLOCKS, cpu_conditions, require_clock
 
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1", "use_tf32": str(int(TF32))}
@@ -44,7 +44,7 @@ class OnnxRuntime:
     @property
     def device_name(self) -> str:
         if self.target == "cpu":
-            return cpu_name()
+            return processor()
         return gpu_name(self.gpu) or "CUDA device 0"
 
     @property

@@ -12,7 +12,7 @@ from maenas.deploy.openvino import compile_model, import_openvino, library, read
 from maenas.deploy.program import Program
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
-from maenas.latency.find import cpu_name
+from maenas.latency.find import processor
 from maenas.profiler.cpu import CLOCKS, cpu_conditions, require_clock
 
 
@@ -31,7 +31,7 @@ class OpenVino:
 
     @property
     def device_name(self) -> str:
-        return cpu_name()
+        return processor()
 
     @property
     def gpu(self) -> str | None:

@@ -51,7 +51,8 @@ def clock_of_table(predictor: AnyPredictor) -> Clock:
     backend = backend_of_table(table)
     if backend.device_name != table.conditions.get("hardware"):
         raise MaenasError(
-            f"the table was measured on {table.conditions.get('hardware')}, this machine is {backend.device_name}"
+            f"the table was measured on {table.conditions.get('hardware')}, this machine is {backend.device_name}: "
+            "measure a table here (`maenas profile`)"
         )
     if backend.runtime != table.runtime:
         raise MaenasError(

@@ -14,6 +14,7 @@ from maenas.latency.measured import MeasuredTable, make_table, read_measured, wr
 from maenas.latency.predictor import load_predictor
 
 CORES = os.cpu_count() or 1
+ABACUS = "Abacus (family 23 model 1 avx2)"
 
 
 def table(**conditions: str) -> MeasuredTable:
@@ -27,6 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own, on a processor that no shipped table knows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(find, "cpu_name", lambda: "Abacus")
+    monkeypatch.setattr(find, "_cpuinfo", lambda: {"cpu family": "23", "model": "1", "flags": "fpu avx avx2"})
     (tmp_path / "latency_tables").mkdir()
     return tmp_path / "latency_tables"
 
@@ -43,9 +45,9 @@ def test_a_table_is_found_by_the_name_of_its_file(here: Path) -> None:
 
 def test_cpu_is_the_table_of_this_processor_with_the_most_threads_it_has(here: Path) -> None:
     write_measured(here / "other.json", table(hardware="Difference engine", threads=str(CORES)))
-    write_measured(here / "one.json", table(hardware="Abacus", threads="1"))
-    write_measured(here / "all.json", table(hardware="Abacus", threads=str(CORES), date="2026-01-01"))
-    write_measured(here / "more.json", table(hardware="Abacus", threads=str(CORES + 1)))
+    write_measured(here / "one.json", table(hardware=ABACUS, threads="1"))
+    write_measured(here / "all.json", table(hardware=ABACUS, threads=str(CORES), date="2026-01-01"))
+    write_measured(here / "more.json", table(hardware=ABACUS, threads=str(CORES + 1)))
     found = find_measured("cpu", precision=None, batch=1)
     assert found is not None
     assert found.name == "all.json"
@@ -53,8 +55,24 @@ def test_cpu_is_the_table_of_this_processor_with_the_most_threads_it_has(here: P
 
 def test_without_a_table_of_this_processor_the_message_says_how_to_get_one(here: Path) -> None:
     write_measured(here / "other.json", table(hardware="Difference engine"))
-    with pytest.raises(MaenasError, match=r"\(Abacus\): run `maenas profile --device cpu`"):
+    with pytest.raises(
+        MaenasError, match=r"\(Abacus \(family 23 model 1 avx2\)\): run `maenas profile --device cpu` first$"
+    ):
         load_predictor("cpu")
+
+
+def test_a_table_of_another_or_an_unstated_model_of_the_same_name_is_not_this_processors(here: Path) -> None:
+    write_measured(here / "unstated.json", table(hardware="Abacus"))
+    write_measured(here / "newer.json", table(hardware="Abacus (family 25 model 1 avx2)"))
+    with pytest.raises(MaenasError, match=r"run `maenas profile --device cpu` first\. .*of Abacus: newer, unstated"):
+        load_predictor("cpu")
+
+
+def test_a_processor_of_which_nothing_more_is_known_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "_cpuinfo", lambda: {"model name": "Abacus"})
+    assert find.processor() == find.cpu_name() == "Abacus"
+    monkeypatch.setattr(find, "_cpuinfo", dict)
+    assert find.processor() == find.cpu_name() != ""
 
 
 def test_a_local_table_hides_its_shipped_namesake(here: Path) -> None:
