@@ -9,9 +9,9 @@ import typer
 
 from maenas.cli.detector_options import Device
 from maenas.cli.extras import require_extra
-from maenas.cli.options import output_folder
-from maenas.cli.search import search_command
-from maenas.cli.train import eval_command, train_command
+from maenas.cli.options import Limits, Target, output_folder
+from maenas.cli.search import Effort, Written, search_command
+from maenas.cli.train import Rating, Training, eval_command, train_command
 from maenas.run_files import WEIGHTS_FILE
 
 SPACE, MOST_FLOPS, CLASSES = "demo", "350M", 4  # the built-in shapes have four classes
@@ -31,11 +31,18 @@ def demo_command(
     spec, weights = out / "demo.json", out / WEIGHTS_FILE
     length = "" if epochs is None else f" --epochs {epochs}"
     _show(f"search --space {SPACE} --max-flops {MOST_FLOPS} --classes {CLASSES} --name {spec.stem} --out {out}")
-    search_command(space=SPACE, max_flops=MOST_FLOPS, classes=CLASSES, name=spec.stem, out=out)
+    search_command(
+        space=SPACE,
+        target=Target(classes=CLASSES),
+        limits=Limits(max_flops=MOST_FLOPS),
+        effort=Effort(),
+        written=Written(name=spec.stem, out=out),
+    )
     _show(f"train {spec} --data shapes --out {out} --device {device}{length} --resume")
-    train_command(str(spec), data="shapes", out=out, epochs=epochs, device=device, resume=True)
+    training = Training(epochs=epochs, device=device)
+    train_command(spec=str(spec), data="shapes", training=training, out=out, resume=True)
     _show(f"eval {weights} --data shapes --plots {out / 'plots'}")
-    eval_command(weights, "shapes", device=device, plots=out / "plots")
+    eval_command(weights=weights, data="shapes", rating=Rating(device=device, plots=out / "plots"))
 
 
 def _show(command: str) -> None:

@@ -14,7 +14,6 @@ from detector.choices import Format, Method, Nms, Rest, Sensitive
 from maenas.choices import Int8Form, Precision
 from maenas.cli.detector_options import Conf, Iou, Side
 from maenas.cli.extras import require_extra
-from maenas.cli.groups import grouped
 from maenas.cli.options import output_file
 from maenas.errors import MaenasError
 
@@ -95,7 +94,6 @@ class Builder:
     ] = None
 
 
-@grouped
 def export_command(
     *,
     weights: Annotated[Path, typer.Argument(help="Weights (.safetensors), or the folder of a run.")],

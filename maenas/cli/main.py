@@ -17,6 +17,7 @@ from maenas.cli.data import data_app
 from maenas.cli.demo import demo_command
 from maenas.cli.detect import detect_command, show_command, weights_app
 from maenas.cli.export import export_command
+from maenas.cli.groups import grouped
 from maenas.cli.hints import add_hints
 from maenas.cli.predict import predict_command
 from maenas.cli.process import patient_streams
@@ -40,23 +41,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("search")(search_command)
-app.command("pareto")(pareto_command)
+app.command("search")(grouped(search_command))
+app.command("pareto")(grouped(pareto_command))
 app.command("predict")(predict_command)
 app.command("show")(show_command)
 app.command("spaces")(spaces_command)
 app.command("devices")(devices_command)
-app.command("profile")(profile_command)
-app.command("validate")(validate_command)
+app.command("profile")(grouped(profile_command))
+app.command("validate")(grouped(validate_command))
 app.command("calibrate")(calibrate_command)
 app.command("doctor")(doctor_command)
 app.add_typer(tables_app, name="tables")
 app.add_typer(structure_app, name="structure")
-app.command("race")(race_command)
-app.command("train")(train_command)
-app.command("eval")(eval_command)
+app.command("race")(grouped(race_command))
+app.command("train")(grouped(train_command))
+app.command("eval")(grouped(eval_command))
 app.command("detect")(detect_command)
-app.command("export")(export_command)
+app.command("export")(grouped(export_command))
 app.command("benchmark")(benchmark_command)
 app.command("demo")(demo_command)
 app.command("report")(report_command)

@@ -11,7 +11,6 @@ import typer
 
 from maenas.choices import Clock, Hardware, KernelRuntime, Method, Precision
 from maenas.cli.extras import require_extra
-from maenas.cli.groups import grouped
 from maenas.cli.options import output_file, output_name
 from maenas.errors import MaenasError
 
@@ -57,7 +56,6 @@ class Setup:
     ] = None
 
 
-@grouped
 def profile_command(
     *,
     setup: Setup,

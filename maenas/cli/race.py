@@ -12,7 +12,6 @@ import typer
 from maenas.cli import options
 from maenas.cli.detector_options import DataSet
 from maenas.cli.extras import require_extra
-from maenas.cli.groups import grouped
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,6 @@ class Place:
     ] = None
 
 
-@grouped
 def race_command(
     *,
     data: DataSet,

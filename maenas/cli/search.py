@@ -16,7 +16,6 @@ import typer
 
 from maenas.choices import Solver
 from maenas.cli import options
-from maenas.cli.groups import grouped
 
 if TYPE_CHECKING:
     from maenas.api.search import Design, Watch
@@ -75,7 +74,6 @@ class Written:
     ] = False
 
 
-@grouped
 def search_command(
     *,
     budget: Annotated[
@@ -225,7 +223,6 @@ def _effort(found: SearchResult, begun: list[float]) -> str:
     return "\n".join(lines)
 
 
-@grouped
 def pareto_command(
     *,
     budget: Annotated[str, typer.Option("--budget", help="Highest latency of the front, e.g. 3ms.")],

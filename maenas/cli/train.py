@@ -14,7 +14,6 @@ import typer
 from detector.choices import Split
 from maenas.cli.detector_options import AsJson, DataSet, Device, Runtime
 from maenas.cli.extras import require_extra, require_runtime
-from maenas.cli.groups import grouped
 from maenas.cli.options import output_folder
 from maenas.errors import printable_line
 
@@ -83,7 +82,6 @@ class Training:
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of a detector to distil from.")] = None
 
 
-@grouped
 def train_command(
     *,
     spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped one.")],
@@ -201,7 +199,6 @@ class Rating:
     ] = None
 
 
-@grouped
 def eval_command(
     *,
     weights: Annotated[

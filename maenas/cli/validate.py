@@ -10,7 +10,6 @@ import typer
 
 from maenas.cli import options
 from maenas.cli.extras import require_extra
-from maenas.cli.groups import grouped
 from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ class Drawn:
     seed: options.Seed = 0
 
 
-@grouped
 def validate_command(
     *,
     device: Annotated[str, typer.Option("--device", help="cpu, or a table measured on this machine.")] = "cpu",

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from maenas.cli.groups import grouped
 from maenas.cli.profile import profile_command
 from maenas.cli.tables import tables_app
 from maenas.deploy.clock import TimingSettings
@@ -278,7 +279,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 app = typer.Typer()
-app.command("profile")(profile_command)
+app.command("profile")(grouped(profile_command))
 app.add_typer(tables_app, name="tables")
 
 
