@@ -45,6 +45,7 @@ GAPS = {"macro": 0.1, "population": 0.005}  # points of accuracy; AP
 LEAST = 6  # networks that are judged, at least
 SEED = 0
 Floats = NDArray[np.float64]
+Members = NDArray[np.int64]  # numbers of the networks of a window
 
 
 def features(kernels: Sequence[Kernel]) -> Floats:
@@ -87,7 +88,7 @@ def right(score: Floats, reached: Floats, gap: float) -> tuple[float, int]:
     return float(((1 + agree) / 2)[counts].sum()), int(counts.sum())
 
 
-def judge(x: Floats, reached: Floats, windows: Sequence[Floats], count: int, gap: float) -> dict[str, object] | None:
+def judge(x: Floats, reached: Floats, windows: Sequence[Members], count: int, gap: float) -> dict[str, object] | None:
     """Shares of right pairs over all windows and draws: default, and fitted with each strength."""
     rng = np.random.default_rng(SEED)
     scale = x.std(axis=0) + 1e-9
@@ -123,7 +124,7 @@ def judge(x: Floats, reached: Floats, windows: Sequence[Floats], count: int, gap
     }
 
 
-def macro_set(folder: Path) -> tuple[Floats, Floats, list[Floats]]:
+def macro_set(folder: Path) -> tuple[Floats, Floats, list[Members]]:
     """Features, accuracies, and windows of FLOPs."""
     networks = read_macro(folder, MACRO_COUNT)
     number = np.floor(np.log([network.measured["FLOPs"] for network in networks]) / np.log1p(WIDTH))
@@ -132,7 +133,7 @@ def macro_set(folder: Path) -> tuple[Floats, Floats, list[Floats]]:
     return x, np.array([network.accuracy for network in networks]), windows
 
 
-def population_set(path: Path) -> tuple[Floats, Floats, list[Floats]]:
+def population_set(path: Path) -> tuple[Floats, Floats, list[Members]]:
     """Features and APs of the networks that were trained with the first seed, in one window."""
     document = json.loads(path.read_text(encoding="utf-8"))
     first = min(run["seed"] for run in document["runs"])
