@@ -66,7 +66,7 @@ def read_image(path: str | Path, *, warn: Callable[[str], object] = _log.warning
     except BROKEN as error:
         image = _cut_off_jpeg(path)
         if image is not None:
-            warn(f"image {path}: the end of the file is missing; what is there is used")
+            warn(f"image {path}: the end of the file is missing; the rest of the image is used")
             return image
         raise MaenasError(f"image {path}: cannot be read, the file is damaged or no image: {error}") from error
 

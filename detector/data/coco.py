@@ -60,7 +60,9 @@ def find_coco(root: Path, split: str) -> Path | None:
             return found[0]
     if len(inside) > 1:
         listed = ", ".join(path.name for path in inside)
-        raise MaenasError(f"{root}: several annotation files could be the {split} split ({listed}); name one itself")
+        raise MaenasError(
+            f"{root}: several annotation files could be the {split} split ({listed}); name one of these files"
+        )
     if files or any(root.glob("*/_annotations.coco.json")):
         listed = ", ".join(path.name for path in files) or "those of other splits"
         raise NoSplitError(f"{root}: no COCO annotations for the {split} split (found {listed})")

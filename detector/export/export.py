@@ -102,7 +102,7 @@ def export(
     if precision == "int8":
         int8 = Int8Settings(images, data, calibration, calibration_images, max_drop, sensitivity, rest, target)
     elif sensitivity == "ap":
-        raise MaenasError("--sensitivity chooses layers for --max-drop: give that, too")
+        raise MaenasError("--sensitivity chooses layers for --max-drop; give --max-drop as well")
     builder = None
     if format == "engine":
         cache = None if timing_cache is None else Path(timing_cache)

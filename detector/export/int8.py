@@ -57,7 +57,7 @@ class Int8Settings:
         if self.max_drop is not None and not 0 <= self.max_drop <= 1:
             raise MaenasError(f"--max-drop is {self.max_drop:g}; AP is 0 to 1")
         if self.sensitivity == "ap" and self.max_drop is None:
-            raise MaenasError("--sensitivity chooses layers for --max-drop: give that, too")
+            raise MaenasError("--sensitivity chooses layers for --max-drop; give --max-drop as well")
         if self.count < 1:
             raise MaenasError(f"--calibration-images is {self.count}; it must be at least 1")
 

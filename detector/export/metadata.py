@@ -50,7 +50,7 @@ def from_properties(properties: Mapping[str, str], *, where: str) -> Exported:
     """Strict inverse of `to_properties`; raises `MaenasError`, naming the file `where`."""
     if KEY not in properties:
         raise MaenasError(
-            f"{where}: nothing in it says which detector it is, so that its input and outputs are unknown; "
+            f"{where}: nothing in it says which detector it is, so its input and outputs are unknown; "
             "write it with `maenas export`"
         )
     return parse_json(properties[KEY], Exported, where=where)

@@ -28,7 +28,7 @@ def benchmark_command(
     batch: Annotated[str, typer.Option("--batch", help="Images at once, up to 1024; several: 1,8.")] = "1",
     threads: Annotated[
         str | None,
-        typer.Option("--threads", help="Of the CPU, up to 1024; several: 1,2.", show_default="all cores"),
+        typer.Option("--threads", help="CPU threads, up to 1024; several: 1,2.", show_default="all cores"),
     ] = None,
     device: Device = "auto",
     runtime: Runtime = None,
@@ -39,7 +39,7 @@ def benchmark_command(
     conf: Conf = 0.25,
     iou: Iou = 0.7,
     table: Annotated[
-        str | None, typer.Option("--table", help="Predict too: a device, a table, or cpu (measured on this machine).")
+        str | None, typer.Option("--table", help="Also predict: a device, a table, or cpu (measured here).")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", help="How often everything is timed.", min=3, max=100_000)] = 21,
     out: Annotated[

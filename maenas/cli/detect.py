@@ -85,7 +85,9 @@ def show_command(
     network: Annotated[
         str, typer.Argument(help="A spec file, a shipped name, weights, the folder of a run, or an ONNX file.")
     ],
-    device: Annotated[str, typer.Option("--device", help="Device or table file whose latency is shared out.")] = "t4",
+    device: Annotated[
+        str, typer.Option("--device", help="Device or table file whose latency is split over the layers.")
+    ] = "t4",
     precision: Annotated[
         Precision | None,
         typer.Option("--precision", help="Arithmetic.", show_default="a measured table's own, else fp16"),
@@ -150,7 +152,9 @@ def weights_inherit(
             "--data", help="Data set to be trained on: its classes, and images for the statistics of batch norm."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Draws what is not inherited.", min=0, max=2**63 - 1)] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the weights that are not inherited.", min=0, max=2**63 - 1)
+    ] = 0,
 ) -> None:
     """First weights for a network from a trained one of other widths and depths; `train --init` does it in one go."""
     require_extra("detector")
@@ -169,7 +173,7 @@ def weights_convert(
     spec: Annotated[str, typer.Option("--spec", help="The checkpoint's network: a spec file or a shipped name.")],
     names: Annotated[
         Path | None,
-        typer.Option("--names", help="Text file with a class name a line.", show_default="COCO's for 80 classes"),
+        typer.Option("--names", help="Text file with one class name per line.", show_default="COCO's for 80 classes"),
     ] = None,
 ) -> None:
     """Turn a published checkpoint into a weights file with its spec and class names inside."""

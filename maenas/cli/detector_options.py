@@ -24,7 +24,7 @@ Runtime = Annotated[
     RuntimeName | None,
     typer.Option(
         "--runtime",
-        help="What runs it; onnxruntime and openvino export weights in memory.",
+        help="Library that runs it; onnxruntime and openvino export weights in memory.",
         show_default="torch for weights and specs, onnxruntime for ONNX files",
     ),
 ]
@@ -35,7 +35,7 @@ WeightsFile = Annotated[
     Path,
     typer.Option("--weights", "-w", help="Folder of a run, weights (.safetensors), exported ONNX file, or engine."),
 ]
-Conf = Annotated[float, typer.Option("--conf", help="Scores above this count.", min=0, max=1)]
+Conf = Annotated[float, typer.Option("--conf", help="Boxes with a score above this count.", min=0, max=1)]
 Iou = Annotated[
     float,
     typer.Option("--iou", help="Overlap above which the better box of a class suppresses another.", min=0, max=1),

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class Network:
     """What the file computes; field by field as in `maenas.export`."""
 
-    precision: Annotated[Precision, typer.Option("--precision", help="Of convolutions; boxes are always fp32.")] = (
-        "fp32"
-    )
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Precision of the convolutions; boxes are always fp32.")
+    ] = "fp32"
     nms: Annotated[
         Nms, typer.Option("--nms", help="none: the file gives all scores and boxes. in-graph: detections.")
     ] = "none"
@@ -37,16 +37,21 @@ class Network:
     conf: Conf = 0.05
     iou: Iou = 0.7
     max_det: Annotated[
-        int, typer.Option("--max-det", help="Most detections of an image (with --nms in-graph).", min=1, max=3839)
+        int,
+        typer.Option(
+            "--max-det", help="Largest number of detections in an image (with --nms in-graph).", min=1, max=3839
+        ),
     ] = 100
     candidates: Annotated[
-        int, typer.Option("--candidates", help="Best pairs of box and class that compete.", min=1, max=3839)
+        int,
+        typer.Option("--candidates", help="Best pairs of box and class that enter the suppression.", min=1, max=3839),
     ] = 512
     images: Annotated[
         str | None, typer.Option("--images", help="Images to check the export on, and to calibrate int8 with.")
     ] = None
     out: Annotated[
-        Path | None, typer.Option("--out", help="File.", show_default="named after the weights", callback=output_file)
+        Path | None,
+        typer.Option("--out", help="File to write.", show_default="named after the weights", callback=output_file),
     ] = None
 
 
@@ -58,8 +63,12 @@ class Int8:
         str | None,
         typer.Option("--data", help="Data set: int8 is calibrated on its training images, AP measured on the others."),
     ] = None
-    calibration: Annotated[Method, typer.Option("--calibration", help="Ranges of int8.")] = "percentile"
-    calibration_images: Annotated[int, typer.Option("--calibration-images", help="How many.", min=1, max=100_000)] = 32
+    calibration: Annotated[Method, typer.Option("--calibration", help="How the ranges of int8 are chosen.")] = (
+        "percentile"
+    )
+    calibration_images: Annotated[
+        int, typer.Option("--calibration-images", help="Images to calibrate with.", min=1, max=100_000)
+    ] = 32
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -70,15 +79,18 @@ class Int8:
         Sensitive,
         typer.Option(
             "--sensitivity",
-            help="With --max-drop, of layers: output (its error), or ap, too (on the calibration images; slow).",
+            help="How --max-drop ranks layers: output (by its error), or also ap (on the calibration images; slow).",
         ),
     ] = "output"
     target: Annotated[
-        Int8Form, typer.Option("--target", help="Whose int8: tensorrt, or cpu for OpenVINO and ONNX Runtime.")
+        Int8Form,
+        typer.Option("--target", help="Runtime of the int8 file: tensorrt, or cpu for OpenVINO and ONNX Runtime."),
     ] = "tensorrt"
     rest: Annotated[
         Rest | None,
-        typer.Option("--rest", help="Precision of what int8 leaves.", show_default="fp16, with --target cpu fp32"),
+        typer.Option(
+            "--rest", help="Precision of the layers that int8 leaves out.", show_default="fp16, with --target cpu fp32"
+        ),
     ] = None
 
 
@@ -86,11 +98,13 @@ class Int8:
 class Builder:
     """How TensorRT builds an engine; field by field as in `maenas.export`."""
 
-    opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder.", min=0, max=5)] = 3
+    opt_level: Annotated[
+        int, typer.Option("--opt-level", help="Optimisation level of the TensorRT builder.", min=0, max=5)
+    ] = 3
     workspace: Annotated[str, typer.Option("--workspace", help="Memory for TensorRT's tactics.")] = "2GiB"
     timing_cache: Annotated[
         Path | None,
-        typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.", callback=output_file),
+        typer.Option("--timing-cache", help="TensorRT's timing cache; it is created if missing.", callback=output_file),
     ] = None
 
 

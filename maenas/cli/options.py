@@ -58,8 +58,8 @@ class Target:
         str,
         typer.Option(
             "--neck",
-            help="auto: searched, too; preset: the space's own; or a neck by name: t, s, m, l, nano, also with another "
-            "depth and widths (s-d2-half).",
+            help="auto: the search chooses it; preset: the space's own; or a neck by name: t, s, m, l, nano, "
+            "also with another depth and widths (s-d2-half).",
         ),
     ] = "auto"
     backbone_share: Annotated[
@@ -76,18 +76,26 @@ class Target:
 class Limits:
     """Budgets of a search other than its latency; field by field as in `SearchOptions`."""
 
-    max_params: Annotated[str | None, typer.Option("--max-params", help="Most parameters, for example 10M.")] = None
-    max_flops: Annotated[str | None, typer.Option("--max-flops", help="Most operations, for example 20G.")] = None
+    max_params: Annotated[str | None, typer.Option("--max-params", help="Largest number of parameters, e.g. 10M.")] = (
+        None
+    )
+    max_flops: Annotated[str | None, typer.Option("--max-flops", help="Largest number of operations, e.g. 20G.")] = None
     max_activations: Annotated[
-        str | None, typer.Option("--max-activations", help="Most activation memory written, e.g. 60MB.")
+        str | None, typer.Option("--max-activations", help="Largest activation memory written, e.g. 60MB.")
     ] = None
     max_layers: Annotated[
         int | None,
-        typer.Option("--max-layers", help="Most main-path convolutions.", show_default="the space's", min=1, max=16384),
+        typer.Option(
+            "--max-layers",
+            help="Largest number of main-path convolutions.",
+            show_default="the space's",
+            min=1,
+            max=16384,
+        ),
     ] = None
     max_effectiveness: Annotated[
         float | None,
-        typer.Option("--max-effectiveness", help="Most DeepMAD effectiveness (depth / width).", min=0, max=1e6),
+        typer.Option("--max-effectiveness", help="Highest DeepMAD effectiveness (depth / width).", min=0, max=1e6),
     ] = None
 
 

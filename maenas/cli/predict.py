@@ -24,7 +24,7 @@ def predict_command(
         int | None,
         typer.Option("--input", help="Side of the input of an ONNX file whose shapes are symbolic.", min=1, max=8192),
     ] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="One line per kernel.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Print one line per kernel.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Predict the latency of a detector or of any ONNX network: its parts, and every kernel with --layers."""

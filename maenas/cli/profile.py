@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Setup:
     """What is measured and how; field by field as in `ProfileRequest`."""
 
-    device: Annotated[Hardware, typer.Option("--device", help="What is measured.")] = "cpu"
+    device: Annotated[Hardware, typer.Option("--device", help="Hardware to measure.")] = "cpu"
     runtime: Annotated[
         KernelRuntime, typer.Option("--runtime", help="openvino is for cpu, torch and tensorrt are for cuda.")
     ] = "onnxruntime"
@@ -42,11 +42,15 @@ class Setup:
     clock: Annotated[
         Clock, typer.Option("--clock", help="cpu: one thread's CPU time, for a machine that others use too.")
     ] = "wall"
-    method: Annotated[Method, typer.Option("--method", help="alone is for comparison.")] = "in-graph"
-    opt_level: Annotated[int, typer.Option("--opt-level", help="Of the TensorRT builder.", min=0, max=5)] = 3
+    method: Annotated[Method, typer.Option("--method", help="How kernels are timed; alone is for comparison.")] = (
+        "in-graph"
+    )
+    opt_level: Annotated[
+        int, typer.Option("--opt-level", help="Optimisation level of the TensorRT builder.", min=0, max=5)
+    ] = 3
     timing_cache: Annotated[
         Path | None,
-        typer.Option("--timing-cache", help="TensorRT's timing cache, made if missing.", callback=output_file),
+        typer.Option("--timing-cache", help="TensorRT's timing cache; it is created if missing.", callback=output_file),
     ] = None
     name: Annotated[
         str | None,
@@ -79,7 +83,7 @@ def profile_command(
             "--out", help="Table file.", show_default="in latency_tables, named after the setup", callback=output_file
         ),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be measured, and stop.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be measured, and stop.")] = False,
     minutes: Annotated[
         float, typer.Option("--minutes", help="Stop after this long; the finest grid comes last.", min=0, max=1e6)
     ] = 14.0,

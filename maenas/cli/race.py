@@ -20,7 +20,9 @@ class Racers:
 
     budget: Annotated[
         str | None,
-        typer.Option("--budget", help="Latency of the shortlist, e.g. 3ms; the most that a given one may take."),
+        typer.Option(
+            "--budget", help="Latency of the shortlist, e.g. 3ms; the highest latency that a given candidate may have."
+        ),
     ] = None
     device: options.OneDevice = "t4"
     space: options.AnySpace = "k1kx"
@@ -36,14 +38,14 @@ class Racers:
 class Rules:
     """How candidates are trained and compared; field by field as in `RaceRequest`."""
 
-    recipe: Annotated[str, typer.Option("--recipe", help="Of every candidate, as for maenas train.")] = "auto"
+    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of every candidate, as for maenas train.")] = "auto"
     epochs: Annotated[
         int | None,
         typer.Option("--epochs", help="Epochs of a finalist.", show_default="the recipe's", min=1, max=1_000_000),
     ] = None
     rungs: Annotated[int, typer.Option("--rungs", help="How often candidates are compared.", min=1, max=20)] = 3
-    eta: Annotated[int, typer.Option("--eta", help="Of so many candidates one goes on.", min=2, max=100)] = 3
-    seeds: Annotated[int, typer.Option("--seeds", help="Times that each finalist is trained.", min=1, max=100)] = 1
+    eta: Annotated[int, typer.Option("--eta", help="One of this many candidates goes on.", min=2, max=100)] = 3
+    seeds: Annotated[int, typer.Option("--seeds", help="How often each finalist is trained.", min=1, max=100)] = 1
     seed: Annotated[int | None, typer.Option("--seed", help="First seed.", min=0, max=2**62)] = None
     input_size: Annotated[
         int | None,
@@ -70,13 +72,18 @@ class Place:
         ),
     ] = "auto"
     ray: Annotated[
-        str | None, typer.Option("--ray", help="Train on the Ray cluster at this address; auto: that of this machine.")
+        str | None,
+        typer.Option("--ray", help="Train on the Ray cluster at this address; auto: the cluster of this machine."),
     ] = None
     ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs of one trial there.", min=0.0, max=4096)] = 1.0
     ray_gpus: Annotated[
         float | None,
         typer.Option(
-            "--ray-gpus", help="GPUs of one trial, 0.5 is half.", show_default="1 where there are", min=0.0, max=1024
+            "--ray-gpus",
+            help="GPUs of one trial; 0.5 is half a GPU.",
+            show_default="1 where there are",
+            min=0.0,
+            max=1024,
         ),
     ] = None
 
@@ -94,8 +101,8 @@ def race_command(
     out: Annotated[Path, typer.Option("--out", help="Folder of the race.", callback=options.output_folder)] = Path(
         "runs/race"
     ),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the race in --out.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what the race would take, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the race in --out.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what the race would take, and stop.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train candidates on your data by successive halving: a trained winner, and how sure it is."""

@@ -68,9 +68,12 @@ class Written:
         ),
     ] = None
     as_json: options.AsJson = False
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with this search where it was interrupted.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Continue this search from where it was interrupted.")] = (
+        False
+    )
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace specs and a checkpoint of this name, of whatever search.")
+        bool,
+        typer.Option("--overwrite", help="Replace specs and a checkpoint of this name, even those of another search."),
     ] = False
 
 

@@ -46,7 +46,7 @@ def structure_import(
 @structure_app.command("export")
 def structure_export(
     spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped one.")],
-    spelling: Annotated[Spelling, typer.Option("--spelling", help="Whose words to use.")] = "damo-yolo",
+    spelling: Annotated[Spelling, typer.Option("--spelling", help="Tool whose words to use.")] = "damo-yolo",
 ) -> None:
     """Print the backbone of a spec as structure text."""
     from maenas.spec import load_spec

@@ -103,9 +103,9 @@ def tables_diff(first: TableName, second: TableName, as_json: options.AsJson = F
 
 @tables_app.command("merge")
 def tables_merge(
-    files: Annotated[list[Path], typer.Argument(help="Tables of one setup; where rows clash the last one counts.")],
+    files: Annotated[list[Path], typer.Argument(help="Tables of one setup; the last one wins where rows clash.")],
     out: Annotated[Path, typer.Option("--out", help="File for the joined table.", callback=options.output_file)],
-    force: Annotated[bool, typer.Option("--force", help="Join although conditions or methods differ.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Join even if conditions or methods differ.")] = False,
 ) -> None:
     """Join tables measured under the same conditions."""
     from maenas.latency.joining import merge_tables
@@ -131,7 +131,8 @@ def tables_import(
     source: Annotated[str, typer.Option("--source", help="Where the file comes from.")] = "published kernel table",
     licence: Annotated[str, typer.Option("--licence", help="Licence of the data.")] = "not stated",
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the tables, one a batch.", callback=options.output_folder)
+        Path,
+        typer.Option("--out", help="Folder for the tables, one for each batch size.", callback=options.output_folder),
     ] = Path("latency_tables"),
 ) -> None:
     """Published kernel latencies to measured tables, one for each batch in the file."""

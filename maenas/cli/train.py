@@ -48,7 +48,9 @@ class Training:
     ] = "auto"
     epochs: Annotated[
         int | None,
-        typer.Option("--epochs", help="Length; warm-up and plain epochs scale with it.", min=1, max=1_000_000),
+        typer.Option(
+            "--epochs", help="Number of epochs; warm-up and plain epochs scale with it.", min=1, max=1_000_000
+        ),
     ] = None
     batch: Annotated[int | None, typer.Option("--batch", help="Short for --set batch=N.", min=1, max=1_000_000)] = None
     seed: Annotated[int | None, typer.Option("--seed", help="Short for --set seed=N.", min=0, max=2**63 - 1)] = None
@@ -56,7 +58,7 @@ class Training:
         int | None,
         typer.Option(
             "--patience",
-            help="Epochs without a better AP after which to stop: --set patience=N.",
+            help="Stop after this many epochs without a better AP: --set patience=N.",
             min=0,
             max=1_000_000,
         ),
@@ -73,7 +75,7 @@ class Training:
     ] = None
     device: Device = "auto"
     finetune: Annotated[
-        Path | None, typer.Option("--finetune", help="Weights to begin with; the number of classes may differ.")
+        Path | None, typer.Option("--finetune", help="Weights to start from; the number of classes may differ.")
     ] = None
     init: Annotated[
         Path | None,
@@ -93,15 +95,15 @@ def train_command(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/SPEC", callback=output_folder)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from where it stopped.")] = False,
     log: Annotated[
         list[Tracker] | None,
         typer.Option(
-            "--log", help="Also tell this tracker. Repeatable.", show_default="tensorboard where it is installed"
+            "--log", help="Also log to this tracker. Repeatable.", show_default="tensorboard where it is installed"
         ),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Time a few steps, say what the run would take, and stop.")
+        bool, typer.Option("--plan", help="Time a few steps, print what the run would take, and stop.")
     ] = False,
 ) -> None:
     """Train a detector, evaluating as it goes; leaves weights, checkpoints, logs and plots in --out.
@@ -175,7 +177,7 @@ class Rating:
         float | None,
         typer.Option(
             "--conf",
-            help="Scores up to this do not count.",
+            help="Boxes with a score up to this do not count.",
             show_default="0.001, or that of suppression in FILE",
             min=0,
             max=1,
@@ -185,7 +187,7 @@ class Rating:
         float | None,
         typer.Option(
             "--iou",
-            help="Of two boxes that overlap more the worse is dropped.",
+            help="Of two boxes that overlap more than this, the worse one is dropped.",
             show_default="0.7, or as for --conf",
             min=0,
             max=1,

@@ -75,7 +75,7 @@ def read_checkpoint(path: Path, setup: Setup) -> State:
     stored = parse_json(read_text(path, what="checkpoint"), Checkpoint, where=str(path))
     if stored.fingerprint != fingerprint(setup):
         raise MaenasError(
-            f"{path}: this checkpoint is of another search (space, budget, device, seed or version differ); "
+            f"{path}: this checkpoint belongs to another search (another space, budget, device, seed or version); "
             "repeat that command to resume it, or run without --resume"
         )
     try:

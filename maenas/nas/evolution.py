@@ -258,7 +258,7 @@ def resume(problem: Problem, generation: int, evaluated: int, genes: Ints, gener
     """A stored state; its fitness is computed anew. Raises `MaenasError` if it does not belong to `problem`."""
     sizes = np.array([len(row) for row in problem.space.choices])
     if genes.ndim != 2 or genes.shape[0] != len(sizes) or not ((genes >= 0) & (genes < sizes[:, None])).all():
-        raise MaenasError("the checkpoint's population is not of this search space")
+        raise MaenasError("the checkpoint's population does not belong to this search space")
     compiled = _compile(problem)
     kept = _select(compiled, genes, _fitness(compiled, genes), genes.shape[1])
     return State(generation, evaluated, *kept, generator)

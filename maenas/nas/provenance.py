@@ -140,7 +140,7 @@ class Provenance:
 
     def __post_init__(self) -> None:
         if not self.latency:
-            raise MaenasError("latency is empty; a search states one a device")
+            raise MaenasError("latency is empty; a search states one for each device")
         self.measurement  # noqa: B018 - refused here rather than where it is shown
 
     @property

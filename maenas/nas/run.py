@@ -105,8 +105,8 @@ def run(
         limits = ", ".join(f"{c.name} {limit_shower(setup, c.name)(c.limit)}" for c in problem.constraints)
         proven = certificate is not None and certificate.proven
         raise MaenasError(
-            f"{'no architecture' if proven else 'the search met no architecture'} of the space {setup.space.name} "
-            f"that meets all limits together ({limits}); raise one of them"
+            f"{'there is no architecture' if proven else 'the search found no architecture'} of the space "
+            f"{setup.space.name} that meets all limits together ({limits}); raise one of them"
         )
     return _result(setup, np.array(found), evaluated, certificate)
 

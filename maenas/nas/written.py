@@ -79,7 +79,7 @@ def _refuse_foreign(files: SpecFiles, request: Request, asked: str) -> None:
     for path, theirs in (_siblings(files.folder, files.name) | stated).items():
         if theirs != asked:
             raise MaenasError(
-                f"{path} is of another search or another origin: choose another --name, or add --overwrite"
+                f"{path} comes from another search or another source: choose another --name, or add --overwrite"
             )
 
 

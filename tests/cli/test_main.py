@@ -218,7 +218,7 @@ def test_a_checkpoint_of_another_search_is_refused_and_kept(maenas: Maenas, tmp_
     before = files_in(tmp_path)
     refused = maenas(*TINY, "--budget", "2.2ms", "--resume")
     assert refused.code == 2
-    assert "this checkpoint is of another search" in refused.err
+    assert "this checkpoint belongs to another search" in refused.err
     assert files_in(tmp_path) == before
     assert maenas("search", "--space", "k1kx-small", *TINY[3:], "--budget", "2.2ms", "--resume",
                   "--name", "k1kx-tiny-t4-2.2ms").code == 0  # fmt: skip

@@ -228,7 +228,7 @@ def test_a_checkpoint_is_refused_after_its_space_was_edited(tmp_path: Path) -> N
     setup = prepare(request)
     write_checkpoint(path, setup, start(setup.problem, SMALL))
     space.write_text(text.replace("bottleneck: {min: 8, max: 96}", "bottleneck: {min: 16, max: 96}"), encoding="utf-8")
-    with pytest.raises(MaenasError, match="this checkpoint is of another search"):
+    with pytest.raises(MaenasError, match="this checkpoint belongs to another search"):
         read_checkpoint(path, prepare(request))
 
 
@@ -241,7 +241,7 @@ def test_a_checkpoint_of_another_search_or_a_damaged_one_is_refused(tmp_path: Pa
         for change in ({"seed": 4}, {"population": 33}, {"score": "deepmad"}, {"scope": "backbone"}, {"neck": "s"})
     )]  # fmt: skip
     for other in others:
-        with pytest.raises(MaenasError, match="this checkpoint is of another search"):
+        with pytest.raises(MaenasError, match="this checkpoint belongs to another search"):
             read_checkpoint(path, other)
     rows = text.index('"genes"')
     for damaged in (

@@ -33,7 +33,8 @@ def test_another_search_of_the_same_name_is_refused_before_it_begins(maenas: Mae
     done = maenas(*SMALL, *other)
     assert (done.code, done.out) == (2, "")
     assert (
-        done.err == f"error: {SPEC} is of another search or another origin: choose another --name, or add --overwrite\n"
+        done.err
+        == f"error: {SPEC} comes from another search or another source: choose another --name, or add --overwrite\n"
     )
     assert SPEC.read_bytes() == first
     assert maenas(*SMALL, *other, "--overwrite").code == 0
@@ -43,9 +44,9 @@ def test_another_search_of_the_same_name_is_refused_before_it_begins(maenas: Mae
 def test_a_file_of_another_origin_is_refused(maenas: Maenas) -> None:
     FOLDER.mkdir()
     write_spec(SPEC, load_spec("damo-yolo-t").detector, "mine")
-    assert "another origin" in maenas(*SMALL).err
+    assert "another source" in maenas(*SMALL).err
     SPEC.write_text("my notes")
-    assert "another origin" in maenas(*SMALL).err
+    assert "another source" in maenas(*SMALL).err
 
 
 def test_a_file_of_an_older_version_is_replaced_by_the_same_search(maenas: Maenas) -> None:
