@@ -12,7 +12,6 @@ from maenas.cli.extras import require_extra
 from maenas.cli.options import Limits, Target, output_folder
 from maenas.cli.search import Effort, Written, search_command
 from maenas.cli.train import Rating, Training, eval_command, train_command
-from maenas.run_files import WEIGHTS_FILE
 
 SPACE, MOST_FLOPS, CLASSES = "demo", "350M", 4  # the built-in shapes have four classes
 
@@ -28,6 +27,8 @@ def demo_command(
 ) -> None:
     """Search a small detector, train it on generated shapes, evaluate it: minutes on a CPU. Repeated, it goes on."""
     require_extra("detector")
+    from maenas.run_files import WEIGHTS_FILE
+
     spec, weights = out / "demo.json", out / WEIGHTS_FILE
     length = "" if epochs is None else f" --epochs {epochs}"
     _show(f"search --space {SPACE} --max-flops {MOST_FLOPS} --classes {CLASSES} --name {spec.stem} --out {out}")
