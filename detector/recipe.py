@@ -27,7 +27,7 @@ def _require(name: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True)
 class Distillation:
-    """Feature distillation from a teacher; counts only where one is given.
+    """Feature distillation from a teacher; it has no effect without one.
 
     Its loss is multiplied by a factor that falls from `weight` to a tenth of it along half a cosine over the whole run.
     """
@@ -35,8 +35,8 @@ class Distillation:
     __pydantic_config__: ClassVar = STRICT
     kind: Literal["cwd", "mgd", "mimic"] = "cwd"
     weight: float = 1.0
-    off_epochs: int = 0  # last epochs without; the report stops for the last 16
-    clip_norm: float | None = 30.0  # largest gradient norm while a teacher is there
+    off_epochs: int = 0  # last epochs without distillation (report: 16)
+    clip_norm: float | None = 30.0  # largest gradient norm with a teacher
 
     def __post_init__(self) -> None:
         _require("distill.weight", self.weight, 0, 1e6)
@@ -47,7 +47,7 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training run; all but `device`, data, spec and weights, which are said elsewhere.
+    """Settings of a training run, except device, data, spec and weights.
 
     An epoch is one pass over the images. A step updates the weights once, with `batch * accumulate` images over all
     processes together.
@@ -57,18 +57,18 @@ class Recipe:
     # Length
     epochs: int = 300
     warmup_epochs: float = 5.0  # the rate rises with the square of the step
-    plain_epochs: int = 16  # last epochs: no mosaic, no mixup, and the rate stays at its lowest
-    # Batch: images of all processes together; auto is the most that fits on a GPU (small sets: that
-    # leaves an epoch 16 steps, but at least 16 images), and 16 on a CPU
+    plain_epochs: int = 16  # last epochs, at the lowest rate, without mosaic and mixup
+    # Batch: images of all processes together. On a CPU auto is 16. On a GPU it is the most that fits; small sets get
+    # less, so that an epoch has 16 steps, but never less than 16.
     batch: int | Literal["auto"] = "auto"
     accumulate: int = 1  # batches whose gradients are averaged before a step
     # Optimizer
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr_per_image: float = 0.01 / 64  # times the images of a step; 0.04 at 256 (report: 0.4)
-    min_lr_ratio: float = 0.05  # the cosine ends at this part of the full rate
-    momentum: float = 0.9  # of Nesterov's kind; SGD only
-    weight_decay: float = 5e-4  # of convolution weights and the three box scales
-    clip_norm: float | None = None  # largest gradient norm; null: any
+    lr_per_image: float = 0.01 / 64  # the rate is this times the images of a step: 0.04 at 256 (report: 0.4)
+    min_lr_ratio: float = 0.05  # the cosine ends at this fraction of the full rate
+    momentum: float = 0.9  # Nesterov momentum, for SGD only
+    weight_decay: float = 5e-4  # for convolution weights and the three box scales
+    clip_norm: float | None = None  # largest gradient norm; null: no limit
     # Moving average of the weights
     ema_decay: float = 0.9998
     ema_ramp_steps: float = 2000.0  # the decay nears its value as 1 - exp(-step / this)
@@ -76,21 +76,23 @@ class Recipe:
     cls_weight: float = 1.0
     box_weight: float = 2.0
     dfl_weight: float = 0.25
-    early_matches: int = 1  # priors that a box is given at least at the start; falls to 1 by the middle of the run
+    early_matches: int = 1  # fewest priors for a box at the start; falls to 1 by the middle of the run
     # Data
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     multi_scale: tuple[int, ...] = ()  # longer sides in pixels, one drawn for each batch; empty: the input of the spec
-    workers: int = 4  # processes that load images, for each training process
-    cache: Literal["none", "ram"] = "ram"  # of decoded images, in up to half of the free memory
+    workers: int = 4  # processes that load images for one training process
+    cache: Literal["none", "ram"] = "ram"  # ram: keep decoded images in up to half of the free memory
     # Arithmetic
-    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it, else fp16; CPU: none
+    amp: Literal["auto", "none", "bf16", "fp16"] = (
+        "auto"  # auto: none on a CPU; on a GPU bf16 if it has that, else fp16
+    )
     compile: bool = False
     sync_bn: bool = True  # batch statistics over all processes
     deterministic: bool = False  # refuse operations whose result may differ from run to run
     # Course
     seed: int = 0
-    eval_every: int = 10  # epochs; every epoch among the plain ones
-    patience: int = 0  # epochs without a better AP after which the run ends; 0: never
+    eval_every: int = 10  # epochs between evaluations; every plain epoch is evaluated
+    patience: int = 0  # the run ends after this many epochs without a better AP; 0: never
     checkpoint_minutes: float = 5.0
     # Teacher
     distill: Distillation = field(default_factory=Distillation)
