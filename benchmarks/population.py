@@ -52,7 +52,7 @@ from maenas.errors import MaenasError
 from maenas.files import write_atomic
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import lower
-from maenas.nas.run import Request, Setup
+from maenas.nas.request import Request, Setup
 from maenas.spec import InputSpec, load_spec, spec_from_json, spec_to_json
 from maenas.units import parse_latency_s
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from maenas.cost import kernel_flops, total_cost
 from maenas.lowering import lower
+from maenas.nas.genome import Genome
 from maenas.nas.problem import evaluate, feasible, scores_of
-from maenas.nas.run import Request, Setup, detector_of, prepare, run
-from maenas.nas.space import Genome
+from maenas.nas.request import Request, Setup, detector_of, prepare
+from maenas.nas.run import run
 from maenas.score_names import ScoreName
 from maenas.spec import DetectorSpec, load_spec
 

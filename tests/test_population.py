@@ -18,7 +18,7 @@ import yaml
 from detector.recipe import load_recipe
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import lower
-from maenas.nas.run import Request
+from maenas.nas.request import Request
 from maenas.spec import load_spec
 
 SPACE = str(Path(choice.__file__).parent / "population_space.yaml")

@@ -16,9 +16,7 @@ from maenas.nas.evolution import State, evolve
 from maenas.nas.exact import ExactResult, solve
 from maenas.nas.genome import Genome
 from maenas.nas.problem import evaluate, feasible, scores_of
-from maenas.nas.request import Request as Request
 from maenas.nas.request import Setup, detector_of, limit_shower
-from maenas.nas.request import prepare as prepare
 from maenas.score import effectiveness, score_of, score_terms
 from maenas.spec import DetectorSpec
 from maenas.units import format_bytes, format_count, format_latency

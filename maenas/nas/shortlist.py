@@ -21,9 +21,9 @@ from maenas.latency.predictor import predict
 from maenas.lowering import lower
 from maenas.nas.evolution import EvolutionSettings, evolve
 from maenas.nas.exact import solve
+from maenas.nas.genome import Genome
 from maenas.nas.necks import AUTO
-from maenas.nas.run import Request, Setup, detector_of, prepare
-from maenas.nas.space import Genome
+from maenas.nas.request import Request, Setup, detector_of, prepare
 from maenas.nas.stage_tables import QuantityTables, StageTable
 from maenas.nas.written import request_id
 from maenas.score import mae_score, score_terms

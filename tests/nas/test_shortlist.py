@@ -7,7 +7,7 @@ import pytest
 from maenas.errors import MaenasError
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import lower
-from maenas.nas.run import Request
+from maenas.nas.request import Request
 from maenas.nas.shortlist import ShortlistEntry, shortlist, shortlist_provenance
 from maenas.reports.origin import read_origin
 from maenas.reports.shortlist import format_shortlist
