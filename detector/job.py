@@ -14,6 +14,7 @@ import torch
 from detector.batch_size import choose_batch, require_memory
 from detector.checkpoint import TrainingCheckpoint
 from detector.data.dataset import align_names, open_dataset
+from detector.data.flat import flat
 from detector.data.loader import Loader, LoaderSettings, make_loader
 from detector.data.pictures import free_memory
 from detector.data.sample import Dataset
@@ -150,7 +151,7 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
     net = DetectorNet(job.spec)
     if job.start is not None:
         load_into(net, job.start)
-    boxes = max(len(sample.boxes) for sample in job.train.samples)
+    boxes = int(flat(job.train.samples).counts.max())
     # A mosaic has the boxes of four images.
     batch = (
         choose_batch(net, job.teacher, recipe=recipe, images=len(job.train), boxes=4 * boxes, world=world)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from detector.data.annotation_cache import LEAST_BYTES, Parsed, cached
+from detector.data.flat import flat
 from detector.data.sample import (
     BROKEN_IMAGE,
     DEGENERATE_BOX,
@@ -72,18 +74,29 @@ def find_coco(root: Path, split: str) -> Path | None:
 def read_coco(path: Path) -> Dataset:
     """The data set in a COCO annotation file; classes in the order of their ids.
 
-    Images lie beside the file, or in `images/`, `images/<split>/` or `<split>/` beside it or one folder up.
+    Images lie beside the file, or in `images/`, `images/<split>/` or `<split>/` beside it or one folder up. What a
+    large file says is kept in the user's cache (`annotation_cache`).
 
     Raises MaenasError for text that is no COCO JSON, and for an image outside the data folder.
     """
+    path = Path(os.path.abspath(path))
+    large = os.path.isfile(path) and path.stat().st_size >= LEAST_BYTES
+    return cached(path, lambda: parse_coco(path)) if large else parse_coco(path).dataset
+
+
+def parse_coco(path: Path) -> Parsed:
+    """As `read_coco`, always from the file itself."""
     document = _document(path)
     names, indices = _categories(document, str(path))
     problems: list[Problem] = []
     boxes = _boxes(document, indices, str(path), problems)
-    roots = _image_roots(path)
+    candidates = _image_roots(path)
+    roots = [root for root in candidates if root.is_dir()]
     samples: list[Sample] = []
     seen: set[int] = set()
     root: Path | None = None
+    inner: set[str] = set()  # folders in the names of images
+    sized = True
     for number, image in enumerate(document["images"]):
         where = f"{path}: images[{number}]"
         id = _field(image, "id", int, where)
@@ -93,6 +106,8 @@ def read_coco(path: Path) -> Dataset:
             continue
         seen.add(id)
         root = root or _root_of(name, roots, where)
+        inner.add(os.path.dirname(name.replace("\\", "/")))
+        sized = sized and ("width" in image or "height" in image)
         file = path_inside(root or roots[0], name, where=where)
         there = os.path.isfile(file)  # false, too, for a name that no file can have
         size = _size(image, file, where) if there else None
@@ -103,13 +118,15 @@ def read_coco(path: Path) -> Dataset:
     problems += [
         Problem(UNKNOWN_IMAGE, f"{box.where} (image_id {id})") for id in boxes.keys() - seen for box in boxes[id]
     ]
-    return Dataset(names, tuple(samples), tuple(problems), str(path))
+    dataset = Dataset(names, flat(samples), tuple(problems), str(path))
+    looked = candidates if root is None else candidates[: candidates.index(root) + 1]
+    return Parsed(dataset, [str(place / folder) for place in looked for folder in sorted(inner)] if sized else None)
 
 
 def _document(path: Path) -> dict[str, list[Any]]:
     text = read_text(path, what="COCO annotations", max_bytes=_MAX_BYTES)
     try:
-        document = json.loads(text, object_pairs_hook=unrepeated)
+        document = json.loads(text, object_pairs_hook=_without_outline)
     except RepeatedKeyError as error:
         raise MaenasError(f"{path}: the key {error.args[0]!r:.80} appears twice in one object; remove one") from None
     except json.JSONDecodeError as error:
@@ -124,6 +141,13 @@ def _document(path: Path) -> dict[str, list[Any]]:
         if not isinstance(document.get(key), list):
             raise MaenasError(f'{path}: not COCO annotations: the list "{key}" is missing')
     return document
+
+
+def _without_outline(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of the file without its outline: those of a large file, which nobody reads, take gigabytes."""
+    entry = unrepeated(pairs)
+    entry.pop("segmentation", None)
+    return entry
 
 
 def _categories(document: Mapping[str, list[Any]], where: str) -> tuple[tuple[str, ...], dict[int, int]]:
@@ -208,7 +232,7 @@ def _size(image: Mapping[str, Any], file: Path, where: str) -> tuple[int, int] |
 
 
 def _image_roots(path: Path) -> list[Path]:
-    """Folders that the file names of the images may be relative to."""
+    """Folders that the file names of the images may be relative to, whether they exist or not."""
     folder = path.parent
     splits = {path.stem.removeprefix("instances_"), *(name for names in ALIASES.values() for name in names)}
     splits = sorted(name for name in splits if name in path.stem)
@@ -218,7 +242,7 @@ def _image_roots(path: Path) -> list[Path]:
     for top in tops:
         roots += [top / "images" / name for name in splits] + [top / name for name in splits]
         roots += [top / "images", top]
-    return [root for root in roots if root.is_dir()]
+    return roots
 
 
 def _root_of(name: str, roots: list[Path], where: str) -> Path | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from detector.choices import Split
 from detector.data.coco import find_coco, read_coco
+from detector.data.flat import flat
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import SHAPES, cached_shapes
 from detector.data.voc import is_voc, read_voc
@@ -103,7 +104,7 @@ def align_names(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
             f"{', '.join(names[:10])}{' ...' if len(names) > 10 else ''}; classes are matched by name"
         )
     index = np.array([names.index(name) if name in names else -1 for name in dataset.names], np.int64)
-    return replace(dataset, names=names, samples=tuple(_relabelled(sample, index) for sample in dataset.samples))
+    return replace(dataset, names=names, samples=flat([_relabelled(sample, index) for sample in dataset.samples]))
 
 
 def _relabelled(sample: Sample, index: np.ndarray) -> Sample:
@@ -116,5 +117,4 @@ def _relabelled(sample: Sample, index: np.ndarray) -> Sample:
 
 def class_counts(dataset: Dataset) -> np.ndarray:
     """Boxes of each class, int64 `[num_classes]`."""
-    labels = np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in dataset.samples)])
-    return np.bincount(labels, minlength=len(dataset.names))
+    return flat(dataset.samples).class_counts(len(dataset.names))

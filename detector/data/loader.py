@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from detector.data.augment import training_sample
+from detector.data.flat import flat
 from detector.data.mosaic import Labels
 from detector.data.pictures import Pictures, Reports, load_image
 from detector.data.sample import Dataset, Sample
@@ -72,7 +73,7 @@ class Loader:
 
     def __init__(self, dataset: Dataset, settings: LoaderSettings, *, rank: int, world_size: int) -> None:
         self._settings = settings
-        self._ids = np.array([sample.id for sample in dataset.samples], np.int64)
+        self._ids = flat(dataset.samples).ids
         self._pictures = Pictures(dataset.samples, cache_bytes=settings.cache_bytes)
         self._scratch = Scratch()
         self._rank = rank

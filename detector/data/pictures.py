@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from detector.data.flat import flat
 from detector.data.mosaic import Picture
 from detector.data.sample import Sample
 from detector.images import BOMB, BROKEN, JPEG_END, JPEG_START, read_image
@@ -32,8 +33,7 @@ class Reports:
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = samples
-        first: dict[Path, int] = {}
-        self._first = [first.setdefault(sample.path, index) for index, sample in enumerate(samples)]
+        self._first = flat(samples).first_of_path()
         self._told = np.frombuffer(mmap.mmap(-1, max(len(samples), 1)), np.uint8)  # shared with forked processes
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -56,7 +56,8 @@ class Pictures:
         self._samples = samples
         self._cache_bytes = cache_bytes
         self._reports = Reports(samples)
-        sizes = np.array([sample.width * sample.height * 3 for sample in samples], np.int64)
+        columns = flat(samples)
+        sizes = columns.sizes.prod(axis=1) * 3
         ends = np.cumsum(sizes)
         self._cached = int(np.searchsorted(ends, cache_bytes, side="right"))
         self._starts = ends - sizes
@@ -64,7 +65,7 @@ class Pictures:
         total = int(ends[self._cached - 1]) if self._cached else 0
         self._pixels = np.frombuffer(mmap.mmap(-1, max(total, 1)), np.uint8)
         self._filled = np.frombuffer(mmap.mmap(-1, max(self._cached, 1)), np.uint8)
-        self.with_boxes = np.flatnonzero([len(sample.labels) > 0 for sample in samples])
+        self.with_boxes = np.flatnonzero(columns.counts > 0)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _make, (self._samples, self._cache_bytes)

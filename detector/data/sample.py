@@ -66,7 +66,7 @@ class Dataset:
     """One split: class names (a label is an index into them), samples, and the problems that were found on the way."""
 
     names: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     problems: tuple[Problem, ...] = ()
     source: str = ""  # what was read, for messages
 

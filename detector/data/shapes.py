@@ -16,6 +16,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
+from detector.data.annotation_cache import cache_folder
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, write_atomic
 
@@ -37,7 +38,7 @@ def cached_shapes() -> Path:
 
     Raises MaenasError if the cache cannot be written.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maenas"
+    root = cache_folder()
     folder = root / f"shapes-{_VERSION}"
     if not folder.is_dir():
         ensure_folder(root)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from detector.data.coco import ALIASES
+from detector.data.flat import flat
 from detector.data.sample import (
     BAD_LINE,
     Box,
@@ -58,7 +59,7 @@ def read_voc(root: Path, split: str) -> Dataset:
             continue
         boxes = [Box(entry.xyxy, names.index(entry.name), entry.where) for entry in objects.get(stem, [])]
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
-    return Dataset(names, tuple(samples), tuple(problems), f"{root} ({split})")
+    return Dataset(names, flat(samples), tuple(problems), f"{root} ({split})")
 
 
 def _stems(root: Path, split: str) -> dict[str, None]:

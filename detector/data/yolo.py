@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from detector.data.coco import ALIASES
+from detector.data.flat import flat
 from detector.data.sample import (
     BAD_LINE,
     UNKNOWN_CLASS,
@@ -55,7 +56,7 @@ def read_yolo(path: Path, split: str) -> Dataset:
             continue
         boxes = _boxes(_label_file(image), size, len(names), problems)
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
-    return Dataset(names, tuple(samples), tuple(problems), f"{path} ({split})")
+    return Dataset(names, flat(samples), tuple(problems), f"{path} ({split})")
 
 
 def _document(path: Path) -> dict[str, Any]:
