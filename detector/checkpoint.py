@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,11 +15,13 @@ import torch
 from detector.model.unpickle import unpickle
 from detector.recipe import Recipe
 from maenas.errors import MaenasError
-from maenas.files import write_atomic
+from maenas.files import ensure_folder, refuse_pipe, write_atomic
+from maenas.locks import locked
 from maenas.spec import DetectorSpec
 from maenas.strict import dump_json, parse_json
 
 SCHEMA: Final = "maenas/training@2"
+LAST: Final = "last.pt"  # in the folder of a run
 
 # What may change between a run and its continuation: none of it touches the course of the weights.
 FREE: Final = frozenset({"workers", "cache", "checkpoint_minutes", "patience"})
@@ -79,15 +82,15 @@ def write_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def read_checkpoint(path: Path) -> TrainingCheckpoint:
-    """Strict inverse of `write_checkpoint`, on the CPU.
+def read_checkpoint(path: Path, data: bytes | None = None) -> TrainingCheckpoint:
+    """Strict inverse of `write_checkpoint`, on the CPU; of `data` where another process has read the file.
 
     Raises MaenasError for a missing, damaged or foreign file. No code in the file is run.
     """
-    if not path.exists():
+    if data is None and not path.exists():
         raise MaenasError(f"checkpoint {path}: there is no such file; nothing to resume")
     try:
-        document = unpickle(path)
+        document = unpickle(path, data)
     except MaenasError as error:
         raise MaenasError(f"{error}; it cannot be read as the last.pt of a training run") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
@@ -127,3 +130,23 @@ def check_same_run(stored: TrainingCheckpoint, *, spec: DetectorSpec, recipe: Re
             f"{path}: this checkpoint is of another run; different {', '.join(differ)}. "
             "Repeat the first command with --resume, or choose another --out"
         )
+
+
+def take_folder(out: Path, stack: ExitStack, *, resume: bool) -> bytes:
+    """Keep `out` for this run until `stack` ends; what its last checkpoint holds, nothing where there is none."""
+    ensure_folder(out)
+    stack.enter_context(locked(out))
+    last = out / LAST
+    if not last.exists():
+        return b""
+    if not resume:
+        raise MaenasError(f"{out} already holds a training run; add --resume to go on with it, or choose another --out")
+    refuse_pipe(last, what="checkpoint")
+    return last.read_bytes()
+
+
+def how_to_go_on(last: Path) -> str:
+    """What to do about a run that stopped; for the end of a message."""
+    if not last.exists():
+        return "there is no checkpoint yet: start again"
+    return f"{last} is whole: repeat the command with --resume to go on from it"

@@ -7,7 +7,7 @@ there is no process group, and every function here does what it would do among m
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from detector.device import choose_device
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, SharedError
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class World:
 
 @contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
-    """The processes that `torchrun` started, joined until the block ends: nccl on CUDA, gloo elsewhere.
+    """The processes that `torchrun` started, joined until the block ends: nccl for what lies on GPUs, gloo elsewhere.
 
     `device` as for `choose_device`, which raises MaenasError for one that is not there.
     """
@@ -51,7 +51,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
         what = f"{' and '.join(missing)} missing" if missing else f"RANK {rank}"
         raise MaenasError(f"WORLD_SIZE is {size}, but {what}; start the processes with torchrun, or unset WORLD_SIZE")
     try:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     except (ValueError, RuntimeError) as error:
         raise MaenasError(f"the {size} processes cannot be joined: {str(error).splitlines()[0]}") from error
     try:
@@ -71,6 +71,71 @@ def _number(name: str, default: int) -> int:
 def process_count() -> int:
     """Number of processes in the group; 1 where there is none."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def was_restarted() -> bool:
+    """Whether torchrun started these processes again after one of them had failed."""
+    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` holds in one of the processes; the GPUs go on meanwhile."""
+    if process_count() == 1:
+        return flag
+    flags = torch.tensor([int(flag)])
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    any_process(False)
+
+
+def from_main(world: World, make: Callable[[], bytes]) -> bytes:
+    """What `make` returns in the main process, which alone calls it; its MaenasError is raised in every process."""
+    if world.size == 1:
+        return make()
+    data, error = b"", None
+    if world.is_main:
+        try:
+            data = make()
+        except MaenasError as caught:
+            data, error = str(caught).encode(), caught
+    head = torch.tensor([len(data), int(error is not None)])
+    dist.broadcast(head, 0)
+    length, failed = head.tolist()
+    body = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(length, dtype=torch.uint8)
+    if length:
+        dist.broadcast(body, 0)
+    if error is not None:
+        raise error
+    if failed:
+        raise SharedError(body.numpy().tobytes().decode())
+    return data or body.numpy().tobytes()
+
+
+@contextmanager
+def told_by_main(world: World) -> Iterator[None]:
+    """For what fails in all processes alike: the others leave the message to the main one."""
+    try:
+        yield
+    except MaenasError as error:
+        if world.is_main:
+            raise
+        raise SharedError(str(error)) from error
+
+
+@contextmanager
+def lost_processes(advice: Callable[[], str]) -> Iterator[None]:
+    """Raises MaenasError where another process of the group has ended, which torch tells in many ways."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = (str(error).splitlines() or [""])[0][:200]
+        if not (isinstance(error, dist.DistError) or any(name in text.lower() for name in ("gloo", "nccl"))):
+            raise
+        raise MaenasError(f"another process of the run has ended or cannot be reached ({text}); {advice()}") from error
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

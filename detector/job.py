@@ -156,7 +156,7 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
     batch = (
         choose_batch(net, job.teacher, recipe=recipe, images=len(job.train), boxes=4 * boxes, world=world)
         if stored is None
-        else stored.batch
+        else _stored_batch(stored, world)
     )
     if world.device.type == "cpu":
         require_memory(job.spec, batch // world.size)
@@ -179,6 +179,16 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
     if stored is not None:
         _restore(parts, stored)
     return parts, loader, batch
+
+
+def _stored_batch(stored: TrainingCheckpoint, world: World) -> int:
+    """Images of all processes together, which may be more or fewer than before: a batch is made alike by any number."""
+    if stored.batch % world.size:
+        raise MaenasError(
+            f"the run takes {stored.batch} images a step, which {world.size} processes cannot share; resume it with a "
+            "number of processes that divides them"
+        )
+    return stored.batch
 
 
 def _restore(parts: Parts, stored: TrainingCheckpoint) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from detector.distributed import World
+from detector.distributed import World, any_process
 
 
 @contextmanager
@@ -31,19 +31,20 @@ def algorithms(*, deterministic: bool) -> Iterator[None]:
 
 @contextmanager
 def stop_requested(world: World) -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a question; the second one ends at once.
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a question; the second one ends a single process at once.
 
-    It is asked after each step and each batch of an evaluation. The signals keep their meaning among several
-    processes, which would stop at different steps, and outside the main thread, where Python allows no handlers. A
-    SIGHUP that is ignored, as under nohup, stays so.
+    All processes ask it after each step and each batch of an evaluation, and get the same answer, whichever of them
+    the signal reached. A second one is nothing among several: torchrun passes on what the terminal or a scheduler has
+    sent already. The signals keep their meaning outside the main thread, where Python allows no handlers. A SIGHUP
+    that is ignored, as under nohup, stays so.
     """
-    if world.size > 1 or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: any_process(False)
         return
     seen: list[int] = []
 
     def note(number: int, _frame: object) -> None:
-        if seen:
+        if seen and world.size == 1:
             raise KeyboardInterrupt
         seen.append(number)
 
@@ -51,7 +52,7 @@ def stop_requested(world: World) -> Iterator[Callable[[], bool]]:
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {n: signal.signal(n, note) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     try:
-        yield lambda: bool(seen)
+        yield lambda: any_process(bool(seen))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

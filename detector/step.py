@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -143,6 +143,23 @@ def assemble(
         lr=lr,
         half=half,
     )
+
+
+def states(parts: Parts) -> dict[str, dict[str, Any]]:
+    """What a checkpoint keeps of them."""
+    return {
+        "net": parts.net.state_dict(),
+        "average": parts.average.state_dict(),
+        "optimizer": parts.optimizer.state_dict(),
+        "scaler": parts.scaler.state_dict(),
+        "distiller": {} if parts.distiller is None else parts.distiller.state_dict(),
+    }
+
+
+def is_rated(recipe: Recipe, epoch: int) -> bool:
+    """Whether an evaluation follows epoch 0, 1, ...: the last, plain ones, and each `eval_every`-th."""
+    left = recipe.epochs - epoch - 1  # epochs after this one
+    return left == 0 or left < recipe.plain_epochs or (epoch + 1) % recipe.eval_every == 0
 
 
 def half_precision(amp: Literal["auto", "none", "bf16", "fp16"], device: torch.device) -> torch.dtype | None:

@@ -12,15 +12,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 
-from detector.checkpoint import TrainingCheckpoint, check_same_run, read_checkpoint, write_checkpoint
+from detector.checkpoint import (
+    LAST,
+    TrainingCheckpoint,
+    check_same_run,
+    how_to_go_on,
+    read_checkpoint,
+    take_folder,
+    write_checkpoint,
+)
 from detector.data.label_plot import label_plot
 from detector.data.loader import Batch
 from detector.data.pictures import Reports
-from detector.distributed import World, mean_over_processes
+from detector.distributed import (
+    World,
+    from_main,
+    lost_processes,
+    mean_over_processes,
+    told_by_main,
+    wait_for_all,
+    was_restarted,
+)
 from detector.evaluate import Metrics, evaluate, write_report
 from detector.events import (
     BeginEvent,
@@ -41,17 +57,16 @@ from detector.model.weights import write_weights
 from detector.postprocess import Detections
 from detector.predict import Detector
 from detector.process import algorithms, stop_requested
-from detector.step import step_lr, train_step
+from detector.step import is_rated, states, step_lr, train_step
 from detector.truth_picture import truth_and_predictions
 from detector.validate import detect_dataset
 from maenas.errors import MaenasError
-from maenas.files import ensure_folder, reason, write_atomic
-from maenas.locks import locked
+from maenas.files import reason, write_atomic
 from maenas.run_files import BATCH_PICTURE, EVALUATION, LABELS_PICTURE, WEIGHTS_FILE
 from maenas.strict import dump_json
 
 SAVING_SHARE = 0.05  # of a run's time that checkpoints at the ends of short epochs may take
-LAST, BEST, RECIPE = "last.pt", "best.pt", "recipe.json"
+BEST, RECIPE = "best.pt", "recipe.json"
 
 
 class Outcome(NamedTuple):
@@ -78,21 +93,18 @@ def train(
     listeners = Listeners(callbacks if world.is_main else (), quiet=quiet)
     try:
         with ExitStack() as stack:
-            if world.is_main:
-                ensure_folder(out)
-                stack.enter_context(locked(out))
-            if last.exists() and not resume:
-                raise MaenasError(
-                    f"{out} already holds a training run; add --resume to go on with it, or choose another --out"
-                )
-            stored = read_checkpoint(last) if last.exists() else None
+            stack.enter_context(lost_processes(lambda: how_to_go_on(last)))
+            data = from_main(world, lambda: take_folder(out, stack, resume=resume or was_restarted()))
             stack.enter_context(algorithms(deterministic=job.recipe.deterministic))
             stopped = stack.enter_context(stop_requested(world))
-            return _Run(job, world, out, stored, stopped, listeners).go()
+            with told_by_main(world):
+                stored = read_checkpoint(last, data) if data else None
+                run = _Run(job, world, out, stored, stopped, listeners)
+            return run.go()
     except KeyboardInterrupt:
-        raise MaenasError(f"interrupted; {_how_to_go_on(last)}") from None
+        raise MaenasError(f"interrupted; {how_to_go_on(last)}") from None
     except OSError as error:
-        raise MaenasError(f"the run in {out} stopped: {reason(error)}. {_how_to_go_on(last)}") from error
+        raise MaenasError(f"the run in {out} stopped: {reason(error)}. {how_to_go_on(last)}") from error
 
 
 class _Run:
@@ -189,7 +201,7 @@ class _Run:
             self._tell(log, everything=False)
             self._save_if_due(log)
         self._tell(log, everything=True)
-        metrics = self._evaluate(log) if self._is_due(epoch) else None
+        metrics = self._evaluate(log) if is_rated(self.job.recipe, epoch) else None
         self.closed = epoch + 1
         if log is not None:
             seconds = time.monotonic() - began
@@ -210,11 +222,6 @@ class _Run:
                 lr, images = step_lr(self.parts, row.step), row.images * self.world.size
                 speed = log.step(row.step + 1, epoch=epoch, lr=lr, losses=row.losses, images=images)
                 self.listeners.tell(StepEvent(row.step + 1, epoch, lr, row.losses, speed))
-
-    def _is_due(self, epoch: int) -> bool:
-        recipe = self.job.recipe
-        left = recipe.epochs - epoch - 1  # epochs after this one
-        return left == 0 or left < recipe.plain_epochs or (epoch + 1) % recipe.eval_every == 0
 
     def _ends_early(self) -> bool:
         """Whether a callback asked to stop, or the patience is over; the same in all processes."""
@@ -244,7 +251,13 @@ class _Run:
         """During an evaluation, which the resumed run begins again."""
         if self.stopped():
             self._save(LAST, log)
-            raise MaenasError(f"interrupted after step {self.step}; {_how_to_go_on(self.out / LAST)}")
+            self._interrupt()
+
+    def _interrupt(self) -> NoReturn:
+        """Ends every process, once the checkpoint is written: torchrun ends the others with the first."""
+        wait_for_all()
+        with told_by_main(self.world):
+            raise MaenasError(f"interrupted after step {self.step}; {how_to_go_on(self.out / LAST)}")
 
     def _save_if_due(self, log: TrainingLog | None) -> None:
         stopped = self.stopped()
@@ -253,7 +266,7 @@ class _Run:
             self._tell(log, everything=True)  # no checkpoint is younger than a loss that is not finite
             self._save(LAST, log)
         if stopped:
-            raise MaenasError(f"interrupted after step {self.step}; {_how_to_go_on(self.out / LAST)}")
+            self._interrupt()
         if asked:
             raise StopTraining
 
@@ -288,7 +301,6 @@ class _Run:
             return
         began = time.monotonic()
         log.keep()
-        parts = self.parts
         checkpoint = TrainingCheckpoint(
             spec=self.job.spec,
             names=self.job.train.names,
@@ -299,19 +311,9 @@ class _Run:
             closed=self.closed,
             best_ap=self.best_ap,
             best_epoch=self.best_epoch,
-            net=parts.net.state_dict(),
-            average=parts.average.state_dict(),
-            optimizer=parts.optimizer.state_dict(),
-            scaler=parts.scaler.state_dict(),
-            distiller={} if parts.distiller is None else parts.distiller.state_dict(),
+            **states(self.parts),
         )
         write_checkpoint(self.out / name, checkpoint)
         if name == LAST:
             self.saved_at = time.monotonic()
             self.saving_s = self.saved_at - began
-
-
-def _how_to_go_on(last: Path) -> str:
-    if not last.exists():
-        return "there is no checkpoint yet: start again"
-    return f"{last} is whole: repeat the command with --resume to go on from it"

@@ -43,18 +43,23 @@ def detect_dataset(
     """Detections of every image by its id, in its pixels, on every process; each one runs on its share of the images.
 
     An image that cannot be read is left out, with a warning, unless `reports` (of this process's share) gave it before.
-    `on_images` is told how many more images are done.
+    `on_images` is told how many more images are done, in all processes equally often.
     Raises `MaenasError` for thresholds that suppression in the network rules out.
     """
     detector.require_thresholds(conf=conf, iou=iou)
     share = replace(dataset, samples=dataset.samples[world.rank :: world.size])
     ids: list[int] = []
     parts = [torch.zeros(0, 7, dtype=torch.float64)]
+    turns = -(-len(range(0, len(dataset), world.size)) // batch)  # of the main process, which has the most
     for images in eval_batches(share, detector.input, batch_size=batch, workers=workers, reports=reports):
         parts += _detect(detector, images, conf, iou)
         ids += images.ids
+        turns -= 1
         if on_images is not None:
             on_images(len(images.ids))
+    if on_images is not None:
+        for _ in range(turns):
+            on_images(0)
     # MPS has no float64, but never a second process either.
     carrier = world.device if world.size > 1 else torch.device("cpu")
     seen = gather_rows(torch.tensor(ids, dtype=torch.int64, device=carrier)[:, None])

@@ -24,3 +24,7 @@ class MaenasError(ValueError):
 
 class NoSplitError(MaenasError):
     """Data without the split asked for, which is no fault where the split is optional."""
+
+
+class SharedError(MaenasError):
+    """What every process of a run raises: the main one tells, the others end."""

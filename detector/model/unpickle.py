@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 import warnings
@@ -50,16 +51,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in checkpoint.items()}
 
 
-def unpickle(path: Path) -> Any:
+def unpickle(path: Path, data: bytes | None = None) -> Any:
     """Tensors (on the CPU) and plain data; raises `MaenasError` for any other file, and for one whose checksums are
-    wrong."""
+    wrong. `data` is what the file holds, where it was read already."""
     refuse_pipe(path, what="checkpoint")
     try:
-        if zipfile.is_zipfile(path):
-            _check_archive(path)
+        source = path if data is None else io.BytesIO(data)
+        if zipfile.is_zipfile(source):
+            _check_archive(path, source, path.stat().st_size if data is None else len(data))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles that it is about to refuse
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(_rewound(source), map_location="cpu", weights_only=True)
     except MaenasError:
         raise
     except OSError as error:
@@ -75,12 +77,18 @@ def unpickle(path: Path) -> Any:
         raise MaenasError(f"checkpoint {path}: not a whole checkpoint: it is cut off or of another format") from error
 
 
-def _check_archive(path: Path) -> None:
+def _rewound(source: Path | io.BytesIO) -> Path | io.BytesIO:
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    return source
+
+
+def _check_archive(path: Path, source: Path | io.BytesIO, size: int) -> None:
     """torch neither compresses nor shares the entries of its archives, and does not look at their checksums."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(_rewound(source)) as archive:
         entries = archive.infolist()
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-        if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        if not stored or sum(entry.file_size for entry in entries) > size:
             raise MaenasError(f"checkpoint {path}: refused, because it would unpack to more than the file has")
         damaged = archive.testzip()
     if damaged is not None:

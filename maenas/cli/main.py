@@ -29,7 +29,7 @@ from maenas.cli.structure import structure_app
 from maenas.cli.tables import tables_app
 from maenas.cli.train import eval_command, train_command
 from maenas.cli.validate import validate_command
-from maenas.errors import MaenasError, printable_line
+from maenas.errors import MaenasError, SharedError, printable_line
 from maenas.files import reason
 from maenas.signals import ending_signals
 
@@ -104,6 +104,8 @@ def _run() -> int | None:
         _refuse_odd_text(sys.argv[1:])
         add_hints(app)
         return app(prog_name="maenas", standalone_mode=False)
+    except SharedError:  # another process tells
+        raise SystemExit(2) from None
     except MaenasError as error:
         _fail(str(error))
     except TyperException as error:

@@ -1,7 +1,12 @@
 """Several processes on the CPU: one run of all together, whatever images each of them gets."""
 
 import os
+import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +18,8 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
+from detector import train as module
+from detector.checkpoint import read_checkpoint
 from detector.data.dataset import open_dataset
 from detector.data.sample import Dataset
 from detector.data.shapes import write_shapes
@@ -22,8 +29,12 @@ from detector.job import Job
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, read_weights
 from detector.recipe import Recipe, override
-from detector.train import train
-from maenas.errors import MaenasError
+from detector.step import Parts
+from detector.train import LAST, train
+from maenas.errors import MaenasError, SharedError
+from maenas.run_files import WEIGHTS_FILE
+from maenas.spec import write_spec
+from maenas.strict import dump_json
 from tests.detector.conftest import TINY
 
 SPEC = TINY
@@ -154,3 +165,129 @@ def test_one_process_has_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     with join_world("cpu") as world:
         assert (world.rank, world.size, world.is_main) == (0, 1, True)
         assert not torch.distributed.is_initialized()
+
+
+# Stopped and resumed -------------------------------------------------------------------------------------------------
+
+SEVERAL = override(RECIPE, ["epochs=3", "batch=4", "eval_every=2"])
+
+
+def small_job(folder: Path) -> Job:
+    data = open_dataset(folder, "train")
+    return Job(SPEC, "tiny", data, open_dataset(folder, "val"), SEVERAL, start=sure_weights(data.names))
+
+
+def train_several(folder: Path, out: Path, *, stop: int | None = None, resume: bool = False) -> None:
+    """A run; with `stop` a SIGTERM reaches the last process, and only that one, during this step."""
+    original = module.train_step
+
+    def stepped(parts: Parts, batches: Any, step: int) -> torch.Tensor:
+        if step == stop and parts.world.rank == parts.world.size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(parts, batches, step)
+
+    with join_world("cpu") as world, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "train_step", stepped)
+        if stop is None:
+            train(small_job(folder), world, out, resume=resume)
+            return
+        with pytest.raises(MaenasError, match=f"interrupted after step {stop + 1}; .* --resume") as caught:
+            train(small_job(folder), world, out, resume=resume)
+        assert isinstance(caught.value, SharedError) == (world.rank > 0)  # one message
+
+
+def stop_several(folder: Path, out: Path) -> None:
+    train_several(folder, out, stop=5)
+
+
+def resume_several(folder: Path, out: Path) -> None:
+    train_several(folder, out, resume=True)
+
+
+def refuse_several(folder: Path, out: Path) -> None:
+    with (
+        join_world("cpu") as world,
+        pytest.raises(MaenasError, match="4 images a step, which 3 processes cannot share"),
+    ):
+        train(small_job(folder), world, out, resume=True)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several") / "shapes"
+    write_shapes(folder, images=20, size=64, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    run(2, train_several, shapes, out)
+    return out
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_by_a_signal_to_one_end_as_uninterrupted_ones(
+    shapes: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    run(2, stop_several, shapes, tmp_path)
+    assert read_checkpoint(tmp_path / LAST).step == 6
+    run(2, resume_several, shapes, tmp_path)
+    assert (tmp_path / WEIGHTS_FILE).read_bytes() == (whole_run / WEIGHTS_FILE).read_bytes()
+    states = [read_checkpoint(out / LAST) for out in (tmp_path, whole_run)]
+    for name in ("net", "average"):
+        one, two = (getattr(state, name) for state in states)
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes_that_shares_its_batch(shapes: Path, tmp_path: Path) -> None:
+    """The next step of two processes is that of the one which began; three cannot share it, and nothing is lost."""
+    run(1, stop_several, shapes, tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    before = (tmp_path / "two" / LAST).read_bytes()
+    run(3, refuse_several, shapes, tmp_path / "two")
+    assert (tmp_path / "two" / LAST).read_bytes() == before
+    run(1, resume_several, shapes, tmp_path / "one")
+    run(2, resume_several, shapes, tmp_path / "two")
+    losses = [np.genfromtxt(tmp_path / name / "steps.csv", delimiter=",", names=True) for name in ("one", "two")]
+    assert losses[1]["step"].tolist() == list(range(1, 13))
+    for name in ("total", "cls", "box", "dfl"):
+        np.testing.assert_allclose(losses[1][name][6], losses[0][name][6], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_run_again_from_its_last_checkpoint(shapes: Path, tmp_path: Path) -> None:
+    """Without --resume: the first start has seen that the folder was free."""
+    out = tmp_path / "run"
+    recipe = override(SEVERAL, ["epochs=12", "eval_every=12", "checkpoint_minutes=0"])
+    write_spec(tmp_path / "tiny.json", SPEC, "tiny")
+    (tmp_path / "recipe.json").write_text(dump_json(recipe), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    train = ["-m", "maenas", "train", str(tmp_path / "tiny.json"), "--data", str(shapes), "--device", "cpu"]
+    options = ["--recipe", str(tmp_path / "recipe.json"), "--out", str(out)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    with subprocess.Popen(
+        [*torchrun, "--max-restarts", "1", *train, *options],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            while process.poll() is None and not (out / LAST).exists():
+                time.sleep(0.02)
+            victim = max(
+                int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            )
+            os.kill(victim, signal.SIGKILL)
+            killed_at = read_checkpoint(out / LAST).step
+            text = process.stderr.read()
+            assert process.wait(timeout=300) == 0, text[-3000:]
+        finally:
+            process.kill()
+    assert 0 < killed_at < 48
+    assert read_checkpoint(out / LAST).step == 48
+    steps = np.genfromtxt(out / "steps.csv", delimiter=",", names=True)["step"]
+    assert steps.tolist() == list(range(1, 49))
