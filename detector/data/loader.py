@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     """Images and boxes of one step, RGB."""
 
     images: Tensor  # uint8 [B, 3, H, W], channels last in memory
-    boxes: Tensor  # float32 [B, M, 4], xyxy in pixels of the images; M is at least 1
+    boxes: Tensor  # float32 [B, M, 4], xyxy in pixels of the images; M is one of few numbers, see `padded_count`
     labels: Tensor  # int64 [B, M], -1 where there is no box
     ids: Tensor  # int64 [B], of the (first) image
 
@@ -169,9 +169,17 @@ def eval_batches(
     yield from (batch for batch in found if batch is not None)
 
 
+def padded_count(boxes: int) -> int:
+    """Rows for up to so many boxes: 8, 12, 16, 24, 32, ... so that steps have few shapes, with a half more at most."""
+    rows = 8
+    while rows < boxes:
+        rows = rows * 3 // 2 if rows & (rows - 1) == 0 else rows // 3 * 4
+    return rows
+
+
 def _padded(labels: list[Labels]) -> tuple[Tensor, Tensor]:
     """Boxes `[B, M, 4]` and labels `[B, M]`."""
-    most = max(1, *(len(entry.labels) for entry in labels))
+    most = padded_count(max(len(entry.labels) for entry in labels))
     boxes = torch.zeros((len(labels), most, 4))
     classes = torch.full((len(labels), most), -1)
     for row, entry in enumerate(labels):

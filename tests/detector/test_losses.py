@@ -12,15 +12,19 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
-from detector.boxes import make_priors
+from detector.assign import assign
+from detector.boxes import decode_boxes, make_priors
 from detector.losses import (
     GIOU_EPS,
     Losses,
     detection_losses,
     distribution_focal_loss,
+    giou_loss,
+    positive_priors,
     quality_focal_loss,
     side_distances,
 )
@@ -195,7 +199,7 @@ def test_distribution_focal_loss_is_the_published_one(reg_max: int, golden_array
 def test_giou_loss_is_the_published_one(golden_arrays: Arrays, shared_golden: Any) -> None:
     arrays = {key: torch.from_numpy(value) for key, value in golden_arrays("modules").items()}
     predicted = arrays["giou_pred"].requires_grad_()
-    loss = generalized_box_iou_loss(predicted, arrays["giou_target"], eps=GIOU_EPS)
+    loss = giou_loss(predicted, arrays["giou_target"])
     torch.testing.assert_close(2 * loss, arrays["giou_loss_none"], rtol=1e-5, atol=1e-5)
     factor = shared_golden("modules.json")["giou"]["weighted_avg_factor"]
     (2 * (loss * arrays["giou_weight"]).sum() / factor).backward()
@@ -259,6 +263,79 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     for ours, other in zip(mixed, expected, strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, other)
+
+
+def losses_slowly(raw: RawPredictions, boxes: Tensor, labels: Tensor) -> list[Tensor]:
+    """Class, box and side loss, and the number of positives: one image and one positive prior after the other."""
+    priors = make_priors(64, 64)
+    predicted, scores = decode_boxes(raw.bins, priors, 7), raw.logits.sigmoid()
+    found = assign(scores.detach(), predicted.detach(), priors, boxes, labels)
+    quality = quality_focal_loss(raw.logits, found.labels, found.overlaps).sum()
+    box, side, weights = torch.zeros(()), torch.zeros(()), []
+    for image, prior in (found.gt_index >= 0).nonzero().tolist():
+        target = boxes[image, found.gt_index[image, prior]]
+        weight = scores[image, prior].max().detach()
+        weights.append(weight)
+        box = box + weight * generalized_box_iou_loss(predicted[image, prior], target, eps=GIOU_EPS)
+        distances = side_distances(priors[prior, None], target[None], 7)[0]
+        bins = raw.bins[image, prior].unflatten(-1, (4, 8))
+        side = side + weight * distribution_focal_loss(bins, distances).mean()
+    total = max(sum(weights, torch.zeros(())).item(), 1.0)
+    count = len(weights)
+    return [quality / max(count, 1), 2 * box / total, 0.25 * side / total, torch.tensor(float(count))]
+
+
+@pytest.mark.parametrize("empty", [0, 1, 3])
+def test_losses_and_gradients_equal_the_loop_over_positive_priors(empty: int) -> None:
+    raw, boxes, labels = random_batch(3, 5)
+    labels[:empty] = -1
+    labels[:, 2] = -1
+    losses = detection_losses(raw, make_priors(64, 64), boxes, labels, reg_max=7)
+    expected = losses_slowly(raw, boxes, labels)
+    for ours, theirs in zip(losses[1:], expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    ours = torch.autograd.grad(losses.total, raw, retain_graph=True)
+    theirs = torch.autograd.grad(torch.stack(expected[:3]).sum(), raw, materialize_grads=True)
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_further_padding_changes_losses_by_rounding_only() -> None:
+    raw, boxes, labels = random_batch(2, 3)
+    wide = torch.cat((boxes, torch.zeros(2, 5, 4)), dim=1), torch.cat((labels, torch.full((2, 5), -1)), dim=1)
+    plain = detection_losses(raw, make_priors(64, 64), boxes, labels, reg_max=7)
+    for ours, theirs in zip(detection_losses(raw, make_priors(64, 64), *wide, reg_max=7), plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_positive_priors_come_first_and_in_order() -> None:
+    index = torch.tensor([[-1, 0, -1, 1, 0], [-1, -1, -1, -1, -1]])
+    prior, positive = positive_priors(index, boxes=2)
+    assert prior[0, :3].tolist() == [1, 3, 4]
+    assert positive.tolist() == [[True, True, True, False, False], [False] * 5]
+    assert positive_priors(index, boxes=0)[0].shape == (2, 0)
+
+
+# No waiting for the device -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("boxes", [0, 3])
+def test_losses_and_gradients_need_no_values_to_know_their_shapes(boxes: int) -> None:
+    """A fake tensor has a shape and a device, and nothing to read: an index or a size that values decide would fail."""
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        raw = RawPredictions(torch.randn(2, 84, 3).requires_grad_(), torch.randn(2, 84, 32).requires_grad_())
+        labels = torch.zeros(2, boxes, dtype=torch.int64)
+        losses = detection_losses(raw, make_priors(64, 64), torch.rand(2, boxes, 4), labels, reg_max=7)
+        gradients = torch.autograd.grad(losses.total, raw)
+        assert [tuple(x.shape) for x in gradients] == [(2, 84, 3), (2, 84, 32)]
+
+
+def test_assignment_and_losses_are_one_graph() -> None:
+    raw, boxes, labels = random_batch(2, 3)
+    compiled = torch.compile(detection_losses, fullgraph=True, backend="eager")
+    ours = compiled(raw, make_priors(64, 64), boxes, labels, reg_max=7)
+    for one, two in zip(ours, detection_losses(raw, make_priors(64, 64), boxes, labels, reg_max=7), strict=True):
+        torch.testing.assert_close(one, two)
 
 
 # Several processes ---------------------------------------------------------------------------------------------------
