@@ -45,8 +45,11 @@ class Parsed(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Where maenas keeps what it can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maenas"
+    """Where maenas keeps what it can make again; raises MaenasError where the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maenas"
+    except RuntimeError as error:
+        raise MaenasError(f"there is no folder for caches ({error}); set XDG_CACHE_HOME to one") from error
 
 
 def cached(path: Path, parse: Callable[[], Parsed]) -> Dataset:
@@ -59,9 +62,10 @@ def cached(path: Path, parse: Callable[[], Parsed]) -> Dataset:
         before, digest = _stamp(path), _digest(path)
     except OSError:
         return parse().dataset  # which says what is wrong
-    file = cache_folder() / f"annotations-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.safetensors"
+    name = f"annotations-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.safetensors"
     with contextlib.ExitStack() as stack:
         try:
+            file = cache_folder() / name
             ensure_folder(file.parent)
             stack.enter_context(_turn(file.with_suffix(".lock")))
         except (MaenasError, OSError) as error:

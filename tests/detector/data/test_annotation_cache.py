@@ -191,6 +191,18 @@ def test_a_cache_that_cannot_be_written_is_told_once(
     assert str(tmp_path / "cache") in record.getMessage()
 
 
+def test_without_a_home_annotations_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(annotation_cache.Path, "home", no_home)
+    path = annotations(tmp_path / "data")
+    assert_same(read_coco(path), parse_coco(path).dataset)
+    with pytest.raises(MaenasError, match="set XDG_CACHE_HOME"):
+        annotation_cache.cache_folder()
+
+
 def test_a_large_file_is_parsed_in_another_process(
     tmp_path: Path, parses: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
