@@ -61,7 +61,7 @@ def detection_losses(
 
     prior, positive = positive_priors(assignment.gt_index, gt_boxes.shape[1])  # [B, P] each
     target_boxes = _rows(gt_boxes.float(), assignment.gt_index.gather(1, prior).clamp(min=0))  # [B, P, 4]
-    weights = _rows(scores, prior).amax(dim=-1) * positive  # [B, P]
+    weights = _rows(scores, prior).amax(dim=-1).where(positive, 0)  # [B, P]; also where a score is not a number
     num_pos = positive.sum(dtype=torch.float32)
     sums = mean_over_processes(torch.stack((num_pos, weights.sum())))
     # At least 1 over the images of all processes: divided among them, several processes learn what one would.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from detector.data.augment import shift_colours
 from detector.data.dataset import Dataset, open_dataset
-from detector.data.loader import Batch, LoaderSettings, eval_batches, make_loader
+from detector.data.loader import Batch, LoaderSettings, eval_batches, make_loader, padded_count
 from detector.data.pictures import Pictures, Reports, free_memory, load_image
 from detector.data.sample import Sample
 from detector.data.settings import AugmentSettings
@@ -145,7 +145,7 @@ def test_images_without_boxes_are_trained_on(shapes: Dataset) -> None:
         replace(sample, boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64)) for sample in shapes.samples
     ]
     batch = make_loader(replace(shapes, samples=tuple(empty)), SETTINGS).batch(0)
-    assert batch.boxes.shape == (4, 1, 4)
+    assert batch.boxes.shape == (4, padded_count(0), 4)
     assert (batch.labels == -1).all()
 
 
