@@ -21,6 +21,8 @@ from maenas.lowering import lower
 from maenas.nas.request import Request
 from maenas.spec import load_spec
 
+pytestmark = pytest.mark.slow  # every test prepares the space for each score
+
 SPACE = str(Path(choice.__file__).parent / "population_space.yaml")
 REQUEST = Request(space=SPACE, devices=("t4",), latency_s=(0.78e-3,), num_classes=4, input_size=192, generations=20)
 

@@ -311,7 +311,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "predict a binary file": (("predict", "binary.json"), "binary.json:"),
     "predict a list": (("predict", "list.json"), "list.json"),
     "predict a deep nest": (("predict", "nested.json"), "nested.json"),
-    "predict a folder": (("predict", "."), "unknown network"),
+    "predict a folder": (("predict", "."), "there is no weights.safetensors in this folder"),
     "predict on an unknown device": (("predict", "damo-yolo-t", "--device", "gpu"), "gpu"),
     "predict int8 on a p100": (("predict", "damo-yolo-t", "--device", "p100", "--precision", "int8"), "no int8"),
     "pareto backwards": (("pareto", "--from", "3ms", "--budget", "2ms"), "--from 3.00 ms is not below --budget"),

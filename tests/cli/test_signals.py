@@ -135,6 +135,7 @@ def test_a_search_that_is_asked_to_end_stores_its_state(name: str, tmp_path: Pat
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     """As SIGHUP under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ending = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever a library of another test has left there
     try:
         with ending_signals() as seen:
             os.kill(os.getpid(), signal.SIGHUP)
@@ -145,3 +146,4 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, ending)

@@ -48,6 +48,7 @@ def test_it_holds_optima_what_is_unlike_them_and_a_published_control(entries: tu
     assert len({entry.spec.neck.depth for entry in entries}) > 1
 
 
+@pytest.mark.slow
 def test_a_control_of_the_spaces_blocks_is_near_or_another_is_taken() -> None:
     def block_of(request: Request) -> str:
         return shortlist(request, 2)[-1].spec.backbone.stages[0].block

@@ -163,6 +163,7 @@ def test_a_candidate_that_diverges_is_out_and_the_race_goes_on(
         race(place, tmp_path / "none", names=("a", "b"))
 
 
+@pytest.mark.slow
 def test_finalists_are_repeated_with_other_seeds_and_the_control_stays(place: Path, tmp_path: Path) -> None:
     options = {"control": place / "a.json", "seeds": 2, "settings": ("epochs=3",)}
     recipe = replace(RECIPE, epochs=2)
