@@ -1,10 +1,10 @@
 """How well tables predict networks that maenas did not make: classifiers and detectors of others on this CPU.
 
-Usage: python benchmarks/foreign_networks.py [--graphs FILE] [--rounds 9]
+Usage: python benchmarks/foreign_networks.py --table TABLE [--table TABLE] [--graphs FILE] [--rounds 9]
 
-Every network becomes an ONNX file with random weights. `maenas predict` predicts it from the table of one thread of
-each runtime (ONNX Runtime, OpenVINO; fp32), then the runtime runs it by the clock of that table. Predictions are made
-before anything is timed. Networks come from two places:
+Every network becomes an ONNX file with random weights. It is predicted from each table, which must have been measured
+on this processor (`maenas profile --device cpu --clock cpu`), and then run by the runtime and the clock of that table.
+Predictions are made before anything is timed. Networks come from two places:
 
 - torchvision, by its own functions: classifiers, and the bodies of its detectors (backbone and head, no suppression),
   each at two input sizes;
@@ -24,7 +24,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,15 +44,11 @@ from maenas.files import write_atomic
 from maenas.latency.onnx.lower import lower_onnx
 from maenas.latency.onnx.predict import predict_graph
 from maenas.latency.predictor import load_predictor
-from maenas.profiler.onnxruntime import OnnxRuntime
-from maenas.profiler.openvino import OpenVino
+from maenas.profiler.profile import conditions_of
 from maenas.profiler.validate import kendall_tau
+from maenas.profiler.verify import clock_of_table
 
 RESULT = Path(__file__).resolve().parent / "results" / "foreign_networks.json"
-TABLES = {
-    "onnxruntime": "cpu-amd-epyc-onnxruntime-t1-fp32-b1",
-    "openvino": "cpu-amd-epyc-openvino-t1-fp32-b1",
-}
 CLASSIFIERS = (
     *("resnet18", "resnet50", "resnext50_32x4d", "regnet_y_400mf", "regnet_x_800mf", "mobilenet_v2"),
     *(
@@ -147,9 +143,7 @@ def prediction(network: Network, table: str) -> dict[str, Any]:
     }
 
 
-def timed(
-    networks: list[Network], backend: OnnxRuntime | OpenVino, settings: TimingSettings
-) -> Iterator[dict[str, Any]]:
+def timed(networks: list[Network], backend: Any, settings: TimingSettings) -> Iterator[dict[str, Any]]:
     """Median and spread of each network, one at a time in memory."""
     for network in tqdm(networks, desc=backend.runtime, disable=not sys.stderr.isatty()):
         runner = backend.build_model(network.file.read_bytes())
@@ -178,11 +172,13 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="append", required=True, help="a CPU table of this machine; repeatable")
     parser.add_argument("--graphs", type=Path, help="node lists of other families; without: torchvision's only")
     parser.add_argument("--rounds", type=int, default=TimingSettings().rounds)
     parser.add_argument("--folder", type=Path, help="where the ONNX files stay; default: a temporary folder")
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
+    clocks = {table: clock_of_table(load_predictor(table)) for table in arguments.table}
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,10 +186,6 @@ def main() -> None:
         if arguments.graphs is not None:
             with gzip.open(arguments.graphs) as file:
                 networks += from_graphs(json.load(file), folder)
-        makers: dict[str, Callable[[], OnnxRuntime | OpenVino]] = {
-            "onnxruntime": lambda: OnnxRuntime("cpu", threads=1, clock="cpu"),
-            "openvino": lambda: OpenVino(threads=1, clock="cpu"),
-        }
         document: dict[str, Any] = {
             "benchmark": "foreign_networks",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -201,20 +193,19 @@ def main() -> None:
             "load_before": [round(load, 2) for load in os.getloadavg()],
             "runtimes": {},
         }
-        for name, table in TABLES.items():
+        for table in arguments.table:
+            clock = clocks[table]
             rows = [prediction(network, table) for network in networks]
-            backend = makers[name]()
             settings = TimingSettings(rounds=arguments.rounds)
-            measured = timed(networks, backend, settings)
+            measured = timed(networks, clock.backend, settings)
             rows = [row | timing for row, timing in zip(rows, measured, strict=True)]
-            document["runtimes"][name] = {
-                "runtime": backend.runtime,
-                "table": table,
-                "conditions": backend.conditions,
+            document["runtimes"][clock.backend.runtime] = {
+                "table": Path(table).stem,
+                "conditions": conditions_of(clock),
                 "summary": summary(rows),
                 "networks": rows,
             }
-            print(name, document["runtimes"][name]["summary"], flush=True)
+            print(clock.backend.runtime, summary(rows), flush=True)
             write_atomic(arguments.result, json.dumps(document, indent=1) + "\n")
 
 
