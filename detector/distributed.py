@@ -7,7 +7,7 @@ there is no process group, and every function here does what it would do among m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,6 +26,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    local_rank: int = 0  # number among the `local_size` processes of the same node, which have consecutive ranks
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -46,16 +48,17 @@ def join_world(device: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(0, 1, chosen)
         return
+    here = _number("LOCAL_WORLD_SIZE", size)
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
-    if missing or rank >= size:
-        what = f"{' and '.join(missing)} missing" if missing else f"RANK {rank}"
+    if missing or rank >= size or local >= here or local > rank:
+        what = f"{' and '.join(missing)} missing" if missing else f"RANK {rank}, LOCAL_RANK {local}"
         raise MaenasError(f"WORLD_SIZE is {size}, but {what}; start the processes with torchrun, or unset WORLD_SIZE")
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     except (ValueError, RuntimeError) as error:
         raise MaenasError(f"the {size} processes cannot be joined: {str(error).splitlines()[0]}") from error
     try:
-        yield World(rank, size, chosen)
+        yield World(rank, size, chosen, local, here)
     finally:
         dist.destroy_process_group()
 
@@ -147,6 +150,13 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return total / process_count()
 
 
+def same_as_main(tensors: Iterable[Tensor]) -> None:
+    """Give `tensors` the values that they have in the main process."""
+    if process_count() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all processes, `[sum of n, k]`, from `[n, k]` of each with its own `n`; in order of rank."""
     if not dist.is_initialized():
@@ -198,7 +208,7 @@ class _SyncedBatchNorm(nn.BatchNorm2d):
         if not (self.training and dist.is_initialized()):
             return super().forward(input)
         x = input.float()
-        count = _Sum.apply(x.new_tensor([x.numel() / x.shape[1]]))
+        count = _Sum.apply(x.new_full((1,), x.numel() / x.shape[1]))
         mean = _Sum.apply(x.sum((0, 2, 3))) / count  # [C]
         centred = x - mean[:, None, None]
         variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count  # [C]

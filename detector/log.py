@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -91,10 +92,17 @@ class TrainingLog:
             self._bar.set_postfix(shown | {"lr": f"{lr:.2e}", "images/s": f"{speed:.1f}"}, refresh=False)
         return speed
 
-    def epoch(self, epoch: int, *, step: int, seconds: float, metrics: Mapping[str, float] | None) -> Epoch:
-        """The end of an epoch, counted from 1, after `step` steps; `metrics` where it was evaluated."""
+    def epoch(
+        self, epoch: int, *, step: int, seconds: float, evaluation: float, metrics: Mapping[str, float] | None
+    ) -> Epoch:
+        """The end of an epoch, counted from 1, after `step` steps; `metrics` where it was evaluated.
+
+        `seconds` are all that it took, `evaluation` those of them that went to its evaluation.
+        """
         means = {name: total / max(self._count, 1) for name, total in self._sums.items()}
-        row = Epoch(epoch, step, round(seconds, 3), means, None if metrics is None else dict(metrics))
+        row = Epoch(epoch, step, round(seconds, 3), means)
+        if metrics is not None:
+            row = replace(row, metrics=dict(metrics), evaluation_seconds=round(evaluation, 3))
         self._epochs.write(row.line())
         self._sums = dict.fromkeys(LOSSES, 0.0)
         self._count = 0
@@ -122,6 +130,8 @@ def _epoch_text(row: Epoch) -> str:
     losses = "  ".join(f"{name} {value:.3f}" for name, value in row.losses.items() if value)
     metrics = row.metrics or {}
     shown = [f"  {name} {metrics[name]:.3f}" for name in ("AP", "AP50") if name in metrics]
+    if row.evaluation_seconds is not None:
+        shown.append(f"  (evaluation {row.evaluation_seconds:.1f} s)")
     return f"epoch {row.epoch:>4}  {row.seconds:6.1f} s  {losses}" + "".join(shown)
 
 

@@ -87,7 +87,8 @@ class Recipe:
         "auto"  # auto: none on a CPU; on a GPU bf16 if it has that, else fp16
     )
     compile: bool = False
-    sync_bn: bool = True  # batch statistics over all processes
+    # Batch statistics over all processes; auto: where one has fewer than 16 images
+    sync_bn: bool | Literal["auto"] = "auto"
     deterministic: bool = False  # refuse operations whose result may differ from run to run
     # Course
     seed: int = 0

@@ -5,6 +5,7 @@ Letters: B images of a batch, M boxes of an image (padded).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from detector.model.net import DetectorNet, RawPredictions
 from detector.optim import lr_at, make_optimizer, set_lr
 from detector.recipe import Recipe
 
+SYNC_BELOW = 16  # images of a process; so many are enough for statistics of their own
 LOSSES: tuple[str, ...] = ("total", "cls", "box", "dfl", "distill")
 
 
@@ -109,7 +111,7 @@ def assemble(
     layout = memory_format(net, device)
     net = net.to(device).to(memory_format=layout)
     average = cast(DetectorNet, make_average(net))
-    if recipe.sync_bn and world.size > 1:
+    if world.size > 1 and shares_statistics(recipe, batch // world.size):
         sync_batch_norm(net, device)
     distiller = None
     if teacher is not None:
@@ -124,7 +126,12 @@ def assemble(
     if recipe.compile:
         student.compile()
     if world.size > 1:
-        student = DistributedDataParallel(student)
+        # Statistics are the same everywhere, or those of the main process count, which the evaluation hands out.
+        # PyTorch 2.14 warns of the older name.
+        names = inspect.signature(DistributedDataParallel).parameters
+        unsynced = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        settings: dict[str, Any] = {unsynced: False}
+        student = DistributedDataParallel(student, gradient_as_bucket_view=True, **settings)
     half = half_precision(recipe.amp, device)
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
     return Parts(
@@ -143,6 +150,11 @@ def assemble(
         lr=lr,
         half=half,
     )
+
+
+def shares_statistics(recipe: Recipe, images: int) -> bool:
+    """Whether batch statistics are those of all processes, where each has `images`: sharing makes every layer wait."""
+    return images < SYNC_BELOW if recipe.sync_bn == "auto" else recipe.sync_bn
 
 
 def states(parts: Parts) -> dict[str, dict[str, Any]]:

@@ -52,14 +52,12 @@ from detector.events import (
 from detector.guard import LossReader
 from detector.job import Job, assemble_run, fingerprint, worker_count
 from detector.log import TrainingLog, batch_picture, curves_plot
-from detector.model.deploy import deploy
 from detector.model.weights import write_weights
 from detector.postprocess import Detections
-from detector.predict import Detector
 from detector.process import algorithms, stop_requested
 from detector.step import is_rated, states, step_lr, train_step
 from detector.truth_picture import truth_and_predictions
-from detector.validate import detect_dataset
+from detector.validate import detect_in_training
 from maenas.errors import MaenasError
 from maenas.files import reason, write_atomic
 from maenas.run_files import BATCH_PICTURE, EVALUATION, LABELS_PICTURE, WEIGHTS_FILE
@@ -201,12 +199,13 @@ class _Run:
             self._tell(log, everything=False)
             self._save_if_due(log)
         self._tell(log, everything=True)
+        trained = time.monotonic()
         metrics = self._evaluate(log) if is_rated(self.job.recipe, epoch) else None
         self.closed = epoch + 1
         if log is not None:
-            seconds = time.monotonic() - began
+            seconds, rating = time.monotonic() - began, time.monotonic() - trained
             scalars = None if metrics is None else metrics.scalars()
-            row = log.epoch(self.closed, step=self.step, seconds=seconds, metrics=scalars)
+            row = log.epoch(self.closed, step=self.step, seconds=seconds, evaluation=rating, metrics=scalars)
             if metrics is not None:
                 is_best = (metrics.summary["AP"] or 0.0) > self.best_ap
                 self.listeners.tell(EvaluationEvent(self.closed, self.step, metrics, is_best))
@@ -234,12 +233,10 @@ class _Run:
         """Metrics of the averaged weights; None without validation data, and on all but the main process."""
         if self.job.val is None:
             return None
-        network = deploy(self.parts.average).to(self.world.device).to(memory_format=torch.channels_last)
-        detector = Detector(network, self.job.spec.input, self.job.train.names, self.world.device)
-        found = detect_dataset(
-            detector,
+        found = detect_in_training(
+            self.parts,
             self.job.val,
-            self.world,
+            batch=self.batch // self.world.size,
             workers=worker_count(self.job.recipe),
             reports=self.reports,
             on_images=lambda _: self._save_if_stopped(log),

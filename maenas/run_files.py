@@ -47,7 +47,10 @@ def weights_path(path: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: steps done until its end, mean losses, and COCO metrics where it was evaluated."""
+    """One epoch: steps done until its end, mean losses, and COCO metrics where it was evaluated.
+
+    `evaluation_seconds` are those of `seconds` that the evaluation took.
+    """
 
     __pydantic_config__: ClassVar = PART
     epoch: int
@@ -55,6 +58,7 @@ class Epoch:
     seconds: float
     losses: Mapping[str, float]
     metrics: Mapping[str, float] | None = None
+    evaluation_seconds: float | None = None
 
     def line(self) -> str:
         """As it stands in `epochs.jsonl`."""

@@ -24,12 +24,12 @@ from detector.data.dataset import open_dataset
 from detector.data.sample import Dataset
 from detector.data.shapes import write_shapes
 from detector.device import choose_device
-from detector.distributed import gather_rows, join_world, sync_batch_norm
+from detector.distributed import any_process, from_main, gather_rows, join_world, same_as_main, sync_batch_norm
 from detector.job import Job
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, read_weights
 from detector.recipe import Recipe, override
-from detector.step import Parts
+from detector.step import Parts, shares_statistics
 from detector.train import LAST, train
 from maenas.errors import MaenasError, SharedError
 from maenas.run_files import WEIGHTS_FILE
@@ -141,7 +141,27 @@ def compare_batch_norm(out: Path) -> None:
             torch.testing.assert_close(synced.state_dict()[name], tensor)
         rows = gather_rows(torch.full((world.rank + 1, 2), float(world.rank)))
         assert rows[:, 0].tolist() == [0.0, 1.0, 1.0]
+        mean, seen = torch.full((2,), float(world.rank)), torch.tensor(world.rank)
+        same_as_main([mean, seen])
+        assert (mean.tolist(), seen.item()) == ([0.0, 0.0], 0)
+        assert from_main(world, lambda: b"read once") == b"read once"
+        assert any_process(world.rank == 1)
+        assert not any_process(False)
+        with pytest.raises(MaenasError, match="of the main one") as told:
+            from_main(world, refuse)
+        assert isinstance(told.value, SharedError) == (world.rank == 1)
         (out / f"{world.rank}").touch()
+
+
+def refuse() -> bytes:
+    raise MaenasError("an error of the main one")
+
+
+def test_small_batches_share_their_statistics() -> None:
+    auto = Recipe()
+    assert [shares_statistics(auto, images) for images in (1, 15, 16, 64)] == [True, True, False, False]
+    for chosen in (True, False):
+        assert shares_statistics(replace(auto, sync_bn=chosen), 64) == chosen
 
 
 def test_statistics_and_rows_are_shared_by_the_processes(tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ def test_a_run_leaves_weights_checkpoints_logs_and_plots(job: Job, uninterrupted
     epochs = [json.loads(line) for line in (uninterrupted / "epochs.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
     assert ["metrics" in row for row in epochs] == [False, False, True]
+    assert ["evaluation_seconds" in row for row in epochs] == [False, False, True]
+    assert 0 < epochs[2]["evaluation_seconds"] < epochs[2]["seconds"]
     table = rows(uninterrupted)
     assert table[0][:3] == ["step", "epoch", "lr"]
     assert [int(row[0]) for row in table[1:]] == list(range(1, 3 * STEPS_PER_EPOCH + 1))
