@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import platform
 import time
@@ -97,7 +98,7 @@ def warp(pictures: Pictures, prepare: Callable[[np.ndarray], np.ndarray]) -> Cal
 
 def measure(path: Path, *, images: int, rounds: int) -> dict[str, Any]:
     dataset = open_dataset(path, "train")
-    cold, warm = Pictures(dataset.samples), Pictures(dataset.samples, cache_bytes=2**34)
+    cold, warm = Pictures(dataset.samples), Pictures(dataset.samples, cache=mmap.mmap(-1, 2**34))
     for index in range(len(warm)):
         warm[index]
     full, plain = AugmentSettings(), AugmentSettings(mixup_prob=0, box_prob=0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import time
 from collections import defaultdict
@@ -50,7 +51,7 @@ def step_speed(name: str, batch: int, *, compiled: bool) -> dict[str, Any]:
     with join_world("cuda") as world:
         net = DetectorNet(published_specs()[name])
         parts = assemble(net, None, recipe=recipe, batch=batch, schedule=Schedule.of(recipe, 100), world=world)
-        images = random_batch(net, batch, BOXES)
+        images = random_batch(net.spec.input, batch, BOXES)
         torch.cuda.reset_peak_memory_stats()
         for step in range(WARM_UP):
             train_step(parts, [images], step)
@@ -139,10 +140,9 @@ def pipeline_speed(data: Path, name: str, workers: int, *, batches: int, batch: 
         epochs=1000,
         augment=recipe.augment,
         workers=workers,
-        cache_bytes=2**32,
         pin_memory=True,
     )
-    loader = make_loader(dataset, settings)
+    loader = make_loader(dataset, settings, cache=mmap.mmap(-1, 2**32))
     stream = loader.batches(500 * loader.steps_per_epoch)  # half way: box-level augmentation has half its strength
     warm = max(workers * 4, len(dataset) // batch)
     for _ in islice(stream, warm):

@@ -6,16 +6,16 @@ import copy
 
 import torch
 
-from detector.data.loader import Batch
-from detector.data.pictures import total_memory
+from detector.data.loader import Batch, padded_count, scaled
 from detector.distributed import World
+from detector.memory import total_memory
 from detector.model.net import DetectorNet
 from detector.recipe import Recipe
 from detector.step import Schedule, assemble, train_step
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.lowering import lower
-from maenas.spec import DetectorSpec
+from maenas.spec import DetectorSpec, InputSpec
 
 CPU_BATCH = 16
 EPOCH_STEPS = 16  # that an epoch of a small data set keeps, as long as a batch stays at least CPU_BATCH
@@ -76,7 +76,7 @@ def _fits(net: DetectorNet, teacher: DetectorNet | None, recipe: Recipe, batch: 
             schedule=Schedule.of(recipe, TRIAL_STEPS),
             world=world,
         )
-        images = random_batch(net, batch, boxes)
+        images = random_batch(largest_size(net.spec.input, recipe), batch, boxes)
         for step in range(TRIAL_STEPS):
             train_step(parts, [images], step)
         torch.cuda.synchronize(world.device)
@@ -86,12 +86,19 @@ def _fits(net: DetectorNet, teacher: DetectorNet | None, recipe: Recipe, batch: 
     return torch.cuda.max_memory_reserved(world.device) <= MEMORY_SHARE * total
 
 
-def random_batch(net: DetectorNet, batch: int, boxes: int) -> Batch:
-    """Noise in the size of the network's input, with random boxes of class 0."""
-    side = net.spec.input.height
-    corners = torch.rand(batch, boxes, 2, 2).sort(dim=2).values.flatten(2) * side  # [B, M, 4]
+def largest_size(size: InputSpec, recipe: Recipe) -> InputSpec:
+    """The largest that a step of this recipe trains in."""
+    sizes = [scaled(size, side) for side in recipe.multi_scale] or [size]
+    return max(sizes, key=lambda one: one.height * one.width)
+
+
+def random_batch(size: InputSpec, batch: int, boxes: int) -> Batch:
+    """Noise of this size, with random boxes of class 0, as many as a batch of up to `boxes` is padded to."""
+    boxes = padded_count(boxes)
+    sides = torch.tensor([size.width, size.height, size.width, size.height])
+    corners = torch.rand(batch, boxes, 2, 2).sort(dim=2).values.flatten(2) * sides  # [B, M, 4]
     return Batch(
-        images=torch.randint(256, (batch, 3, side, side), dtype=torch.uint8),
+        images=torch.randint(256, (batch, 3, size.height, size.width), dtype=torch.uint8),
         boxes=corners,
         labels=torch.zeros(batch, boxes, dtype=torch.int64),
         ids=torch.arange(batch),

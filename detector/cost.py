@@ -8,6 +8,7 @@ from itertools import islice
 
 from detector.distributed import World, join_world
 from detector.job import Job, assemble_run
+from detector.process import algorithms
 from detector.recipe import Recipe
 from detector.step import Parts, train_step
 
@@ -27,14 +28,15 @@ class Steps:
 
 
 def first_steps(job: Job, world: World, count: int) -> Steps:
-    """Run up to `count` steps of `job`, waiting for the device after each."""
-    parts, loader, batch = assemble_run(job, world, stored=None)
-    batches, schedule, ends = loader.batches(), parts.schedule, []
-    began = time.perf_counter()
-    for step in range(min(count, schedule.total)):
-        group = list(islice(batches, schedule.first_batch(step + 1) - schedule.first_batch(step)))
-        train_step(parts, group, step).tolist()
-        ends.append(time.perf_counter())
+    """Run up to `count` steps of `job` with the algorithms of a training, waiting for the device after each."""
+    with algorithms(deterministic=job.recipe.deterministic):
+        parts, loader, batch = assemble_run(job, world, stored=None)
+        batches, schedule, ends = loader.batches(), parts.schedule, []
+        began = time.perf_counter()
+        for step in range(min(count, schedule.total)):
+            group = list(islice(batches, schedule.first_batch(step + 1) - schedule.first_batch(step)))
+            train_step(parts, group, step).tolist()
+            ends.append(time.perf_counter())
     return Steps(parts, batch, began, tuple(ends))
 
 

@@ -16,11 +16,11 @@ from detector.checkpoint import TrainingCheckpoint
 from detector.data.dataset import align_names, open_dataset
 from detector.data.flat import flat
 from detector.data.loader import Loader, LoaderSettings, make_loader
-from detector.data.pictures import free_memory
 from detector.data.sample import Dataset
 from detector.data.shapes import SHAPES, SIZE
 from detector.device import choose_device
 from detector.distributed import World
+from detector.memory import free_memory, node_memory
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, load_into, load_net, read_weights
 from detector.recipe import AUTO, Recipe, choose_recipe, load_recipe, override
@@ -151,16 +151,16 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
     net = DetectorNet(job.spec)
     if job.start is not None:
         load_into(net, job.start)
-    boxes = int(flat(job.train.samples).counts.max())
-    # A mosaic has the boxes of four images.
+    # A mosaic has the boxes of four images, and mixup adds those of a fifth.
+    boxes = int(flat(job.train.samples).counts.max()) * (5 if recipe.augment.mixup_prob > 0 else 4)
     batch = (
-        choose_batch(net, job.teacher, recipe=recipe, images=len(job.train), boxes=4 * boxes, world=world)
+        choose_batch(net, job.teacher, recipe=recipe, images=len(job.train), boxes=boxes, world=world)
         if stored is None
         else _stored_batch(stored, world)
     )
     if world.device.type == "cpu":
         require_memory(job.spec, batch // world.size)
-    cache = free_memory() // (2 * world.size) if recipe.cache == "ram" else 0
+    cache = node_memory(world, free_memory() // 2) if recipe.cache == "ram" else None
     settings = LoaderSettings(
         job.spec.input,
         batch // world.size,
@@ -170,10 +170,9 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
         augment=recipe.augment,
         multi_scale=recipe.multi_scale,
         workers=worker_count(recipe),
-        cache_bytes=cache,
         pin_memory=world.device.type == "cuda",
     )
-    loader = make_loader(job.train, settings, rank=world.rank, world_size=world.size)
+    loader = make_loader(job.train, settings, rank=world.rank, world_size=world.size, cache=cache)
     schedule = Schedule.of(recipe, loader.steps_per_epoch)
     parts = assemble(net, job.teacher, recipe=recipe, batch=batch, schedule=schedule, world=world)
     if stored is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,12 @@ from detector.distributed import World, any_process
 
 @contextmanager
 def algorithms(*, deterministic: bool) -> Iterator[None]:
-    """The fastest algorithms, or with `deterministic` only those whose result never varies."""
+    """The fastest algorithms, or with `deterministic` only those whose result never varies.
+
+    cuBLAS needs a workspace of its own for that, told by a variable of the environment before its first use.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(deterministic)
     try:

@@ -9,6 +9,7 @@ Legend: B batch of this process, H/W training size, M most boxes of an image in 
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import sys
@@ -60,7 +61,6 @@ class LoaderSettings:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     multi_scale: tuple[int, ...] = ()  # longer sides in pixels, one drawn for each step; empty: that of `input`
     workers: int = 0
-    cache_bytes: int = 0  # memory for decoded images
     pin_memory: bool = False
 
 
@@ -71,10 +71,12 @@ class Loader:
     than a batch, its images repeat until the batch is full.
     """
 
-    def __init__(self, dataset: Dataset, settings: LoaderSettings, *, rank: int, world_size: int) -> None:
+    def __init__(
+        self, dataset: Dataset, settings: LoaderSettings, *, rank: int, world_size: int, cache: mmap.mmap | None
+    ) -> None:
         self._settings = settings
         self._ids = flat(dataset.samples).ids
-        self._pictures = Pictures(dataset.samples, cache_bytes=settings.cache_bytes)
+        self._pictures = Pictures(dataset.samples, cache=cache)
         self._scratch = Scratch()
         self._rank = rank
         self._global_batch = settings.batch_size * world_size
@@ -123,17 +125,24 @@ class Loader:
 
     def _size(self, step: int) -> InputSpec:
         """The training size of a step, the same in every process."""
-        size, sides = self._settings.input, self._settings.multi_scale
+        sides = self._settings.multi_scale
         if not sides:
-            return size
+            return self._settings.input
         side = sides[np.random.default_rng((_SIZE, self._settings.seed, step)).integers(len(sides))]
-        scale = side / max(size.height, size.width)
-        height, width = (max(1, round(length * scale / _STRIDE)) * _STRIDE for length in (size.height, size.width))
-        return replace(size, height=height, width=width)
+        return scaled(self._settings.input, side)
 
 
-def make_loader(dataset: Dataset, settings: LoaderSettings, *, rank: int = 0, world_size: int = 1) -> Loader:
-    """The training batches of process `rank` of `world_size`.
+def scaled(size: InputSpec, side: int) -> InputSpec:
+    """The training size whose longer side is `side`, as near to the ratio of `size` as multiples of 32 are."""
+    scale = side / max(size.height, size.width)
+    height, width = (max(1, round(length * scale / _STRIDE)) * _STRIDE for length in (size.height, size.width))
+    return replace(size, height=height, width=width)
+
+
+def make_loader(
+    dataset: Dataset, settings: LoaderSettings, *, rank: int = 0, world_size: int = 1, cache: mmap.mmap | None = None
+) -> Loader:
+    """The training batches of process `rank` of `world_size`; `cache` is memory for decoded images, as for `Pictures`.
 
     Raises MaenasError for an empty data set or a batch size under 1.
     """
@@ -141,7 +150,7 @@ def make_loader(dataset: Dataset, settings: LoaderSettings, *, rank: int = 0, wo
         raise MaenasError(f"{dataset.source}: there is no image to train on")
     if settings.batch_size < 1:
         raise MaenasError(f"the batch size is {settings.batch_size}; it must be at least 1 in every process")
-    return Loader(dataset, settings, rank=rank, world_size=world_size)
+    return Loader(dataset, settings, rank=rank, world_size=world_size, cache=cache)
 
 
 class EvalBatch(NamedTuple):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import mmap
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import cv2
@@ -47,24 +45,24 @@ class Reports:
 
 
 class Pictures:
-    """Images and boxes of the samples by index; the first images, `cache_bytes` in all, stay decoded once read.
+    """Images and boxes of the samples by index; the first images stay decoded once read, as many as `cache` holds.
 
-    Processes forked later share the cache: what one decodes, all have. A process that is spawned has its own.
+    `cache` is memory of zeros. Processes forked later share it, and so does whoever gets the same memory with the same
+    samples: what one decodes, all have. A process that is spawned has its own.
     """
 
-    def __init__(self, samples: Sequence[Sample], *, cache_bytes: int = 0) -> None:
+    def __init__(self, samples: Sequence[Sample], *, cache: mmap.mmap | None = None) -> None:
         self._samples = samples
-        self._cache_bytes = cache_bytes
+        memory = mmap.mmap(-1, 1) if cache is None else cache
+        self._cache_bytes = len(memory)
         self._reports = Reports(samples)
         columns = flat(samples)
         sizes = columns.sizes.prod(axis=1) * 3
-        ends = np.cumsum(sizes)
-        self._cached = int(np.searchsorted(ends, cache_bytes, side="right"))
+        ends = np.cumsum(sizes) + len(samples)  # behind a mark for each image
+        self._cached = int(np.searchsorted(ends, len(memory), side="right"))
         self._starts = ends - sizes
-        # Anonymous maps are shared with forked processes and take memory only where something was written.
-        total = int(ends[self._cached - 1]) if self._cached else 0
-        self._pixels = np.frombuffer(mmap.mmap(-1, max(total, 1)), np.uint8)
-        self._filled = np.frombuffer(mmap.mmap(-1, max(self._cached, 1)), np.uint8)
+        self._pixels = np.frombuffer(memory, np.uint8)
+        self._filled = self._pixels[: self._cached]
         self.with_boxes = np.flatnonzero(columns.counts > 0)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -105,7 +103,7 @@ class Pictures:
 
 
 def _make(samples: Sequence[Sample], cache_bytes: int) -> Pictures:
-    return Pictures(samples, cache_bytes=cache_bytes)
+    return Pictures(samples, cache=mmap.mmap(-1, cache_bytes))
 
 
 def load_image(sample: Sample, *, warn: Callable[[str], object] = _log.warning) -> np.ndarray:
@@ -151,22 +149,3 @@ def _claims_size(data: bytes, sample: Sample) -> bool:
             return sorted(header.size) == sorted((sample.width, sample.height))
     except (*BROKEN, *BOMB):
         return False
-
-
-def total_memory() -> int:
-    """Bytes of memory that this process may have at all: the machine's, or what its control group allows."""
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(there, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no control group, or no limit ("max")
-        return there
-
-
-def free_memory() -> int:
-    """Bytes of memory that are free for a cache: what the system, and the control group if there is one, has left."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    try:
-        return max(0, min(free, int(limit.read_text()) - int(used.read_text())))
-    except (OSError, ValueError):  # no control group, or no limit ("max")
-        return free
