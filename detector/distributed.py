@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from detector.device import choose_device
 from maenas.errors import MaenasError, SharedError
@@ -54,7 +56,11 @@ def join_world(device: str = "auto") -> Iterator[World]:
         what = f"{' and '.join(missing)} missing" if missing else f"RANK {rank}, LOCAL_RANK {local}"
         raise MaenasError(f"WORLD_SIZE is {size}, but {what}; start the processes with torchrun, or unset WORLD_SIZE")
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+        store, _, _ = next(iter(rendezvous("env://")))
+        # The store of torchrun outlives a restart, and with it the addresses of processes that are gone.
+        store = PrefixStore(f"maenas-{_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     except (ValueError, RuntimeError) as error:
         raise MaenasError(f"the {size} processes cannot be joined: {str(error).splitlines()[0]}") from error
     try:
