@@ -38,7 +38,7 @@ from detector.train import BEST, LAST, train
 from maenas.errors import MaenasError
 from maenas.locks import locked
 from maenas.run_files import WEIGHTS_FILE
-from maenas.spec import NeckSpec, write_spec
+from maenas.spec import SCHEMA, NeckSpec, SpecFile, write_spec
 from maenas.strict import dump_json
 from tests.detector.conftest import TINY, TINY_STAGES
 
@@ -64,7 +64,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def job(folder: Path) -> Job:
-    return Job(SPEC, "tiny", open_dataset(folder, "train"), open_dataset(folder, "val"), RECIPE)
+    data = open_dataset(folder, "train"), open_dataset(folder, "val")
+    return Job(SPEC, "tiny", *data, RECIPE, spec_file=SpecFile(SCHEMA, "tiny", SPEC.id, SPEC))
 
 
 @pytest.fixture(autouse=True)
