@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from detector.data.box_augment import POLICY, Geometry, augment_boxes, change_geometry
@@ -61,6 +61,7 @@ def assert_lies_on(mask: np.ndarray, box: np.ndarray, tolerance: float) -> None:
 
 
 @given(seeds)
+@example(1529569)
 @settings(max_examples=150)
 def test_mosaic_boxes_lie_on_their_pixels(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -83,7 +84,11 @@ def test_mosaic_boxes_lie_on_their_pixels(seed: int) -> None:
     if len(boxes) == 1 and (boxes[0, 2:] - boxes[0, :2]).min() > 8:
         # The rectangle is cut by the tile and the image; its corners reach the box only where they are not cut off.
         zoom = draw.affine.scale * max(width, height) / SIDE
-        visible = extent(out[:, :, 0] > 184)  # half way between the grey around and the rectangle
+        bright = out[:, :, 0] > 184  # half way between the grey around and the rectangle
+        if not bright.any():  # the image shows but a corner of the box, where a turned rectangle does not reach
+            assert abs(draw.affine.angle) > 1
+            return
+        visible = extent(bright)
         inside = clip_boxes(boxes, width, height)[0]
         assert (visible[:2] >= inside[:2] - 1.5 - zoom).all()
         assert (visible[2:] <= inside[2:] + 1.5 + zoom).all()
