@@ -8,13 +8,13 @@ import torch
 
 from detector.data.loader import Batch, padded_count, scaled
 from detector.distributed import World
-from detector.memory import total_memory
 from detector.model.net import DetectorNet
 from detector.recipe import Recipe
 from detector.step import Schedule, assemble, train_step
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.lowering import lower
+from maenas.memory import total_memory
 from maenas.spec import DetectorSpec, InputSpec
 
 CPU_BATCH = 16

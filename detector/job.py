@@ -20,13 +20,14 @@ from detector.data.sample import Dataset
 from detector.data.shapes import SHAPES, SIZE
 from detector.device import choose_device
 from detector.distributed import World
-from detector.memory import free_memory, node_memory
+from detector.memory import node_memory
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, load_into, load_net, read_weights
 from detector.recipe import AUTO, Recipe, choose_recipe, load_recipe, override
 from detector.step import Parts, Schedule, assemble
 from detector.warm_start import warm_start
 from maenas.errors import MaenasError, printable_line
+from maenas.memory import free_memory
 from maenas.spec import SCHEMA, DetectorSpec, SpecFile, load_spec
 
 MOST_NAMES = 8  # shown of the classes

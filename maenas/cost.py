@@ -10,7 +10,7 @@ Activations: one element per output position and channel of every kernel, the re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from maenas.kernels import Kernel, Width
@@ -64,3 +64,9 @@ def total_cost(kernels: Iterable[Kernel]) -> Cost:
     rows = [(kernel_params(k), kernel_flops(k), kernel_activations(k), kernel_layers(k)) for k in kernels]
     params, flops, activations, layers = (sum(column) for column in zip(*rows, strict=True))
     return Cost(params, flops, activations, layers)
+
+
+def least_memory(kernels: Sequence[Kernel], *, precision: str, batch: int) -> int:
+    """Bytes that no runtime can do without: all weights, and what the largest kernel reads and writes."""
+    held = max(batch * (kernel_traffic(k) - kernel_params(k)) for k in kernels)
+    return PRECISION_BYTES[precision] * int(held + sum(kernel_params(k) for k in kernels))

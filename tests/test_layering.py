@@ -21,6 +21,7 @@ ORDER = [
     "signals",
     "files",
     "locks",
+    "memory",
     "outputs",
     "units",
     "strict",
@@ -108,7 +109,7 @@ def test_only_the_api_and_the_command_line_import_the_detector() -> None:
 
 
 def test_the_detector_knows_the_network_and_nothing_of_the_search() -> None:
-    edges = {"errors", "palette", "files", "locks", "outputs", "units", "strict", "run_files"}
+    edges = {"errors", "palette", "files", "locks", "memory", "outputs", "units", "strict", "run_files"}
     allowed = {*edges, "spec", "headers", "kernels", "lowering", "presets", "cost", "deploy", "__version__"}
     paths = sorted((ROOT / "detector").rglob("*.py"))
     used = {name.split(".")[1] for path in paths for name in imports(path) if name.startswith("maenas.")}

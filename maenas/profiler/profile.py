@@ -35,6 +35,7 @@ from maenas.latency.measured import (
     write_measured,
 )
 from maenas.profiler.backend import Backend, Runner
+from maenas.profiler.cpu import require_memory
 from maenas.profiler.plan import copies_for
 from maenas.profiler.probe import SINKS, Item, ItemKey, Sample, alone, in_graph, item_key, sink_programs
 from maenas.spec import DetectorSpec
@@ -141,7 +142,12 @@ def profile(
 
 
 def time_networks(networks: Mapping[str, Sequence[Kernel]], setup: Setup) -> Iterator[tuple[str, Timing]]:
-    """Whole networks by the clock of `profile`, a few at a time in random order; names with timings as they come."""
+    """Whole networks by the clock of `profile`, a few at a time in random order; names with timings as they come.
+
+    Raises `MaenasError`, before anything is measured, where this machine's memory cannot hold them.
+    """
+    if setup.backend.gpu is None:
+        require_memory(networks, precision=setup.precision, batch=setup.batch, at_once=NETWORK_CHUNK)
     with closing(setup.build(network((REFERENCE,)))) as runner:
         reference = Reference(runner.time_once, setup.settings)
         rng = np.random.default_rng(setup.seed)

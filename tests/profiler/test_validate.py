@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import maenas.profiler.validate
 from maenas.cli.main import app
+from maenas.cost import kernel_activations, kernel_params, least_memory
 from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
 from maenas.latency.measured_predictor import MIN_NETWORKS, measured_predictor
@@ -22,8 +24,8 @@ from maenas.lowering import lower
 from maenas.nas.sampling import random_detectors
 from maenas.nas.space import load_space
 from maenas.profiler.plan import spec_samples
-from maenas.profiler.profile import Setup, profile
-from maenas.profiler.validate import agreement, kendall_tau, validate
+from maenas.profiler.profile import Setup, profile, time_networks
+from maenas.profiler.validate import agreement, kendall_tau, networks_to_validate, validate
 from maenas.spec import DetectorSpec
 
 FAST = TimingSettings(warm_up_s=1e-8, max_warm_up_s=1e-3, rounds=3, attempts=1)
@@ -132,3 +134,30 @@ def test_the_networks_of_the_table_cannot_validate_it(tmp_path: Path) -> None:
 
     result = CliRunner().invoke(app, ["validate", "--seed", str(DRAW_SEED)])
     assert isinstance(result.exception, MaenasError)
+
+
+def test_networks_that_memory_cannot_hold_are_refused_before_anything_is_measured() -> None:
+    specs = networks_to_validate(["damo-yolo-l"], random=0, input_size=8192, seed=1)
+    kernels = {name: lower(spec) for name, spec in specs.items()}
+    first = 8192 * 8192 * 3 * 4  # the image alone, which its first kernel reads
+    measured = time_networks(kernels, Setup(Exact(), settings=FAST))
+    with (
+        mock.patch("maenas.profiler.cpu.free_memory", return_value=first),
+        pytest.raises(MaenasError, match=r"damo-yolo-l: .* need at least \d+\.\d GB of memory, and 0\.8 GB are free"),
+    ):
+        next(measured)
+    small = {name: lower(spec) for name, spec in detectors(6).items()}
+    least = max(least_memory(network, precision="fp32", batch=1) for network in small.values())
+    with mock.patch("maenas.profiler.cpu.free_memory", return_value=4 * least):
+        assert len(dict(time_networks(small, Setup(Exact(), settings=FAST)))) == 6
+
+
+def test_the_least_memory_is_less_than_a_run_takes() -> None:
+    """It counts all weights, and of the maps no more than every one of them written and read once."""
+    spec = next(iter(detectors(1).values()))
+    kernels = lower(spec)
+    written = sum(kernel_activations(kernel) for kernel in kernels)
+    weights = sum(kernel_params(kernel) for kernel in kernels)
+    for precision, size in (("fp32", 4), ("fp16", 2)):
+        least = least_memory(kernels, precision=precision, batch=2)
+        assert size * weights < least < size * (weights + 2 * (written + 3 * 64 * 64))

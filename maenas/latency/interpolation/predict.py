@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
-from maenas.kernels import Kernel
+from maenas.kernels import IMAGE, Kernel
 from maenas.latency.device import Device
 from maenas.latency.forest import Forest
 from maenas.latency.interpolation.features import (
@@ -42,6 +42,7 @@ from maenas.latency.measured import MeasuredTable
 
 SPREAD_FLOOR = 0.05  # log units; trees that agree are not that certain
 OUTSIDE_FACTOR = 1.0  # log half-width added for each log unit outside the measured range
+REMEMBERED = 500_000  # predictions kept for kernels that come again: 20 MB
 
 
 class KernelPrediction(NamedTuple):
@@ -93,6 +94,7 @@ class Interpolator:
     sites: dict[tuple, Site]
     epilogues: dict[str, tuple[str, ...]]  # measured ones, by op
     ranges: dict[str, tuple[Array, Array, frozenset[tuple[int, int]]]]  # by class: low, high, (kernel, stride)
+    known: dict[tuple[Kernel, bytes], tuple[NDArray, ...]] = field(default_factory=dict)  # what was predicted before
 
     def seconds(self, kernel: Kernel) -> Seconds:
         """Seconds of one kernel; an array where its widths are arrays. Raises `MaenasError` for an unmeasured op."""
@@ -121,8 +123,20 @@ class Interpolator:
         first = np.zeros(len(codes), np.int64)
         first[back] = np.arange(len(back))
         unique = with_widths(kernel, triples[first])
-        columns = [column[back].reshape(shape) for column in self._predict(unique, codes)]
+        columns = [column[back].reshape(shape) for column in self._remembered(unique, codes)]
         return KernelPrediction(*(column if shape else column.item() for column in columns))
+
+    def _remembered(self, kernel: Kernel, codes: NDArray[np.int64]) -> tuple[NDArray, ...]:
+        """`_predict`, once for kernels that differ in name and place only: the necks of a search share most."""
+        residual = None if kernel.residual is None else IMAGE
+        alike = replace(kernel, name="", in_channels=0, out_channels=0, groups=0, residual=residual, stage=0)
+        key = alike, codes.tobytes()
+        if key not in self.known:
+            columns = self._predict(kernel, codes)
+            if sum(len(c) for c, *_ in self.known.values()) + len(codes) > REMEMBERED:
+                self.known.clear()
+            self.known[key] = columns
+        return self.known[key]
 
     def _predict(self, kernel: Kernel, codes: NDArray[np.int64]) -> tuple[NDArray, ...]:
         classes = kernel_classes(kernel)
