@@ -1,6 +1,7 @@
 """`maenas detect`, `export`, `show` and `weights convert` from the outside."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,24 @@ def test_detect_writes_what_it_says(maenas: Maenas, weights: Path, tmp_path: Pat
     assert len(rows) == len(lines) > 0
     assert {row["file_name"] for row in rows} == {"a.png"}
     assert (tmp_path / "found" / "a.jpg").is_file()
+
+
+def test_files_of_a_folder_whose_names_are_not_text_are_detected_in(
+    maenas: Maenas, weights: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(b"odd\xff.png")
+    try:
+        image(tmp_path / "photos" / odd)
+    except OSError:
+        pytest.skip("this file system takes names that are text only")
+    options = ("--conf", "0.005", "--save-txt", "--save-json", "--device", "cpu", "--out", "found")
+    outcome = maenas("detect", "photos", "-w", weights, *options)
+    assert outcome.code == 0
+    assert outcome.out.startswith("1 images: ")
+    rows = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert {row["file_name"] for row in rows} == {odd}
+    assert (tmp_path / "found" / "labels" / odd).with_suffix(".txt").is_file()
+    assert (tmp_path / "found" / odd).with_suffix(".jpg").is_file()
 
 
 def test_detect_refuses(maenas: Maenas, weights: Path, tmp_path: Path) -> None:

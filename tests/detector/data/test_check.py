@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -129,3 +130,20 @@ def test_the_command_writes_shapes(tmp_path: Path) -> None:
     assert len(open_dataset(tmp_path / "new", "train")) == 8
     assert isinstance(CliRunner().invoke(data_app, arguments).exception, MaenasError)
     assert CliRunner().invoke(data_app, [*arguments[:-1], "-1"]).exit_code == 2
+
+
+def test_images_whose_names_are_not_text_are_checked_read_and_kept_in_the_cache(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"odd\xff")
+    try:
+        write_yolo(tmp_path / "set", {odd: "0 0.5 0.5 0.5 0.5", "b": "1 0.5 0.5 0.5 0.5"})
+    except OSError:
+        pytest.skip("this file system takes names that are text only")
+    report = check(tmp_path / "set")
+    assert report.usable
+    assert report.document()["splits"]["train"]["problems"] == {}
+    json.dumps(report.document())
+    assert contact_sheet(open_dataset(tmp_path / "set", "train"), images=2)
+    for _ in range(2):  # parsed, then from the cache
+        dataset = open_dataset(tmp_path / "set", "train")
+        assert {sample.path.name for sample in dataset.samples} == {f"{odd}.jpg", "b.jpg"}
+        assert sum(len(sample.boxes) for sample in dataset.samples) == 2
