@@ -142,8 +142,9 @@ def test_the_deployed_form_gives_the_released_scores_and_boxes(net: DetectorNet,
 
 
 def assert_equal_to_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray], scores: float, pixels: float) -> None:
+    image = golden_image().to(next(network.parameters()).dtype)
     with torch.inference_mode():
-        found = network(golden_image())
+        found = network(image)
         if isinstance(found, RawPredictions):
             found = found.logits.sigmoid(), decode_boxes(found.bins, make_priors(256, 256), network.spec.head.reg_max)
     np.testing.assert_allclose(found[0].numpy(), arrays["cls"], rtol=0, atol=scores)
@@ -160,14 +161,14 @@ def test_every_score_and_box_of_both_forms_equals_the_released_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["T", "M"])
-def test_exploding_activations_change_scores_and_boxes_by_rounding_only(
+def test_exploding_activations_change_scores_and_boxes_by_the_reference_rounding_only(
     model: str, shared_golden: Any, golden_arrays: Any, golden_tensor: GoldenTensor
 ) -> None:
+    """Ours in float64, which no processor rounds visibly; the released T in float32 is itself 0.11 pixels off that."""
     gain = shared_golden(f"forward_he_{model}.json")["gain"]
-    arrays, net = golden_arrays(f"forward_he_{model}"), golden_net(SPECS[model], gain, golden_tensor)
-    assert_equal_to_arrays(net, arrays, 2e-3, 0.1)
-    # Folding rounds in other places; the released T in float32 is itself 0.11 px off float64.
-    assert_equal_to_arrays(deploy(net), arrays, 5e-3, 0.25)
+    arrays, net = golden_arrays(f"forward_he_{model}"), golden_net(SPECS[model], gain, golden_tensor).double()
+    assert_equal_to_arrays(net, arrays, 1e-3, 0.12)
+    assert_equal_to_arrays(deploy(net), arrays, 1e-3, 0.12)
 
 
 def test_the_released_names_and_shapes_are_those_of_the_released_files(
