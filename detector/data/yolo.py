@@ -76,9 +76,10 @@ def _document(path: Path) -> dict[str, Any]:
 def _names(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
     names = document["names"]
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+        by_key = {str(key): name for key, name in names.items()}  # some exporters quote the numbers
+        if set(by_key) != {str(index) for index in range(len(names))}:
             raise MaenasError(f"{where}: the keys of names must be 0, 1, ..., {len(names) - 1}")
-        names = [names[index] for index in range(len(names))]
+        names = [by_key[str(index)] for index in range(len(names))]
     if not isinstance(names, list) or not names:
         raise MaenasError(f"{where}: names must be a list of class names")
     for index, name in enumerate(names):

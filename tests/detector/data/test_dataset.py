@@ -258,6 +258,8 @@ def test_yolo_lists_dictionaries_and_odd_exports_are_read(tmp_path: Path) -> Non
     )
     assert len(open_dataset(tmp_path, "train")) == 2
     assert open_dataset(tmp_path / "data.yaml", "val").names == ("cat", "dog")
+    (tmp_path / "data.yaml").write_text("train: list.txt\nval: images/val\nnames: {'1': dog, '0': cat}\n")
+    assert open_dataset(tmp_path, "train").names == ("cat", "dog")
 
 
 # Pascal VOC ---------------------------------------------------------------------------------------------------------
