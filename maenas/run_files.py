@@ -94,6 +94,11 @@ class Curves:
     recalls: tuple[float, ...]
     classes: Mapping[str, tuple[float, ...]]
 
+    def __post_init__(self) -> None:
+        rows = [self.recalls, *self.classes.values()]
+        if any(len(row) != len(self.recalls) for row in rows) or not _are_shares(*rows):
+            raise MaenasError("precision over recall must be numbers from 0 to 1, one for each recall")
+
 
 @dataclass(frozen=True)
 class OverConfidence:
@@ -109,9 +114,9 @@ class OverConfidence:
     f1: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        lengths = {len(row) for row in (self.confidences, self.precision, self.recall, self.f1)}
-        if len(lengths) != 1 or not self.confidences:
-            raise MaenasError("the curves over confidence must be of one length, and not empty")
+        rows = (self.confidences, self.precision, self.recall, self.f1)
+        if len({len(row) for row in rows}) != 1 or not self.confidences or not _are_shares(*rows):
+            raise MaenasError("the curves over confidence must be numbers from 0 to 1, of one length, and not empty")
 
     @property
     def best(self) -> int:
@@ -141,6 +146,10 @@ class Evaluation:
         """As it stands in `metrics.json`: a line for each entry, since a matrix of many classes is long."""
         lines = (f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in asdict(self).items())
         return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _are_shares(*rows: tuple[float, ...]) -> bool:
+    return all(0 <= value <= 1 for row in rows for value in row)
 
 
 def read_epochs(path: Path) -> list[Epoch]:

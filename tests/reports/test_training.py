@@ -86,6 +86,12 @@ def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
         ("epochs.jsonl", "{}\n", "line 1.*epoch"),
         ("evaluation/metrics.json", "[]", "top level"),
         ("evaluation/metrics.json", json.dumps({**METRICS, "per_class": []}), "confusion matrix"),
+        ("evaluation/metrics.json", json.dumps(METRICS).replace("[1.0, 0.5, 0.0]", "[1.0, 1e308, 0.0]"), "from 0 to 1"),
+        (
+            "evaluation/metrics.json",
+            json.dumps(METRICS).replace("[1.0, 0.5, 0.0]", "[1.0, 0.5]"),
+            "one for each recall",
+        ),
     ],
 )
 def test_a_broken_file_is_named(run: Path, name: str, content: str, message: str) -> None:
