@@ -169,6 +169,8 @@ def run_case(case: Case, place: Path) -> list[End]:
     """Run it, once or twice at once, and signal it when its time has come."""
 
     def limit() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)  # a shell's background command, as this may be, ignores Ctrl-C
         if case.most_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (case.most_bytes, case.most_bytes))
 
