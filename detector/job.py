@@ -17,7 +17,7 @@ from detector.data.dataset import align_names, open_dataset
 from detector.data.flat import flat
 from detector.data.loader import Loader, LoaderSettings, make_loader
 from detector.data.sample import Dataset
-from detector.data.shapes import SHAPES, SIZE
+from detector.data.shapes import SHAPES, SIZE, are_built_in
 from detector.device import choose_device
 from detector.distributed import World
 from detector.memory import node_memory
@@ -93,7 +93,7 @@ def make_job(
     train = open_dataset(data, "train")
     val = align_names(open_dataset(data, "val"), train.names)
     detector = replace(detector, head=replace(detector.head, num_classes=len(train.names)))
-    if input_size is None and str(data) == SHAPES:
+    if input_size is None and are_built_in(data):
         input_size = SIZE
     if input_size is not None:
         detector = replace(detector, input=replace(detector.input, height=input_size, width=input_size))
@@ -107,7 +107,7 @@ def make_job(
             classes=len(train.names),
             device=choose_device(device).type,
             start=start is not None,
-            shapes=str(data) == SHAPES,
+            shapes=are_built_in(data),
             depthwise=detector.backbone.stages[0].block == "k1dwk1",
         )
         given, chosen = override(load_recipe(choice.name), texts), f"{choice.name} (chosen: {choice.why})"

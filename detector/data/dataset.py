@@ -12,7 +12,7 @@ from detector.choices import Split
 from detector.data.coco import find_coco, read_coco
 from detector.data.flat import flat
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
-from detector.data.shapes import SHAPES, cached_shapes
+from detector.data.shapes import are_built_in, cached_shapes
 from detector.data.voc import is_voc, read_voc
 from detector.data.yolo import find_yolo, read_yolo
 from maenas.errors import MaenasError
@@ -52,7 +52,7 @@ def read_dataset(path: str | Path, split: Split) -> Dataset:
 
     Raises MaenasError where nothing readable is there.
     """
-    if str(path) == SHAPES:
+    if are_built_in(path):
         return read_coco(cached_shapes() / "annotations" / f"instances_{'train' if split == 'train' else 'val'}.json")
     path = Path(os.path.abspath(path))
     if path.is_file():

@@ -33,6 +33,11 @@ _MOST_OVERLAP: Final = 0.35  # of the smaller of two boxes
 _SHIFT: Final = 4  # OpenCV draws with coordinates in 1/16 pixel
 
 
+def are_built_in(data: str | Path) -> bool:
+    """Whether `data` names the built-in shapes: the word, where no folder of that name is here."""
+    return str(data) == SHAPES and not Path(SHAPES).is_dir()
+
+
 def cached_shapes() -> Path:
     """The folder of the default shapes in the user's cache, written there first where it is missing.
 

@@ -12,7 +12,7 @@ from typing import Any
 from detector.cost import epoch_seconds, measure, run_bytes
 from detector.data.dataset import align_names, open_dataset
 from detector.data.sample import Dataset
-from detector.data.shapes import SHAPES, SIZE
+from detector.data.shapes import SIZE, are_built_in
 from detector.job import Job, make_job
 from detector.recipe import Recipe
 from maenas.api.search import make_request
@@ -152,7 +152,7 @@ def _fitted(spec: DetectorSpec, request: RaceRequest, classes: int) -> DetectorS
 
 
 def _input_size(request: RaceRequest) -> int | None:
-    return SIZE if request.input_size is None and request.data == SHAPES else request.input_size
+    return SIZE if request.input_size is None and are_built_in(request.data) else request.input_size
 
 
 def _first_device(request: RaceRequest) -> str:
@@ -215,7 +215,7 @@ def _job(candidate: Candidate, request: RaceRequest, recipe: Recipe | None = Non
 
 def _test_split(data: str, job: Job, on_step: Callable[[str], object]) -> Dataset | None:
     """The test split of the data, where they have one; one that is not fit to be evaluated on is said and left out."""
-    if data == SHAPES or data.lower().endswith(".json"):
+    if are_built_in(data) or data.lower().endswith(".json"):
         return None
     try:
         return align_names(open_dataset(data, "test"), job.train.names)
@@ -228,7 +228,7 @@ def _test_split(data: str, job: Job, on_step: Callable[[str], object]) -> Datase
 
 def _settings(request: RaceRequest, recipe: Recipe) -> Settings:
     return Settings(
-        data=request.data if request.data == SHAPES else os.path.abspath(request.data),
+        data=request.data if are_built_in(request.data) else os.path.abspath(request.data),
         candidates=request.candidates,
         control=request.control,
         budget=request.budget,

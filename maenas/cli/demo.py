@@ -12,6 +12,7 @@ from maenas.cli.extras import require_extra
 from maenas.cli.options import Limits, Target, output_folder
 from maenas.cli.search import Effort, Written, search_command
 from maenas.cli.train import Rating, Training, eval_command, train_command
+from maenas.errors import MaenasError
 
 SPACE, MOST_FLOPS, CLASSES = "demo", "350M", 4  # the built-in shapes have four classes
 
@@ -27,7 +28,11 @@ def demo_command(
 ) -> None:
     """Search a small detector, train it on generated shapes, evaluate it: minutes on a CPU. Repeated, it goes on."""
     require_extra("detector")
+    from detector.data.shapes import SHAPES, are_built_in
     from maenas.run_files import WEIGHTS_FILE
+
+    if not are_built_in(SHAPES):
+        raise MaenasError(f"the folder {SHAPES!r} here takes the place of the built-in shapes; go to another folder")
 
     spec, weights = out / "demo.json", out / WEIGHTS_FILE
     length = "" if epochs is None else f" --epochs {epochs}"

@@ -29,7 +29,7 @@ Runtime = Annotated[
     ),
 ]
 DataSet = Annotated[
-    str, typer.Option("--data", help="A folder or file in COCO, YOLO or Pascal VOC format, or the word shapes.")
+    str, typer.Option("--data", help="A folder or file in COCO, YOLO or Pascal VOC format, or shapes: generated ones.")
 ]
 WeightsFile = Annotated[
     Path,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detector.data.dataset import class_counts, open_dataset
-from detector.data.shapes import NAMES, draw_image, write_shapes
+from detector.data.shapes import NAMES, are_built_in, draw_image, write_shapes
 from detector.images import read_image
 from maenas.errors import MaenasError
 
@@ -29,6 +29,17 @@ def test_shapes_are_a_data_set_with_two_splits(tmp_path: Path, monkeypatch: pyte
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     open_dataset("shapes", "train")
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_a_folder_of_that_name_takes_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_shapes(Path("shapes"), images=10, size=64, seed=3)
+    assert not are_built_in("shapes")
+    assert {sample.path.parents[1] for sample in open_dataset("shapes", "train").samples} == {tmp_path / "shapes"}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert are_built_in("shapes")
 
 
 def test_boxes_lie_around_their_shapes() -> None:
