@@ -235,7 +235,7 @@ def faults_of(case: Case, ends: list[End], place: Path, before: dict[str, bytes]
             faults.append(f"hang: still there {PATIENCE_S:.0f} s after the signal")
         elif end.peak > MEMORY:
             faults.append(f"memory: {end.peak / 2**30:.1f} GiB")
-        elif end.code not in (0, 1, 2, -case.signal) and not _while_loading(end):
+        elif end.code not in (0, 1, 2, -case.signal) and not _while_loading(case, end):
             faults.append(f"exit code {end.code}")
         if "Traceback" in end.error and not _before_our_first_line(end.error):
             faults.append("traceback")
@@ -248,9 +248,13 @@ def faults_of(case: Case, ends: list[End], place: Path, before: dict[str, bytes]
     return faults + _left(place / "out", killed=killed)
 
 
-def _while_loading(end: End) -> bool:
-    """Python ends as by SIGINT, whatever we say, where a signal came while a module made its classes."""
-    return end.code == -signal.SIGINT and end.error.rstrip().endswith("error: interrupted")
+def _while_loading(case: Case, end: End) -> bool:
+    """Python ends as by SIGINT, whatever we say, where a signal came while a module made its classes.
+
+    A command that may write nothing cannot say it either.
+    """
+    said = case.most_bytes == 0 or end.error.rstrip().endswith("error: interrupted")
+    return end.code == -signal.SIGINT and said
 
 
 def _before_our_first_line(text: str) -> bool:
