@@ -128,12 +128,12 @@ def _rank(ap: float, values: Floats) -> Row:
     return {"AP": _round(ap), "regret": _round(values.max() - ap), "beats": _round((values < ap).mean())}
 
 
-def _interval(values: Floats) -> list[float]:
-    """95 %, from the percentiles of the resamples that have a value."""
-    return _pair(np.nanpercentile(values, [2.5, 97.5]))
+def _interval(values: Floats) -> list[float | None]:
+    """95 %, from the percentiles of the resamples that have a value; None where none has."""
+    return _pair(np.nanpercentile(values, [2.5, 97.5])) if np.isfinite(values).any() else [None, None]
 
 
-def _pair(values: Floats) -> list[float]:
+def _pair(values: Floats) -> list[float | None]:
     return [_round(value) for value in values]
 
 

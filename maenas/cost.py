@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from maenas.kernels import Kernel, Width
+from maenas.kernels import IMAGE, Kernel, Width
 
 PRECISION_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
@@ -67,6 +67,18 @@ def total_cost(kernels: Iterable[Kernel]) -> Cost:
 
 
 def least_memory(kernels: Sequence[Kernel], *, precision: str, batch: int) -> int:
-    """Bytes that no runtime can do without: all weights, and what the largest kernel reads and writes."""
-    held = max(batch * (kernel_traffic(k) - kernel_params(k)) for k in kernels)
-    return PRECISION_BYTES[precision] * int(held + sum(kernel_params(k) for k in kernels))
+    """Bytes that it takes to run a network kernel by kernel: all weights, and the most of its maps that are needed at
+    once. A map is needed from the kernel that writes it to the last one that reads it."""
+    first = next(kernel for kernel in kernels if IMAGE in kernel.inputs)
+    sizes = {number: int(kernel_activations(kernel)) for number, kernel in enumerate(kernels)}
+    sizes[IMAGE] = int(first.in_channels) * first.in_height * first.in_width
+    last = {source: n for n, k in enumerate(kernels) for source in (*k.inputs, k.residual) if source is not None}
+    done: dict[int, int] = {}  # elements that nobody needs after a kernel; what nobody reads is a result and stays
+    for source, number in last.items():
+        done[number] = done.get(number, 0) + sizes[source]
+    live = most = sizes[IMAGE]
+    for number in range(len(kernels)):
+        live += sizes[number]
+        most = max(most, live)
+        live -= done.get(number, 0)
+    return PRECISION_BYTES[precision] * (batch * most + sum(int(kernel_params(kernel)) for kernel in kernels))
