@@ -1,15 +1,16 @@
 """What does a race bring? Its winner beside the optima of scores and a published-like control, trained alike.
 
-    python benchmarks/race_proof.py [--data shapes96] [--seeds 3]
+    python benchmarks/race_proof.py [--data FOLDER --classes N --side PIXELS] [--seeds 3]
 
-A shortlist of one latency races on generated shapes. Then four detectors are trained to the end with the same recipe
-and with seeds that the race did not use: the optima of `--score mae` and of the default score, the shortlist's
-control, and the race's winner (which may be one of the others). AP is that of the last averaged weights on the
-validation images. The race chose on those images, too, so its winner has the advantage of having been chosen there;
-`fresh` rates all on images that nothing was chosen by. The epochs of the race stand beside the result.
+A shortlist of one latency races on generated shapes, or on the data of a folder. Then four detectors are trained to
+the end with the same recipe and with seeds that the race did not use: the optima of `--score mae` and of the default
+score, the shortlist's control, and the race's winner (which may be one of the others). AP is that of the last averaged
+weights on the validation images. The race chose on those images, too, so its winner has the advantage of having been
+chosen there; `fresh` rates all on images that nothing was chosen by: further shapes, or the test split. The epochs of
+the race stand beside the result.
 
 Every training has a folder in `--folder`; repeated, the command goes on where it stopped. Writes
-benchmarks/results/race_proof.json.
+benchmarks/results/race_proof_DATA.json.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import maenas
+from detector.choices import Split
 from detector.data.shapes import write_shapes
 from maenas.files import write_atomic
 from maenas.nas.shortlist import ShortlistEntry, shortlist
 from maenas.spec import DetectorSpec, write_spec
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "race_proof.json"
 FRESH_SEED = 1000  # of the images that nothing is chosen by
 
 
@@ -46,7 +47,7 @@ class Task:
     recipe: str
     epochs: int
     data: Path
-    fresh: Path
+    fresh: tuple[Path, Split]
     folder: Path
 
     @property
@@ -91,7 +92,8 @@ def trained(task: Task, name: str, spec: DetectorSpec, seed: int) -> dict[str, f
     if not done.exists():
         maenas.train(file, data=task.data, out=out, resume=True, input_size=task.side, **options)
         detector = maenas.Detector.load(out)
-        aps = {key: maenas.evaluate(detector, data).ap for key, data in (("val", task.data), ("fresh", task.fresh))}
+        rated = {"val": (task.data, "val"), "fresh": task.fresh}
+        aps = {key: maenas.evaluate(detector, data, split=split).ap for key, (data, split) in rated.items()}
         write_atomic(done, json.dumps(aps))
     return json.loads(done.read_text(encoding="utf-8"))
 
@@ -108,7 +110,9 @@ def summary(rows: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--data", type=Path, help="a folder with a test split, in place of shapes")
+    parser.add_argument("--classes", type=int, default=4)
+    parser.add_argument("--images", type=int, default=400, help="shapes")
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--space", default="demo")
     parser.add_argument("--budget", default="0.5ms")
@@ -119,13 +123,15 @@ def main() -> None:
     parser.add_argument("--rungs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "race_proof")
-    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--result", type=Path)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    data = make_data(given.folder / "data", images=given.images, side=given.side, seed=0)
-    fresh = make_data(given.folder / "fresh", images=given.images, side=given.side, seed=FRESH_SEED)
+    data, fresh = given.data, (given.data, "test")
+    if data is None:
+        data = make_data(given.folder / "data", images=given.images, side=given.side, seed=0)
+        fresh = make_data(given.folder / "fresh", images=given.images, side=given.side, seed=FRESH_SEED), "val"
     where = (given.recipe, given.epochs, data, fresh, given.folder)
-    task = Task(given.space, given.budget, given.device, given.side, 4, *where)
+    task = Task(given.space, given.budget, given.device, given.side, given.classes, *where)
     from maenas.api.search import make_request
 
     entries = shortlist(make_request(task.budget, **task.limits), given.shortlist)
@@ -152,7 +158,9 @@ def main() -> None:
         "ids": {name: spec.id for name, spec in specs.items()},
         "detectors": summary(rows),
     }
-    write_atomic(given.result, json.dumps(document, indent=1) + "\n")
+    name = "shapes" if given.data is None else given.data.name
+    result = given.result or ROOT / "benchmarks" / "results" / f"race_proof_{name}.json"
+    write_atomic(result, json.dumps(document, indent=1) + "\n")
     print(json.dumps(document["detectors"], indent=1))
 
 
