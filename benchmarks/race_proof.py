@@ -126,7 +126,8 @@ def main() -> None:
     parser.add_argument("--result", type=Path)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    data, fresh = given.data, (given.data, "test")
+    data: Path = given.data
+    fresh: tuple[Path, Split] = (data, "test")
     if data is None:
         data = make_data(given.folder / "data", images=given.images, side=given.side, seed=0)
         fresh = make_data(given.folder / "fresh", images=given.images, side=given.side, seed=FRESH_SEED), "val"
