@@ -72,13 +72,23 @@ def _taken(place: Path, path: str | os.PathLike[str]) -> int:
             continue
         try:
             if _is_at(place, descriptor):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                _name_us(place, descriptor)
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder removed it while we waited
+
+
+def _name_us(place: Path, descriptor: int) -> None:
+    """Write our process number into the lock that we hold; where it cannot be written, no lock file is left."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            place.unlink()
+        raise
 
 
 def _refusal(path: str | os.PathLike[str], holder: int | None) -> str:

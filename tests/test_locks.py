@@ -35,6 +35,18 @@ def test_the_second_is_refused_with_the_number_of_the_first(tmp_path: Path, name
         first.communicate()
 
 
+def test_where_no_byte_can_be_written_no_lock_is_left(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    words = [sys.executable, "-c", HOLD, str(tmp_path / "table.json")]
+    process = subprocess.run(words, capture_output=True, text=True, preexec_fn=limit, check=False)
+    assert "cannot write into" in process.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     first = held_by_another(tmp_path)
     first.send_signal(signal.SIGKILL)
