@@ -1,13 +1,16 @@
 """A prediction says what it is worth."""
 
+import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.latency.device import load_devices
+from maenas.latency.measured import make_table, read_measured, write_measured
 from maenas.latency.predictor import load_predictor, predict
 from maenas.latency.table import SETUPS, shipped_precisions, shipped_table
 from maenas.latency.transfer import read_transfer
@@ -112,3 +115,18 @@ def test_every_catalogue_device_predicts_and_its_conditions_are_json():
 def test_what_cannot_be_predicted_is_refused(device: str, fields: dict, message: str):
     with pytest.raises(MaenasError, match=message):
         load_predictor(device, **fields)
+
+
+def test_a_table_is_fitted_once_and_again_when_its_file_has_changed(tmp_path: Path):
+    path = tmp_path / "mine.json"
+    path.write_bytes((data_dir("latency_tables") / "cpu-amd-epyc-onnxruntime-t1-fp32-b1.json").read_bytes())
+    first = load_predictor(str(path))
+    assert load_predictor(str(path)) is first
+    table = read_measured(path)
+    fields = {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
+    kept = {name: value for name, value in fields.items() if name not in ("schema", "kind", "id")}
+    some = next(row for row in table.rows if row.op == "conv")
+    write_measured(path, make_table(**kept | {"rows": tuple(row for row in table.rows if row is not some)}))
+    second = load_predictor(str(path))
+    assert second.conditions["rows"] == first.conditions["rows"] - 1
+    assert second.conditions["table"] != first.conditions["table"]
