@@ -16,7 +16,6 @@ from detector.images import normalise
 from detector.model.inherit import Inherited, estimate_statistics, inherit
 from detector.model.weights import Weights, load_net, write_weights
 from maenas.errors import MaenasError
-from maenas.run_files import weights_path
 from maenas.spec import DetectorSpec, load_spec
 
 IMAGES, BATCH = 128, 16  # that the statistics of batch norm come from
@@ -31,7 +30,7 @@ def warm_start(
     classes are the source's, of which there must be as many as `spec` has.
     Raises `MaenasError` for a source that cannot be read, or of another style.
     """
-    theirs, weights = load_net(weights_path(source))
+    theirs, weights = load_net(source)
     names = weights.names if images is None else images.names
     if len(names) != spec.head.num_classes:
         raise MaenasError(

@@ -24,6 +24,7 @@ from detector.model.unpickle import read_tensors
 from maenas.errors import MaenasError
 from maenas.files import refuse_pipe, write_atomic
 from maenas.headers import KEY, WEIGHTS_SCHEMA, WeightsHeader
+from maenas.run_files import weights_path
 from maenas.spec import DetectorSpec, HeadSpec, SpecFile
 from maenas.strict import dump_json, parse_json
 
@@ -77,11 +78,12 @@ def write_weights(
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Read a file that `write_weights` wrote.
+    """Read a file that `write_weights` wrote, or the one in the folder of a run.
 
     Raises `MaenasError` for a file that is missing, cut off, of another format, or not the complete, finite state of
     the spec inside it.
     """
+    path = weights_path(path)
     where = f"weights {path}"
     refuse_pipe(path, what="weights")
     try:

@@ -75,13 +75,16 @@ class Training:
     ] = None
     device: Device = "auto"
     finetune: Annotated[
-        Path | None, typer.Option("--finetune", help="Weights to start from; the number of classes may differ.")
+        Path | None,
+        typer.Option("--finetune", help="Weights, or a run, to start from; the number of classes may differ."),
     ] = None
     init: Annotated[
         Path | None,
         typer.Option("--init", help="Weights of a detector of other widths and depths to inherit from."),
     ] = None
-    teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of a detector to distil from.")] = None
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Weights, or the run, of a detector to distil from.")
+    ] = None
 
 
 def train_command(

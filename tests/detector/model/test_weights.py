@@ -73,6 +73,11 @@ def test_what_is_written_is_read(state: dict[str, Tensor], whole_file: bytes, tm
     assert again.spec == net.spec == NANO
 
 
+def test_the_folder_of_a_run_stands_for_its_weights(whole_file: bytes, tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(whole_file)
+    assert same(read_weights(tmp_path).state, read_weights(tmp_path / "weights.safetensors").state)
+
+
 def test_equal_weights_give_equal_bytes(whole_file: bytes, tmp_path: Path) -> None:
     net = DetectorNet(NANO).to(memory_format=torch.channels_last)
     net.load_state_dict(state_of(NANO))
@@ -117,9 +122,12 @@ def test_a_file_of_another_format_is_refused(content: bytes, tmp_path: Path) -> 
 
 def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing", tmp_path):
-        for read in (read_weights, lambda path: read_published(path, NANO)):
-            with pytest.raises(MaenasError, match=f"{path.name}: cannot be read"):
-                read(path)
+        with pytest.raises(MaenasError, match=f"{path.name}: cannot be read"):
+            read_published(path, NANO)
+    with pytest.raises(MaenasError, match="nothing: cannot be read"):
+        read_weights(tmp_path / "nothing")
+    with pytest.raises(MaenasError, match=f"{tmp_path.name}: there is no weights.safetensors in this folder"):
+        read_weights(tmp_path)
 
 
 def header(spec: DetectorSpec = NANO, **changes: Any) -> dict[str, Any]:
