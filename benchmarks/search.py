@@ -244,7 +244,7 @@ def speed_table(conditions: dict[str, Any], results: dict[str, Any]) -> str:
             f"{results['one_at_a_time']['candidates_per_second']:,} candidates/s",
         ),
         (
-            "the published search tool, from our notes: one core of the same machine, not measured by the benchmark",
+            "the published search tool, from our notes: one core of an AMD EPYC, not measured by the benchmark",
             f"about {results['published_tool']['candidates_per_second']} candidates/s",
         ),
         (
