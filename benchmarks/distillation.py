@@ -9,56 +9,35 @@ it stopped. Writes benchmarks/results/distillation_DATA_EPOCHS.json.
 
 from __future__ import annotations
 
-import argparse
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trained_curves import Curve, curve_table, given_data, mean_curve, searched, train_curve
+from trained_curves import Curve, experiment_parser, given_data, searched, train_curve, write_curves
 
-from maenas.files import write_atomic
 from maenas.spec import load_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="shapes", help="a folder, or shapes: 400 generated images")
-    parser.add_argument("--classes", type=int, default=4)
-    parser.add_argument("--side", type=int, default=96)
-    parser.add_argument("--space", default="demo")
-    parser.add_argument("--neck", default="preset")
-    parser.add_argument("--device", default="t4", help="whose latency the budgets are")
+    parser = experiment_parser(__doc__, epochs=10)
     parser.add_argument("--budgets", nargs=2, default=["0.9ms", "0.64ms"], help="of the teacher, of the student")
-    parser.add_argument("--recipe", default="demo")
-    parser.add_argument("--epochs", type=int, default=10, help="of the student")
     parser.add_argument("--teacher-epochs", type=int, default=30)
     parser.add_argument("--teacher", type=Path, help="a finished run, in place of one trained here")
     parser.add_argument("--weights", nargs="+", type=float, default=[0.1, 1.0])
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", nargs="*", default=[], help="settings of all trainings, as key=value")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "distillation")
-    parser.add_argument("--result", type=Path)
     given = parser.parse_args()
     folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)
     data = given_data(given.data, folder, given.side)
-    where = {
-        "device": given.device,
-        "space": given.space,
-        "neck": given.neck,
-        "input_size": given.side,
-        "classes": given.classes,
-    }
     options: dict[str, Any] = {"recipe": given.recipe, "input_size": given.side}
     common = ["workers=0", f"eval_every={given.epochs}", *given.set]
     teacher = given.teacher
     if teacher is None:
-        teacher, spec = folder / "teacher-run", searched(folder, "teacher", given.budgets[0], **where)
+        teacher, spec = folder / "teacher-run", searched(folder, "teacher", given.budgets[0], given)
         train_curve(teacher, spec, data, epochs=given.teacher_epochs, seed=100, settings=common, **options)
-    student = searched(folder, "student", given.budgets[1], **where)
+    student = searched(folder, "student", given.budgets[1], given)
     rows: dict[str, list[Curve]] = {}
     for seed in range(given.seeds):
         for weight in (0.0, *given.weights):
@@ -69,17 +48,8 @@ def main() -> None:
             curve = train_curve(out, student, data, epochs=given.epochs, **run)
             rows.setdefault(f"weight {weight:g}" if weight else "no teacher", []).append(curve)
             print(out.name, curve, flush=True)
-    document = {
-        "benchmark": "distillation",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "conditions": {key: str(value) for key, value in vars(given).items() if key not in ("folder", "result")},
-        "student": load_spec(str(student)).detector.id,
-        "curves": rows,
-        "means": {name: mean_curve(curves) for name, curves in rows.items()},
-    }
     name = f"distillation_{Path(given.data).name}_{given.epochs}.json"
-    write_atomic(given.result or ROOT / "benchmarks" / "results" / name, json.dumps(document, indent=1) + "\n")
-    print(curve_table(rows))
+    write_curves(rows, given, name, benchmark="distillation", student=load_spec(str(student)).detector.id)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trained_curves import drawn_shapes
+
 import maenas
 from detector.choices import Split
-from detector.data.shapes import write_shapes
 from maenas.files import write_atomic
 from maenas.nas.shortlist import ShortlistEntry, shortlist
 from maenas.spec import DetectorSpec, write_spec
@@ -54,12 +55,6 @@ class Task:
     def limits(self) -> dict[str, Any]:
         """Arguments of every search."""
         return {"device": self.device, "space": self.space, "input_size": self.side, "classes": self.classes}
-
-
-def make_data(folder: Path, *, images: int, side: int, seed: int) -> Path:
-    if not folder.exists():
-        write_shapes(folder, images=images, size=side, seed=seed)
-    return folder
 
 
 def raced(task: Task, entries: tuple[ShortlistEntry, ...], rungs: int) -> maenas.RaceResult:
@@ -129,8 +124,8 @@ def main() -> None:
     data: Path = given.data
     fresh: tuple[Path, Split] = (data, "test")
     if data is None:
-        data = make_data(given.folder / "data", images=given.images, side=given.side, seed=0)
-        fresh = make_data(given.folder / "fresh", images=given.images, side=given.side, seed=FRESH_SEED), "val"
+        data = drawn_shapes(given.folder / "data", images=given.images, side=given.side, seed=0)
+        fresh = drawn_shapes(given.folder / "fresh", images=given.images, side=given.side, seed=FRESH_SEED), "val"
     where = (given.recipe, given.epochs, data, fresh, given.folder)
     task = Task(given.space, given.budget, given.device, given.side, given.classes, *where)
     from maenas.api.search import make_request

@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import maenas
 from detector.data.shapes import write_shapes
+from maenas.files import write_atomic
 from maenas.run_files import EPOCHS_FILE, read_epochs
 
+ROOT = Path(__file__).resolve().parents[1]
 Curve = dict[int, float]  # AP by epoch
+
+
+def experiment_parser(doc: str | None, *, epochs: int) -> argparse.ArgumentParser:
+    """The options of every such experiment: data, searches, recipe, length, seeds and where the runs lie."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="shapes", help="a folder, or shapes: 400 generated images")
+    parser.add_argument("--classes", type=int, default=4)
+    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--space", default="demo")
+    parser.add_argument("--neck", default="preset")
+    parser.add_argument("--device", default="t4", help="whose latency the budgets are")
+    parser.add_argument("--recipe", default="demo")
+    parser.add_argument("--epochs", type=int, default=epochs, help="of the students")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--result", type=Path)
+    return parser
+
+
+def write_curves(
+    rows: Mapping[str, Sequence[Curve]], given: argparse.Namespace, name: str, *, benchmark: str, **more: Any
+) -> None:
+    """Write all curves and the options that made them, as `name` unless `--result` says where, and print them."""
+    document = {
+        "benchmark": benchmark,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "conditions": {key: str(value) for key, value in vars(given).items() if key not in ("folder", "result")},
+        **more,
+        "curves": rows,
+        "means": {name: mean_curve(curves) for name, curves in rows.items()},
+    }
+    write_atomic(given.result or ROOT / "benchmarks" / "results" / name, json.dumps(document, indent=1) + "\n")
+    print(curve_table(rows))
 
 
 def given_data(data: str, folder: Path, side: int) -> Path:
     """The data set: a folder, or 400 generated shapes of `side` pixels in `folder`."""
     if data != "shapes":
         return Path(data)
-    path = folder / "shapes"
-    if not path.exists():
-        write_shapes(path, images=400, size=side, seed=0)
-    return path
+    return drawn_shapes(folder / "shapes", images=400, side=side, seed=0)
 
 
-def searched(folder: Path, name: str, budget: str, **options: Any) -> Path:
-    """The spec file of the optimum of a budget, in `folder`."""
+def drawn_shapes(folder: Path, *, images: int, side: int, seed: int) -> Path:
+    """Generated shapes in `folder`, drawn where they are not there yet."""
+    if not folder.exists():
+        write_shapes(folder, images=images, size=side, seed=seed)
+    return folder
+
+
+def searched(folder: Path, name: str, budget: str, given: argparse.Namespace) -> Path:
+    """The spec file of the optimum of a budget, in `folder`; `given` says where it is searched."""
     path = folder / f"{name}.json"
     if not path.exists():
-        maenas.search(budget, **options).best.save(path)
+        where = {"device": given.device, "space": given.space, "input_size": given.side, "classes": given.classes}
+        maenas.search(budget, neck=given.neck, **where).best.save(path)
     return path
 
 

@@ -10,60 +10,39 @@ benchmarks/results/warm_start_DATA.json.
 
 from __future__ import annotations
 
-import argparse
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trained_curves import Curve, curve_table, given_data, mean_curve, searched, train_curve
+from trained_curves import Curve, experiment_parser, given_data, searched, train_curve, write_curves
 
-from maenas.files import write_atomic
 from maenas.spec import load_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="shapes", help="a folder, or shapes: 400 generated images")
-    parser.add_argument("--classes", type=int, default=4)
-    parser.add_argument("--side", type=int, default=96)
-    parser.add_argument("--space", default="demo")
-    parser.add_argument("--neck", default="preset")
-    parser.add_argument("--device", default="t4", help="whose latency the budgets are")
+    parser = experiment_parser(__doc__, epochs=20)
     parser.add_argument(
         "--budgets", nargs=3, default=["0.7ms", "0.64ms", "0.9ms"], help="of the source, of the students"
     )
-    parser.add_argument("--recipe", default="demo")
-    parser.add_argument("--epochs", type=int, default=20, help="of the students")
     parser.add_argument("--source-epochs", type=int, default=20)
     parser.add_argument("--source", type=Path, help="a finished run, in place of one trained here")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--eval-every", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "warm_start")
-    parser.add_argument("--result", type=Path)
     given = parser.parse_args()
     folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)
     data = given_data(given.data, folder, given.side)
-    where = {
-        "device": given.device,
-        "space": given.space,
-        "neck": given.neck,
-        "input_size": given.side,
-        "classes": given.classes,
-    }
     options: dict[str, Any] = {"recipe": given.recipe, "input_size": given.side}
     options["settings"] = [f"eval_every={given.eval_every}", "workers=0"]
     source = given.source
     if source is None:
-        source, spec = folder / "source-run", searched(folder, "source", given.budgets[0], **where)
+        source, spec = folder / "source-run", searched(folder, "source", given.budgets[0], given)
         train_curve(source, spec, data, epochs=given.source_epochs, seed=100, **options)
     rows: dict[str, list[Curve]] = {}
     specs: dict[str, str] = {}
     for name, budget in zip(("smaller", "larger"), given.budgets[1:], strict=True):
-        spec = searched(folder, name, budget, **where)
+        spec = searched(folder, name, budget, given)
         specs[name] = load_spec(str(spec)).detector.id
         for seed in range(given.seeds):
             for start, init in (("random", None), ("inherited", source)):
@@ -71,17 +50,7 @@ def main() -> None:
                 curve = train_curve(out, spec, data, epochs=given.epochs, seed=seed, init=init, **options)
                 rows.setdefault(f"{name}, {start}", []).append(curve)
                 print(out.name, curve, flush=True)
-    document = {
-        "benchmark": "warm_start",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "conditions": {key: str(value) for key, value in vars(given).items() if key not in ("folder", "result")},
-        "specs": specs,
-        "curves": rows,
-        "means": {name: mean_curve(curves) for name, curves in rows.items()},
-    }
-    result = given.result or ROOT / "benchmarks" / "results" / f"warm_start_{Path(given.data).name}.json"
-    write_atomic(result, json.dumps(document, indent=1) + "\n")
-    print(curve_table(rows))
+    write_curves(rows, given, f"warm_start_{Path(given.data).name}.json", benchmark="warm_start", specs=specs)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from maenas.errors import MaenasError
 
@@ -71,6 +71,20 @@ SHIPPED: Final[Mapping[DataKind, tuple[str, ...]]] = MappingProxyType(
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 LONGEST_NAME: Final = 255  # bytes, on the usual file systems
 MOST_NAME_BYTES: Final = 200  # of a name to which we add
+
+
+class FileStamp(NamedTuple):
+    """What changes when a file does."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """The stamp of a file that is there; raises `OSError`."""
+    found = path.stat()
+    return FileStamp(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def data_dir(kind: DataKind) -> Path:

@@ -41,7 +41,7 @@ def _available(root: Path) -> int:
         lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):  # not Linux
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return total_memory(root)
 
 
 def _limits(root: Path) -> Iterator[Limit]:

@@ -56,3 +56,7 @@ def test_groups_of_the_first_version_count(tmp_path: Path) -> None:
 
 def test_this_machine_has_some() -> None:
     assert 0 < free_memory() < total_memory()
+
+
+def test_where_the_system_does_not_say_what_is_free_all_there_is_counts(tmp_path: Path) -> None:
+    assert free_memory(tmp_path) == total_memory(tmp_path)

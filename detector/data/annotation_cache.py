@@ -27,7 +27,7 @@ from safetensors.numpy import save
 from detector.data.flat import Columns, FlatSamples, flat
 from detector.data.sample import Dataset, Problem
 from maenas.errors import MaenasError
-from maenas.files import ensure_folder, write_atomic
+from maenas.files import FileStamp, ensure_folder, file_stamp, write_atomic
 
 _log = logging.getLogger(__name__)
 SCHEMA: Final = "maenas/annotations@1"  # to be raised with every change of what is read from the same file
@@ -59,7 +59,7 @@ def cached(path: Path, parse: Callable[[], Parsed]) -> Dataset:
     without.
     """
     try:
-        before, digest = _stamp(path), _digest(path)
+        before, digest = file_stamp(path), _digest(path)
     except OSError:
         return parse().dataset  # which says what is wrong
     name = f"annotations-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.safetensors"
@@ -72,17 +72,17 @@ def cached(path: Path, parse: Callable[[], Parsed]) -> Dataset:
             _tell(f"annotations are parsed by every process, because they cannot be cached: {error}")
             return parse().dataset
         found = _read(file, path, digest)
-        if found is None and before[1] >= APART_BYTES and sys.platform == "linux":
+        if found is None and before.size >= APART_BYTES and sys.platform == "linux":
             _apart(lambda: _fill(file, path, before, digest, parse))
             found = _read(file, path, digest)
         return found or _fill(file, path, before, digest, parse)
 
 
-def _fill(file: Path, path: Path, before: tuple[int, ...], digest: str, parse: Callable[[], Parsed]) -> Dataset:
+def _fill(file: Path, path: Path, before: FileStamp, digest: str, parse: Callable[[], Parsed]) -> Dataset:
     """Parse the annotations and put them into the cache, unless they or their folders may change unnoticed."""
     began = time.time()
     parsed = parse()
-    if parsed.folders is None or _stamp(path) != before:
+    if parsed.folders is None or file_stamp(path) != before:
         return parsed.dataset
     folders = {folder: _entries(folder) for folder in parsed.folders}
     if any(at is not None and at / 1e9 > began - SETTLED_S for at in folders.values()):
@@ -131,11 +131,6 @@ def _tell(text: str) -> None:
     """Warns once, and of the processes of a node only the first."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         _log.warning("%s", text)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _digest(path: Path) -> str:

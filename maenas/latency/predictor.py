@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import Any, cast
 
 from maenas.cost import PRECISION_BYTES
 from maenas.errors import MaenasError
+from maenas.files import FileStamp, file_stamp
 from maenas.kernels import Kernel
 from maenas.latency.device import Device, Precision, get_device
 from maenas.latency.find import find_measured, is_measured
@@ -103,22 +103,14 @@ def load_predictor(device: str, *, precision: str | None = None, batch: int = 1)
         raise MaenasError(f"batch is {batch}; it must be at least 1")
     path = device if device.lower().endswith(".json") else find_measured(device, precision=precision, batch=batch)
     if path is not None and is_measured(path):
-        return _measured(str(path), _stamp(path), precision, batch)
+        return _measured(str(path), file_stamp(Path(path)), precision, batch)
     return _modelled(device, precision or DEFAULT_PRECISION, batch)
 
 
 @lru_cache(maxsize=4)
-def _measured(path: str, _changed: tuple[int, ...], precision: str | None, batch: int) -> MeasuredPredictor:
+def _measured(path: str, _stamp: FileStamp, precision: str | None, batch: int) -> MeasuredPredictor:
     """Fitting takes seconds, and a shortlist asks a dozen times; a file that has changed is read anew."""
     return measured_predictor(read_measured(path), precision=precision, batch=batch)
-
-
-def _stamp(path: str | Path) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()  # reading says what is wrong
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _modelled(device: str, precision: str, batch: int) -> Predictor:

@@ -42,7 +42,7 @@ from maenas.latency.measured import MeasuredTable
 
 SPREAD_FLOOR = 0.05  # log units; trees that agree are not that certain
 OUTSIDE_FACTOR = 1.0  # log half-width added for each log unit outside the measured range
-REMEMBERED = 500_000  # predictions kept for kernels that come again: 20 MB
+REMEMBERED = 1024  # kernels that may come again; a search has some five hundred
 
 
 class KernelPrediction(NamedTuple):
@@ -132,10 +132,9 @@ class Interpolator:
         alike = replace(kernel, name="", in_channels=0, out_channels=0, groups=0, residual=residual, stage=0)
         key = alike, codes.tobytes()
         if key not in self.known:
-            columns = self._predict(kernel, codes)
-            if sum(len(c) for c, *_ in self.known.values()) + len(codes) > REMEMBERED:
+            if len(self.known) >= REMEMBERED:
                 self.known.clear()
-            self.known[key] = columns
+            self.known[key] = self._predict(kernel, codes)
         return self.known[key]
 
     def _predict(self, kernel: Kernel, codes: NDArray[np.int64]) -> tuple[NDArray, ...]:
