@@ -107,7 +107,7 @@ def cheapest(problem: Problem) -> list[Solution]:
     """For each limit, the architecture that needs least of it (its score is not set)."""
     layers = make_layers(replace(problem, objective=problem.tables.quantities["flops"]))
     free = costs_only(layers)
-    return [best_path(free, *evaluate_bound(free, unit)) for unit in np.eye(len(layers.limits))]
+    return [best_path(free, evaluate_bound(free, unit)) for unit in np.eye(len(layers.limits))]
 
 
 def bounds_of(layers: Layers, limits: Sequence[Floats], steps: int) -> tuple[list[Bound], list[Solution]]:

@@ -25,6 +25,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+BLOCK = 1 << 15  # options; a run of them stays in the processor's cache
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of one stage, sorted by edge (input width, output width)."""
@@ -38,9 +41,26 @@ class Options:
     @cached_property
     def starts(self) -> Ints:
         """Where the options of each edge that has any begin."""
-        return np.flatnonzero(np.r_[True, self.edge[1:] != self.edge[:-1]])
+        return np.flatnonzero(np.diff(self.edge, prepend=-1))
+
+    @cached_property
+    def blocks(self) -> list[tuple[slice, Ints]]:
+        """The options in runs of whole edges that a processor's cache can hold, and where edges begin in each."""
+        cuts = np.unique(self.starts[1:].searchsorted(np.arange(BLOCK, len(self.edge), BLOCK))) + 1
+        parts = np.split(self.starts, cuts[cuts < len(self.starts)])
+        ends = [*(part[0] for part in parts[1:]), len(self.edge)]
+        return [(slice(part[0], end), part - part[0]) for part, end in zip(parts, ends, strict=True) if len(part)]
+
+    def on_edges(self, wanted: NDArray[np.bool_]) -> Ints:
+        """Rows of the options on the edges that are `wanted`, `[I * O]`."""
+        counts = np.diff(self.starts, append=len(self.edge))
+        keep = wanted[self.edge[self.starts]]
+        counts, starts = counts[keep], self.starts[keep]
+        before = np.cumsum(counts) - counts
+        return np.arange(counts.sum()) + np.repeat(starts - before, counts)
 
     def select(self, keep: NDArray[Any]) -> Options:
+        """The options of a mask or of rising rows."""
         return replace(
             self, edge=self.edge[keep], genes=self.genes[keep], score=self.score[keep], cost=self.cost[:, keep]
         )

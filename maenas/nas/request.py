@@ -147,7 +147,8 @@ def prepare(request: Request) -> Setup:
         tables = with_neck(tables, quantities, necks.chosen.name)
         space, problem = tables.space, _problem(request, tables, budgets, depths)
     setup = Setup(request, space, size, predictors, depths, tuple(budgets), problem, own_id, necks)
-    _require_possible(setup)
+    if necks is None or necks.chosen.solution is None:
+        _require_possible(setup)
     return setup
 
 

@@ -12,7 +12,7 @@ Legend: I, O input and output widths of a stage, K kernels, B bottlenecks, D dep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -206,7 +206,15 @@ def neck_tails(tables: Tables, quantities: Sequence[Quantity], neck: NeckPreset)
 
 
 def _totals(kernels: Sequence[Kernel], quantities: Sequence[Quantity]) -> dict[str, Table]:
-    return {q.name: np.asarray(sum(q.steps(q.of_kernel(kernel)) for kernel in kernels)) for q in quantities}
+    return {q.name: _sum(q.steps(q.of_kernel(kernel)) for kernel in kernels) for q in quantities}
+
+
+def _sum(tables: Iterable[Table]) -> Table:
+    """Sum of tables that broadcast; most vary along one axis only, and those are added up before they are spread."""
+    by_shape: dict[tuple[int, ...], Table] = {}
+    for table in tables:
+        by_shape[table.shape] = by_shape.get(table.shape, 0) + table
+    return np.asarray(sum(by_shape.values()))
 
 
 Collect = Callable[[Sequence[Kernel]], dict[str, Table]]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 
 from maenas.errors import MaenasError
 from maenas.latency.predictor import load_predictor
+from maenas.nas import layered
 from maenas.nas.exact import FACTORS, cheapest, solve
 from maenas.nas.front import front
 from maenas.nas.genome import genome_key
 from maenas.nas.label_setting import DOMINANCE_WINDOW, undominated
-from maenas.nas.layered import make_layers
+from maenas.nas.layered import Options, make_layers
 from maenas.nas.problem import Constraint, Problem, effectiveness_of, evaluate, feasible, make_objective
-from maenas.nas.relaxation import MARGIN, fix_options, make_test, minimise_bound
+from maenas.nas.relaxation import MARGIN, best_on_edges, fix_options, make_test, minimise_bound
 from maenas.nas.request import Request, Setup, prepare
 from maenas.nas.space import SearchSpace, space_names
 from maenas.nas.space_parts import DepthBound, Range, StageSpace, StemSpace
@@ -333,6 +335,31 @@ def test_no_option_of_a_path_above_the_threshold_is_removed(case: Case, steps: i
         before = good[:, 0 if number == 0 else column - 4]
         for width, genome in zip(before, good[:, column : column + 4], strict=True):
             assert (int(width) * options.shape[1] + int(genome[0]), *map(int, genome[1:])) in kept
+
+
+@settings(derandomized, max_examples=60)
+@given(
+    edges=st.lists(st.integers(0, 11), max_size=60),
+    prices=st.lists(st.integers(0, 5), max_size=2),
+    block=st.integers(1, 80),
+    wanted=st.integers(0, 2**12 - 1),
+    seed=st.integers(0, 1000),
+)
+def test_an_edge_is_worth_its_best_option(
+    edges: list[int], prices: list[int], block: int, wanted: int, seed: int
+) -> None:
+    """Whatever the length of the runs in which options are looked at, and whichever edges have none."""
+    draw, count = np.random.default_rng(seed), len(edges)
+    edge = np.sort(np.array(edges, np.int64))
+    score, cost = draw.integers(0, 50, count) * 1.0, draw.integers(0, 9, (len(prices), count)) * 1.0
+    options = Options(edge, np.zeros((count, 3), np.int64), score, cost, (3, 4))
+    best = np.full(12, -np.inf)
+    for row in range(count):
+        best[edge[row]] = max(best[edge[row]], score[row] - np.array(prices, float) @ cost[:, row])
+    with patch.object(layered, "BLOCK", block):
+        assert (best_on_edges(options, np.array(prices, float)).reshape(-1) == best).all()
+    mask = np.array([bool(wanted >> bit & 1) for bit in range(12)])
+    assert options.on_edges(mask).tolist() == [row for row in range(count) if mask[edge[row]]]
 
 
 def test_options_that_cannot_reach_the_optimum_are_removed() -> None:
