@@ -37,7 +37,6 @@ GOOD = 0.001  # how far below the bound, of the same range, a known solution may
 NEAR_REACH = 0.005  # how far below the bound a known solution may lie for a similar problem's multipliers to do
 BEAM = 2000
 ROUGH_STEPS, TIGHT_STEPS = 16, 48  # ellipsoid steps per limit
-NEAR_FACTORS = (0.75, 1.35)  # how far the first multiplier of a similar problem may lie
 FACTORS = (0.6, 0.8, 1.2, 1.5)  # of the multipliers on all limits but the first
 
 
@@ -118,9 +117,9 @@ def bounds_of(layers: Layers, limits: Sequence[Floats], steps: int) -> tuple[lis
 
 def _solve_near(layers: Layers, k: int, known: Sequence[Solution], near: Floats | None) -> ExactResult:
     """As `_solve_layers`, faster where `near`, the multipliers of a similar problem, are close to this one's."""
-    if near is None:
+    if near is None or near[0] <= 0:  # nothing was binding
         return _solve_layers(layers, k, known)
-    rough, paths = minimise_near(layers, near, NEAR_FACTORS)
+    rough, paths = minimise_near(layers, near)
     archive = within([*known, *paths], layers.limits)
     floor = max(below(layers, rough, FIRST_REACH), _kth(archive, k))
     small = fix_options(layers, [_test(layers, layers, rough, floor, ())])

@@ -51,6 +51,11 @@ class Options:
         ends = [*(part[0] for part in parts[1:]), len(self.edge)]
         return [(slice(part[0], end), part - part[0]) for part, end in zip(parts, ends, strict=True) if len(part)]
 
+    @cached_property
+    def edge_values(self) -> dict[bytes, Floats]:
+        """What relaxations have found the edges to be worth, `[I, O]` by multipliers."""
+        return {}
+
     def on_edges(self, wanted: NDArray[np.bool_]) -> Ints:
         """Rows of the options on the edges that are `wanted`, `[I * O]`."""
         counts = np.diff(self.starts, append=len(self.edge))

@@ -16,7 +16,8 @@ import numpy as np
 
 from maenas.nas.layered import Floats, Ints, Layers, Options, Solution, tail_at
 
-NEAR_STEPS = 5  # of the bisection around the multipliers of a similar problem
+GRID = 1.02  # ratio of neighbouring multipliers around those of a similar problem
+NEIGHBOURS = 16  # how many of them on either side are looked at, by bisection
 MARGIN = 64.0  # integer steps; covers the rounding of a dozen float64 additions of values below 2**53
 
 
@@ -41,11 +42,14 @@ def _values(options: Options, mu: Floats, rows: slice | Ints) -> Floats:
 
 
 def best_on_edges(options: Options, mu: Floats) -> Floats:
-    """Value of the best option on every edge, `[I, O]`."""
-    best = np.full(options.shape[0] * options.shape[1], -np.inf)
-    for rows, starts in options.blocks:
-        best[options.edge[rows][starts]] = np.maximum.reduceat(_values(options, mu, rows), starts)
-    return best.reshape(options.shape)
+    """Value of the best option on every edge, `[I, O]`; remembered, for the problems that share these options."""
+    key = mu.tobytes()
+    if key not in options.edge_values:
+        best = np.full(options.shape[0] * options.shape[1], -np.inf)
+        for rows, starts in options.blocks:
+            best[options.edge[rows][starts]] = np.maximum.reduceat(_values(options, mu, rows), starts)
+        options.edge_values[key] = best.reshape(options.shape)
+    return options.edge_values[key]
 
 
 def evaluate_bound(layers: Layers, mu: Floats) -> Bound:
@@ -159,14 +163,18 @@ def fix_options(layers: Layers, tests: Sequence[Test]) -> Layers:
     return replace(layers, stages=tuple(stages))
 
 
-def minimise_near(layers: Layers, near: Floats, factors: Sequence[float]) -> tuple[Bound, list[Solution]]:
-    """As `minimise_bound`, but only the first multiplier is sought, around those of a similar problem: bisection."""
-    low, high = np.log(factors)
+def minimise_near(layers: Layers, near: Floats) -> tuple[Bound, list[Solution]]:
+    """As `minimise_bound`, but only the first multiplier is sought, around those of a similar problem: bisection.
+
+    It is a power of `GRID`, so that problems that share their stages meet at the same multipliers.
+    """
+    middle = round(float(np.log(near[0]) / np.log(GRID)))
+    low, high = middle - NEIGHBOURS, middle + NEIGHBOURS
     bounds: list[Bound] = []
     paths: list[Solution] = []
-    for _ in range(NEAR_STEPS):
-        middle = (low + high) / 2
-        bounds.append(evaluate_bound(layers, np.r_[near[:1] * np.exp(middle), near[1:]]))
+    while high - low > 1:
+        middle = (low + high) // 2
+        bounds.append(evaluate_bound(layers, np.r_[GRID**middle, near[1:]]))
         paths.append(best_path(layers, bounds[-1]))
         low, high = (middle, high) if paths[-1].cost[0] > layers.limits[0] else (low, middle)
     return min(bounds, key=lambda bound: bound.value), paths
