@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ def joined_cluster(address: str) -> Iterator[Any]:
 
     Raises `MaenasError` where Ray is not installed, or no cluster answers.
     """
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # read at import; lines of progress are alike, and all wanted
     try:
         ray: Any = import_module("ray")
     except ModuleNotFoundError:
