@@ -18,7 +18,7 @@ import torch
 
 from detector.export.metadata import Exported, from_properties
 from maenas.deploy.engine import EngineBuilder
-from maenas.deploy.engine_types import check_precision
+from maenas.deploy.engine_types import check_precision, node_names
 from maenas.deploy.gpu_state import gpu_limits
 from maenas.errors import MaenasError
 from maenas.files import read_text, refuse_pipe, write_atomic
@@ -65,7 +65,8 @@ def build_engine(model: onnx.ModelProto, builder: EngineBuilder) -> tuple[bytes,
     gpu, source = None, "network"
     conditions = dict(builder.conditions)
     if torch.cuda.is_available():
-        check_precision(builder.describe(builder.load(plan)), export.precision, runtime=builder.runtime)
+        said, names = builder.describe(builder.load(plan)), node_names(model, "Conv")
+        check_precision(said, export.precision, runtime=builder.runtime, convolutions=names)
         gpu, source = torch.cuda.get_device_name(), "engine"
         conditions |= {"cuda": str(torch.version.cuda), **gpu_limits(str(torch.cuda.get_device_properties().uuid))}
     digest = hashlib.sha256(plan).hexdigest()

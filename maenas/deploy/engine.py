@@ -14,7 +14,7 @@ import importlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maenas.deploy.engine_types import check_types
 from maenas.deploy.program import Program
@@ -22,6 +22,9 @@ from maenas.deploy.session import TF32
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
 from maenas.latency.device import Precision
+
+if TYPE_CHECKING:
+    import onnx
 
 MODULES = ("tensorrt", "tensorrt_rtx")
 OLDEST = (10, 12)  # before it, a strongly typed network knew fewer operators
@@ -57,10 +60,6 @@ class EngineBuilder:
             "workspace": f"{self._workspace_bytes >> 20} MiB",
             "typing": "strong; int8 by explicit quantisation of convolutions",
         }
-
-    def build(self, program: Program, *, precision: Precision, batch: int) -> bytes:
-        """A serialised engine. Raises `MaenasError` where TensorRT cannot build it."""
-        return self.build_model(typed_model(program, precision=precision, batch=batch))
 
     def parse(self, model: bytes) -> tuple[Any, Any]:
         """A builder, and the strongly typed network of an ONNX model. Raises `MaenasError`."""
@@ -127,13 +126,13 @@ class EngineBuilder:
         return MaenasError(f"{self.runtime} {what}: {said.strip():.300}")
 
 
-def typed_model(program: Program, *, precision: Precision, batch: int) -> bytes:
+def typed_model(program: Program, *, precision: Precision, batch: int) -> onnx.ModelProto:
     """The ONNX model of a program with the precision in it: int8 is fp16 with quantised convolutions."""
     from maenas.deploy.onnx_writer import write_onnx
     from maenas.deploy.quantize import quantize
 
     model = write_onnx(program, precision="fp16" if precision == "int8" else precision, batch=batch)
-    return (quantize(model) if precision == "int8" else model).SerializeToString()
+    return quantize(model) if precision == "int8" else model
 
 
 def _import_tensorrt() -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
+
+if TYPE_CHECKING:
+    import onnx
 
 # TensorRT 10 writes layout and type in one text ("Row major linear FP16 format"), 11 in two fields.
 TYPE_FIELDS = ("Datatype", "DataType", "Format/Datatype", "Format")
@@ -19,17 +23,21 @@ WORDS: dict[str, tuple[str, ...]] = {  # in this order: "bfloat16" has the other
 # What the input of a convolution may be; the first has to be there. A quantised convolution without an int8 kernel
 # runs in fp16, as it would in deployment.
 ALLOWED: dict[Precision, tuple[str, ...]] = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8", "fp16")}
+# Layers of the fusing compiler ("Myelin") do not say that they convolve, only which nodes of the model they hold.
+FUSED = ("kgen", "gemm", "myelin", "foreignnode")
+NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
-def check_precision(document: Any, precision: Precision, *, runtime: str) -> None:
+def check_precision(document: Any, precision: Precision, *, runtime: str, convolutions: Collection[str] = ()) -> None:
     """Raise `MaenasError` if an engine with convolutions runs one in a wider type, or none in `precision`.
 
-    `document` is the parsed JSON of the engine's inspector, of an engine built with detailed verbosity.
+    `document` is the parsed JSON of the engine's inspector, of an engine built with detailed verbosity;
+    `convolutions` are the `node_names` of its model's.
     """
     layers = document.get("Layers") if isinstance(document, Mapping) else None
     types: dict[str | None, str] = {}
     for layer in layers if isinstance(layers, list) else ():
-        if isinstance(layer, Mapping) and _is_convolution(layer):
+        if isinstance(layer, Mapping) and _is_convolution(layer, convolutions):
             types.setdefault(_input_type(layer), str(layer.get("Name")))
     types.pop(None, None)
     check_types(types, precision, runtime=runtime)
@@ -46,6 +54,12 @@ def check_types(types: Mapping[str | None, str], precision: Precision, *, runtim
         raise MaenasError(f"{runtime} runs no convolution in {precision}, but in {', '.join(map(str, types))}")
 
 
+def node_names(model: onnx.ModelProto, op: str) -> frozenset[str]:
+    """What TensorRT calls the nodes of an operator; one without a name is called after its output."""
+    nodes = [node for node in model.graph.node if node.op_type == op]
+    return frozenset(node.name or f"node_of_{node.output[0]}" for node in nodes)
+
+
 def tensor_type(tensor: Any) -> str | None:
     """fp32, fp16, bf16 or int8; None for anything else."""
     if not isinstance(tensor, Mapping):
@@ -59,5 +73,9 @@ def _input_type(layer: Mapping[str, Any]) -> str | None:
     return tensor_type(inputs[0]) if isinstance(inputs, list) and inputs else None
 
 
-def _is_convolution(layer: Mapping[str, Any]) -> bool:
-    return any("conv" in str(layer.get(field, "")).lower() for field in ("LayerType", "ParameterType"))
+def _is_convolution(layer: Mapping[str, Any], convolutions: Collection[str]) -> bool:
+    kinds = [str(layer.get(field, "")).lower() for field in ("LayerType", "ParameterType")]
+    if any("conv" in kind for kind in kinds):
+        return True
+    nodes = NODE.findall(str(layer.get("Metadata", ""))) if kinds[0].startswith(FUSED) else []
+    return any(node in convolutions for node in nodes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from maenas.deploy.engine import EngineBuilder
-from maenas.deploy.engine_types import check_precision
+from maenas.deploy.engine import EngineBuilder, typed_model
+from maenas.deploy.engine_types import check_precision, node_names
 from maenas.deploy.gpu_state import gpu_limits
 from maenas.deploy.program import Program
 from maenas.errors import MaenasError
@@ -39,9 +39,11 @@ class TensorRt:
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> GraphRunner:
         """Raises `MaenasError` where TensorRT cannot build or load the engine, or chose another precision."""
-        engine = self._builder.load(self._builder.build(program, precision=precision, batch=batch))
-        if any(kernel.op == "conv" for kernel in program.kernels):
-            check_precision(self._builder.describe(engine), precision, runtime=self.runtime)
+        model = typed_model(program, precision=precision, batch=batch)
+        engine = self._builder.load(self._builder.build_model(model.SerializeToString()))
+        if convolutions := node_names(model, "Conv"):
+            said = self._builder.describe(engine)
+            check_precision(said, precision, runtime=self.runtime, convolutions=convolutions)
         return GraphRunner(self._torch, _Execution(self._builder.trt, self._torch, engine))
 
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from onnx import helper
 
-from maenas.deploy.engine_types import check_precision, tensor_type
+from maenas.deploy.engine_types import check_precision, node_names, tensor_type
 from maenas.errors import MaenasError
 
 
@@ -57,6 +58,33 @@ def test_only_convolutions_count() -> None:
     layers = [layer(ELEVEN["fp16"]), layer(ELEVEN["fp32"], kind="Reformat"), layer(ELEVEN["fp32"], kind="gemm")]
     check_precision({"Layers": layers}, "fp16", runtime="tensorrt")
     check_precision({"Layers": [{**layers[0], "LayerType": "x", "ParameterType": "Convolution"}]}, "fp16", runtime="t")
+
+
+def fused(types: dict[str, str], *nodes: str) -> dict[str, Any]:
+    """A layer of the fusing compiler, as TensorRT 10.9 and later describe it: the nodes that it holds."""
+    separated = "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes)
+    return {**layer(types, kind="kgen"), "Name": "__myl_ConvAddRelu_myl0_3", "Metadata": separated}
+
+
+@pytest.mark.parametrize("schema", [TEN, ELEVEN], ids=["10", "11"])
+def test_a_convolution_inside_a_fused_layer_counts_too(schema: dict[str, dict]) -> None:
+    """Such a layer does not say that it convolves, but which nodes of the model it holds."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"], name="relu"),
+        helper.make_node("Conv", ["y", "w"], ["z"], name="conv"),
+        helper.make_node("Conv", ["z", "w"], ["out"]),
+    ]
+    names = node_names(helper.make_model(helper.make_graph(nodes, "g", [], [])), "Conv")
+    assert names == {"conv", "node_of_out"}
+    wide, narrow = schema["fp32"], schema["fp16"]
+    for node in names:
+        document = {"Layers": [layer(narrow), fused(wide, "relu", node)]}
+        check_precision(document, "fp16", runtime="tensorrt")  # nothing is known of the model: as before
+        with pytest.raises(MaenasError, match="__myl_ConvAddRelu_myl0_3 in fp32, not in fp16"):
+            check_precision(document, "fp16", runtime="tensorrt", convolutions=names)
+    others = [fused(narrow, "conv"), fused(wide, "relu"), fused(wide) | {"Metadata": None}]
+    others.append(fused(wide, "conv") | {"LayerType": "Reformat"})
+    check_precision({"Layers": others}, "fp16", runtime="tensorrt", convolutions=names)
 
 
 @pytest.mark.parametrize("document", [{}, {"Layers": ["only a name"]}, {"Layers": [layer()]}, {"Layers": 3}, [], None])

@@ -118,7 +118,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> EngineBuilder:
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_convolutions_are_parsed_with_the_precision_asked_for(builder: EngineBuilder, precision) -> None:
     trt = builder.trt
-    model = typed_model(PROGRAM, precision=precision, batch=1)
+    model = typed_model(PROGRAM, precision=precision, batch=1).SerializeToString()
     _, parsed = builder.parse(model)
     layers = [parsed.get_layer(index) for index in range(parsed.num_layers)]
     makers = {layer.get_output(0).name: layer for layer in layers}
@@ -134,7 +134,8 @@ def test_convolutions_are_parsed_with_the_precision_asked_for(builder: EngineBui
 
 @pytest.mark.slow
 def test_a_whole_detector_becomes_an_engine(builder: EngineBuilder) -> None:
-    assert len(builder.build(network(lower(SPEC)), precision="fp16", batch=2)) > 1000
+    model = typed_model(network(lower(SPEC)), precision="fp16", batch=2)
+    assert len(builder.build_model(model.SerializeToString())) > 1000
 
 
 @pytest.mark.slow
