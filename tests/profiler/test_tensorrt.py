@@ -10,7 +10,12 @@ import pytest
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel
+from maenas.latency.measured import BlockKey
 from maenas.lowering import lower
+from maenas.nas.space import space_names
+from maenas.nas.spaces import load_space
+from maenas.profiler.plan import plan
+from maenas.profiler.probe import Item, Sample, in_graph
 from maenas.spec import published_specs
 
 onnx = pytest.importorskip("onnx")
@@ -130,6 +135,37 @@ def test_convolutions_are_parsed_with_the_precision_asked_for(builder: EngineBui
         read = makers[source.name].get_input(0) if precision == "int8" else source  # before the dequantisation
         assert read.dtype == wanted
     assert len(builder.build_model(model)) > 1000
+
+
+def every_kind() -> list[Item]:
+    """One item of each kind that a profile of the shipped spaces measures: op, window, stride, epilogue, inputs."""
+    kinds: dict[object, Item] = {}
+    for name in space_names():
+        for item in plan([load_space(name)], [], input_size=64):
+            kind: object = type(item)
+            if isinstance(item, Sample):
+                k = item.kernel
+                depthwise, added = int(k.groups) > 1, k.residual is not None
+                kind = (k.op, k.kernel, k.stride, k.epilogue, len(k.inputs), depthwise, added)
+            elif isinstance(item, BlockKey):
+                kind = (item.block, item.stride)
+            kinds.setdefault(kind, item)
+    return list(kinds.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_program_of_a_profile_is_parsed(builder: EngineBuilder, precision) -> None:
+    """At a batch of 2, and with its convolutions in the precision."""
+    items = every_kind()
+    assert len(items) > 30
+    for item in items:
+        for program in in_graph(item, 3):
+            model = typed_model(program, precision=precision, batch=2).SerializeToString()
+            if any(kernel.op == "conv" for kernel in program.kernels):
+                builder.check_model(model, precision)
+            else:
+                builder.parse(model)
 
 
 @pytest.mark.slow
