@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+FilePrecision = Literal["fp32", "fp16", "int8"]  # what an exported file can hold
+CpuArithmetic = Literal["fp32", "bf16"]  # of a file in fp32, on a CPU
 Int8Form = Literal["tensorrt", "cpu"]  # who is to compute it
 Scope = Literal["detector", "backbone"]  # what a budget counts
 Solver = Literal["evolution", "exact"]

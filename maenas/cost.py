@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from maenas.kernels import IMAGE, Kernel, Width
 
-PRECISION_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+PRECISION_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
 
 def kernel_params(k: Kernel) -> Width:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
-from maenas.choices import Precision
+from maenas.choices import FilePrecision
 from maenas.errors import MaenasError
 from maenas.spec import DetectorSpec, SpecFile
 from maenas.strict import STRICT
@@ -54,7 +54,7 @@ class Exported:
     __pydantic_config__: ClassVar = STRICT
     schema: str
     names: tuple[str, ...]
-    precision: Precision
+    precision: FilePrecision
     nms: NmsSettings | None
     detector: DetectorSpec
     spec_file: SpecFile | None = None

@@ -27,7 +27,7 @@ from detector.sources import find_images
 from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
-from maenas.headers import Int8Form, Precision
+from maenas.headers import FilePrecision, Int8Form
 from maenas.outputs import check_file
 from maenas.run_files import weights_path
 from maenas.units import parse_bytes
@@ -46,7 +46,7 @@ class ExportReport:
 
     path: Path
     bytes: int
-    precision: Precision
+    precision: FilePrecision
     parity: Parity
     nodes: dict[str, int]
     ends: str
@@ -67,7 +67,7 @@ def export(
     weights: str | Path,
     *,
     format: Format = "onnx",
-    precision: Precision = "fp32",
+    precision: FilePrecision = "fp32",
     nms: Nms = "none",
     batch: int | Literal["dynamic"] = 1,
     size: int | None = None,
@@ -127,7 +127,7 @@ def export(
 
 def _require_fitting(
     format: Format,
-    precision: Precision,
+    precision: FilePrecision,
     batch: int | Literal["dynamic"],
     rest: Rest,
     max_drop: float | None,

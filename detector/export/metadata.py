@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from maenas import __version__
 from maenas.errors import MaenasError
-from maenas.headers import EXPORT_SCHEMA, KEY, Exported, NmsSettings, Precision
+from maenas.headers import EXPORT_SCHEMA, KEY, Exported, FilePrecision, NmsSettings
 from maenas.spec import DetectorSpec, SpecFile
 from maenas.strict import dump_json, parse_json
 
@@ -20,7 +20,7 @@ def exported(
     spec: DetectorSpec,
     names: tuple[str, ...],
     *,
-    precision: Precision,
+    precision: FilePrecision,
     nms: NmsSettings | None,
     spec_file: SpecFile | None = None,
 ) -> Exported:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detector.export.metadata import NmsSettings, Precision
+from maenas.choices import Precision
+from maenas.headers import NmsSettings
 from maenas.spec import DetectorSpec
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -28,7 +28,7 @@ def load_runtime(
 
     `device` as for `choose_device`, `auto` among those that the library has, too; `threads` are those of ONNX Runtime
     and OpenVINO on the CPU (PyTorch's belong to the process), None for as many as there are cores. `runtime` chooses
-    the library; None: PyTorch for weights, ONNX Runtime for ONNX files.
+    the library, and for OpenVINO whether it computes in bf16; None: PyTorch for weights, ONNX Runtime for ONNX files.
     Raises `MaenasError` for a file that cannot be used, or not by that library, a missing package, and a device that is
     not there.
     """
@@ -83,10 +83,11 @@ def model_runtime(
     model: bytes, device: str, *, threads: int | None, runtime: RuntimeName | None, where: str
 ) -> Runtime:
     """An ONNX model of `maenas export` in OpenVINO or, without a choice, in ONNX Runtime."""
-    if runtime == "openvino":
+    if runtime in ("openvino", "openvino-bf16"):
         from detector.runtime.openvino import openvino_runtime
 
-        return openvino_runtime(model, device, threads=threads, where=where)
+        arithmetic = "bf16" if runtime == "openvino-bf16" else "fp32"
+        return openvino_runtime(model, device, threads=threads, where=where, arithmetic=arithmetic)
     from detector.runtime.onnx import onnx_runtime
 
     return onnx_runtime(model, device, threads=threads, where=where)

@@ -5,6 +5,7 @@ Legend: B batch, H/W height and width.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from detector.device import choose_device
 from detector.runtime.exported import runtime_of
 from detector.runtime.interface import Runtime, in_batches
+from maenas.choices import CpuArithmetic
 from maenas.deploy.openvino import compile_model, has_signed_activations, import_openvino, library, read_model, reason
 from maenas.errors import MaenasError
 
@@ -24,11 +26,15 @@ class OpenVinoSession:
     """A model with one input `image` `[B, 3, H, W]`; calling it gives its outputs by name, on the CPU.
 
     A file with an open batch is compiled for each batch it meets: OpenVINO plans static shapes only.
-    Raises `MaenasError`, naming `where`, for a model that OpenVINO does not take.
+    `arithmetic` is that of what the file does not have in int8. Raises `MaenasError`, naming `where`, for a model that
+    OpenVINO does not take.
     """
 
-    def __init__(self, model: bytes, *, threads: int | None = None, where: str) -> None:
+    def __init__(
+        self, model: bytes, *, threads: int | None = None, where: str, arithmetic: CpuArithmetic = "fp32"
+    ) -> None:
         self._ov = import_openvino()
+        self._arithmetic: CpuArithmetic = arithmetic
         self._model, self._threads, self._where = read_model(self._ov, model, where=where), threads, where
         if has_signed_activations(model):
             raise MaenasError(
@@ -71,13 +77,19 @@ class OpenVinoSession:
                 model.reshape({"image": [batch, *self.ends["image"]]})
             if len(self._compiled) == MOST_BATCHES:
                 self._compiled.pop(next(iter(self._compiled)))
-            self._compiled[batch] = compile_model(self._ov, model, threads=self._threads, where=self._where)
+            self._compiled[batch] = compile_model(
+                self._ov, model, threads=self._threads, where=self._where, arithmetic=self._arithmetic
+            )
         return self._compiled[batch]
 
 
-def openvino_runtime(model: bytes, device: str, *, threads: int | None = None, where: str) -> Runtime:
+def openvino_runtime(
+    model: bytes, device: str, *, threads: int | None = None, where: str, arithmetic: CpuArithmetic = "fp32"
+) -> Runtime:
     """A model that `maenas export` wrote; arguments and errors as for `load_runtime`."""
     place = torch.device("cpu") if device == "auto" else choose_device(device)
     if place.type != "cpu":
         raise MaenasError(f"{where}: OpenVINO runs on the CPU here, not on {place}; choose --device cpu")
-    return runtime_of(OpenVinoSession(model, threads=threads, where=where), place, where=where)
+    session = OpenVinoSession(model, threads=threads, where=where, arithmetic=arithmetic)
+    found = runtime_of(session, place, where=where)
+    return replace(found, precision=arithmetic) if found.precision == "fp32" else found

@@ -24,7 +24,7 @@ Runtime = Annotated[
     RuntimeName | None,
     typer.Option(
         "--runtime",
-        help="Library that runs it; onnxruntime and openvino export weights in memory.",
+        help="Library that runs it; all but torch export weights in memory. bf16: for CPUs with AVX512_BF16 or AMX.",
         show_default="torch for weights and specs, onnxruntime for ONNX files",
     ),
 ]

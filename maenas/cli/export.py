@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from detector.choices import Format, Method, Nms, Rest, Sensitive
-from maenas.choices import Int8Form, Precision
+from maenas.choices import FilePrecision, Int8Form
 from maenas.cli.detector_options import Conf, Iou, Side
 from maenas.cli.extras import require_extra
 from maenas.cli.options import output_file
@@ -28,7 +28,7 @@ class Network:
     """What the file computes; field by field as in `maenas.export`."""
 
     precision: Annotated[
-        Precision, typer.Option("--precision", help="Precision of the convolutions; boxes are always fp32.")
+        FilePrecision, typer.Option("--precision", help="Precision of the convolutions; boxes are always fp32.")
     ] = "fp32"
     nms: Annotated[
         Nms, typer.Option("--nms", help="none: the file gives all scores and boxes. in-graph: detections.")

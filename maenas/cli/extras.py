@@ -41,5 +41,9 @@ def require_extra(*extras: Extra) -> None:
 
 def require_runtime(runtime: RuntimeName | None) -> None:
     """As `require_extra`, for a detector in this runtime."""
-    needed: Final[dict[RuntimeName | None, tuple[Extra, ...]]] = {"onnxruntime": ("export",), "openvino": ("openvino",)}
+    needed: Final[dict[RuntimeName | None, tuple[Extra, ...]]] = {
+        "onnxruntime": ("export",),
+        "openvino": ("openvino",),
+        "openvino-bf16": ("openvino",),
+    }
     require_extra("detector", *needed.get(runtime, ()))

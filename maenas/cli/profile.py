@@ -29,7 +29,9 @@ class Setup:
         KernelRuntime, typer.Option("--runtime", help="openvino is for cpu, torch and tensorrt are for cuda.")
     ] = "onnxruntime"
     threads: Annotated[int, typer.Option("--threads", help="CPU threads of an operator.", min=1, max=1024)] = 1
-    precision: Annotated[Precision, typer.Option("--precision", help="int8 is for openvino and tensorrt.")] = "fp32"
+    precision: Annotated[Precision, typer.Option("--precision", help="int8: openvino, tensorrt. bf16: openvino.")] = (
+        "fp32"
+    )
     batch: Annotated[
         int, typer.Option("--batch", help="Images at once; times are of the whole batch.", min=1, max=4096)
     ] = 1

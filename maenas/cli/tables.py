@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maenas.choices import Precision
+from maenas.choices import FilePrecision
 from maenas.cli import options
 from maenas.errors import MaenasError
 
@@ -124,7 +124,7 @@ def tables_import(
         Path, typer.Argument(help="Published kernels: lines {Regular,1,64,56,56,64,3,1,0} 0.0169, or CSV.")
     ],
     device: Annotated[str, typer.Option("--device", help="What they were measured on (see `maenas devices`).")],
-    precision: Annotated[Precision, typer.Option("--precision", help="Arithmetic of the kernels.")],
+    precision: Annotated[FilePrecision, typer.Option("--precision", help="Arithmetic of the kernels.")],
     runtime: Annotated[
         str, typer.Option("--runtime", help="Runtime and version.")
     ] = "TensorRT (version not published)",

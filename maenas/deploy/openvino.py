@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from maenas.choices import CpuArithmetic
 from maenas.errors import MaenasError
+
+HINTS: dict[CpuArithmetic, str] = {"fp32": "f32", "bf16": "bf16"}
 
 
 def import_openvino() -> Any:
@@ -27,6 +30,11 @@ def _core(ov: Any) -> Any:
     return ov.Core()
 
 
+def has_bf16(ov: Any) -> bool:
+    """Whether this CPU has instructions for bf16."""
+    return "BF16" in _core(ov).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def read_model(ov: Any, model: bytes, *, where: str) -> Any:
     """OpenVINO's form of an ONNX model; raises `MaenasError`, naming `where`, for one that it does not take."""
     try:
@@ -35,17 +43,19 @@ def read_model(ov: Any, model: bytes, *, where: str) -> Any:
         raise MaenasError(f"{where}: OpenVINO cannot load it: {reason(error)}") from None
 
 
-def compile_model(ov: Any, model: Any, *, threads: int | None, where: str) -> Any:
+def compile_model(ov: Any, model: Any, *, threads: int | None, where: str, arithmetic: CpuArithmetic = "fp32") -> Any:
     """`model` for the CPU: one image or batch after another, `threads` at work, None for as many as there are cores.
 
-    Arithmetic is fp32 where the file does not say int8: on CPUs that have bf16 OpenVINO would choose that by itself.
-    Raises `MaenasError`, naming `where`.
+    `arithmetic` is that of what the file does not have in int8. Raises `MaenasError`, naming `where`, and for bf16 on a
+    CPU that has no instructions for it.
     """
+    if arithmetic == "bf16" and not has_bf16(ov):
+        raise MaenasError(f"{where}: this CPU has no bf16 instructions (AVX512_BF16 or AMX); choose fp32 or int8")
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads or 0,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": HINTS[arithmetic],
         "ENABLE_CPU_PINNING": False,  # where the process may run is the user's to say
     }
     try:

@@ -177,6 +177,11 @@ def _find(device: str, precision: Precision) -> tuple[LatencyTable | None, Devic
 
 def _require_precision(device: Device, precision: str) -> None:
     rates = {"fp32": device.fp32_tflops, "fp16": device.fp16_tflops, "int8": device.int8_tops}
+    if precision == "bf16":
+        raise MaenasError(
+            f"bf16 is not modelled for {device.name}, only measured on CPUs (`maenas profile --runtime openvino`); "
+            "choose fp16, which is as fast where a GPU has both"
+        )
     if rates[precision] is None:
         has = ", ".join(name for name, rate in rates.items() if rate is not None)
         raise MaenasError(f"{device.name} has no {precision} arithmetic; it has {has}")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GPU_WARM_UP_S = 0.002  # a captured graph has chosen its algorithms; what is left are caches
 PRECISIONS: dict[KernelRuntime, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "fp16"),
-    "openvino": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
     "torch": ("fp32", "fp16"),
     "tensorrt": ("fp32", "fp16", "int8"),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from maenas.choices import Clock
+from maenas.choices import Clock, CpuArithmetic
 from maenas.deploy.openvino import compile_model, import_openvino, library, read_model, reason
 from maenas.deploy.program import Program
 from maenas.errors import MaenasError
@@ -42,22 +42,23 @@ class OpenVino:
         return cpu_conditions(self.clock, threads=self.threads)
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> OvRunner:
-        """Raises `MaenasError` for fp16, in which no CPU calculates here, and for what OpenVINO does not take."""
+        """bf16 is a file in fp32, computed so. Raises `MaenasError` for fp16, in which no CPU calculates here, and for
+        what OpenVINO does not take."""
         from maenas.deploy.onnx_writer import write_onnx
         from maenas.deploy.quantize import quantize
 
         if precision == "fp16":
-            raise MaenasError("OpenVINO computes fp16 files in fp32 on a CPU; choose fp32 or int8")
+            raise MaenasError("OpenVINO computes fp16 files in fp32 on a CPU; choose fp32, bf16 or int8")
         model = write_onnx(program, batch=batch)
         if precision == "int8":
             model = quantize(model, form="cpu")
-        return self.build_model(model.SerializeToString())
+        return self.build_model(model.SerializeToString(), "bf16" if precision == "bf16" else "fp32")
 
-    def build_model(self, model: bytes) -> OvRunner:
+    def build_model(self, model: bytes, arithmetic: CpuArithmetic = "fp32") -> OvRunner:
         """A runner of a serialised ONNX model with static shapes; inputs are random."""
         where = "a model to be timed"
         read = read_model(self._ov, model, where=where)
-        compiled = compile_model(self._ov, read, threads=self.threads, where=where)
+        compiled = compile_model(self._ov, read, threads=self.threads, where=where, arithmetic=arithmetic)
         return OvRunner(self._ov, compiled, CLOCKS[self.clock])
 
 

@@ -314,6 +314,9 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "predict a folder": (("predict", "."), "there is no weights.safetensors in this folder"),
     "predict on an unknown device": (("predict", "damo-yolo-t", "--device", "gpu"), "gpu"),
     "predict int8 on a p100": (("predict", "damo-yolo-t", "--device", "p100", "--precision", "int8"), "no int8"),
+    "predict bf16 on a gpu": (
+        ("predict", "damo-yolo-t", "--precision", "bf16"), "bf16 is not modelled for NVIDIA T4, only measured on CPUs",
+    ),
     "pareto backwards": (("pareto", "--from", "3ms", "--budget", "2ms"), "--from 3.00 ms is not below --budget"),
     "pareto impossible": (("pareto", "--budget", "0.5ms"), "impossible budget"),
     "pareto of deepmad": (("pareto", "--score", "deepmad", "--budget", "2ms"), "the deepmad score is not additive"),

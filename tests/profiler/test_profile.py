@@ -209,11 +209,14 @@ def test_onnx_runtime_times_every_op(tmp_path: Path, threads: int) -> None:
     assert (name, timing.median_s > 0) == ("small", True)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_openvino_times_every_op(tmp_path: Path, precision: Precision) -> None:
-    pytest.importorskip("openvino")
+    ov = pytest.importorskip("openvino")
+    from maenas.deploy.openvino import has_bf16
     from maenas.profiler.openvino import OpenVino
 
+    if precision == "bf16" and not has_bf16(ov):
+        pytest.skip("this CPU has no bf16 instructions")
     real = Setup(OpenVino(), precision, settings=FAST)
     table = profile(some_of_every_op(), real, device="here", path=tmp_path / "t.json")
     assert [row.key for row in table.rows] == [sample.key for sample in some_of_every_op()]
@@ -304,6 +307,7 @@ def test_the_plan_is_printed_without_measuring(tmp_path: Path, monkeypatch: pyte
         ("--runtime", "torch"),
         ("--input", "100"),
         ("--precision", "int8"),
+        ("--precision", "bf16"),
         ("--runtime", "openvino", "--precision", "fp16"),
         ("--runtime", "openvino", "--device", "cuda"),
         ("--batch", "0"),

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from detector.model.weights import write_weights
 from detector.predict import Detector, Result
 from detector.runtime.interface import Runtime, scores_and_boxes
 from detector.runtime.load import load_runtime
+from maenas.deploy import openvino
 from maenas.errors import MaenasError
 from maenas.spec import HeadSpec, InputSpec, published_specs
 
@@ -107,6 +109,29 @@ def test_a_runtime_says_what_it_is(files: dict[str, Path]) -> None:
         other = load_runtime(path, "cpu", threads=1, runtime="openvino")
         assert other.library.startswith("openvino-cpu 20")
         assert replace(other, network=runtimes[name].network, library=runtimes[name].library) == runtimes[name]
+
+
+def test_openvino_computes_in_bf16_where_that_is_asked_for(files: dict[str, Path]) -> None:
+    """Weights and files alike, near fp32."""
+    if not openvino.has_bf16(openvino.import_openvino()):
+        pytest.skip("this CPU has no bf16 instructions")
+    runtimes = [load_runtime(files[name], "cpu", runtime="openvino-bf16") for name in ("weights", "one")]
+    images = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    (scores, boxes), (again, _) = (runtime.network(images) for runtime in runtimes)
+    assert [runtime.precision for runtime in runtimes] == ["bf16", "bf16"]
+    wanted, places = load_runtime(files["one"], "cpu", runtime="openvino").network(images)
+    assert torch.equal(scores, again)
+    assert 1e-6 < (scores - wanted).abs().max() < 0.05
+    assert (boxes - places).abs().max() < 3
+
+
+def test_bf16_on_a_cpu_that_has_none_is_refused(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    core = openvino._core(openvino.import_openvino())
+    without = SimpleNamespace(read_model=core.read_model, get_property=lambda *_: ["FP32", "INT8"])
+    monkeypatch.setattr(openvino, "_core", lambda _: without)
+    runtime = load_runtime(files["one"], "cpu", runtime="openvino-bf16")
+    with pytest.raises(MaenasError, match=r"one\.onnx: this CPU has no bf16 instructions .* choose fp32 or int8"):
+        runtime.network(torch.zeros(1, 3, 96, 96))
 
 
 def test_suppression_in_the_file_cannot_be_undone(files: dict[str, Path]) -> None:
