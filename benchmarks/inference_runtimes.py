@@ -1,10 +1,11 @@
-"""Which library runs a detector fastest on one CPU thread? PyTorch, ONNX Runtime and OpenVINO, in fp32 and int8.
+"""Which library runs a detector fastest on one CPU thread? PyTorch, ONNX Runtime and OpenVINO, in fp32, bf16 and int8.
 
 Usage: python benchmarks/inference_runtimes.py [--models damo-yolo-t FILE.json ...] [--input 320] [--result FILE]
 
 The deployed networks without suppression, random weights, batch 1. int8 in both forms of `maenas export`: `tensorrt`
-(the rest in fp32) and `cpu`; OpenVINO takes the second one only. Of one network all ways are timed in turn, round after
-round, by the CPU time of the thread, so that a machine that others use too gives fair ratios.
+(the rest in fp32) and `cpu`; OpenVINO takes the second one only. bf16 in OpenVINO, where the CPU has it. Of one network
+all ways are timed in turn, round after round, by the CPU time of the thread, so that a machine that others use too
+gives fair ratios.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from detector.model.deploy import deploy
 from detector.model.net import DetectorNet
 from maenas.deploy.clock import TimingSettings, measure, warm_up
 from maenas.deploy.onnx_writer import write_onnx
+from maenas.deploy.openvino import has_bf16, import_openvino
 from maenas.deploy.program import network
 from maenas.deploy.quantize import quantize
 from maenas.files import write_atomic
@@ -56,6 +58,8 @@ def ways_of(spec: DetectorSpec) -> dict[str, Callable[[], object]]:
         for precision, model in files.items():
             if (name, precision) != ("openvino", "int8 tensorrt"):
                 ways[f"{name} {precision}"] = backend.build_model(model.SerializeToString()).run
+    if has_bf16(import_openvino()):
+        ways["openvino bf16"] = OpenVino().build_model(plain.SerializeToString(), "bf16").run
     net = deploy(DetectorNet(spec)).to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, spec.input.height, spec.input.width).to(memory_format=torch.channels_last)
     return {"torch fp32": lambda: net(image), **ways}
