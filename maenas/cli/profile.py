@@ -105,6 +105,9 @@ def profile_command(
     print(f"wrote {job.path} (id {table.id}): {counts} of {job.setup.backend.device_name}")
     for failure in table.failed:
         print(f"failed: {failure.what}: {failure.reason}")
+    left = len(job.items) - sum(map(len, (table.rows, table.blocks, table.networks, table.failed)))
+    if left > 0:
+        print(f"{left} of {len(job.items)} items are left (--minutes {minutes:g}); repeat the command to go on")
 
 
 def _run(job: ProfileJob, minutes: float) -> MeasuredTable:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +289,18 @@ app.add_typer(tables_app, name="tables")
 
 def command(*words: str):
     return CliRunner().invoke(app, list(words))
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_early_says_what_is_left(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "t.json"
+    result = command("profile", "--space", "demo", "--input", "32", "--minutes", "0.1", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    told = re.search(r"(\d+) of (\d+) items are left \(--minutes 0\.1\); repeat the command", result.output)
+    assert told is not None
+    table = read_measured(out)
+    assert int(told[2]) - int(told[1]) == len(table.rows) + len(table.blocks) + len(table.networks)
 
 
 def test_the_plan_is_printed_without_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

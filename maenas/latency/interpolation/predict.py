@@ -143,7 +143,8 @@ class Interpolator:
             if name not in self.constants:
                 raise MaenasError(
                     f"latency table {self.table.id} ({self.table.device}) has no {name} kernels, which {kernel.name!r} "
-                    f"needs; it measured {', '.join(sorted(self.constants))}. Profile the missing ones."
+                    f"needs; it measured {', '.join(sorted(self.constants))}. Measure them: repeat its "
+                    "`maenas profile` with more --minutes, or with the network as --spec"
                 )
         seconds, width = self._modelled(kernel, classes)
         distance = self._hull_distance(kernel, classes)
