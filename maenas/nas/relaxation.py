@@ -18,6 +18,7 @@ from maenas.nas.layered import Floats, Ints, Layers, Options, Solution, tail_at
 
 GRID = 1.02  # ratio of neighbouring multipliers around those of a similar problem
 NEIGHBOURS = 16  # how many of them on either side are looked at, by bisection
+REMEMBERED = 64  # multipliers
 MARGIN = 64.0  # integer steps; covers the rounding of a dozen float64 additions of values below 2**53
 
 
@@ -45,6 +46,8 @@ def best_on_edges(options: Options, mu: Floats) -> Floats:
     """Value of the best option on every edge, `[I, O]`; remembered, for the problems that share these options."""
     key = mu.tobytes()
     if key not in options.edge_values:
+        if len(options.edge_values) >= REMEMBERED:
+            options.edge_values.clear()
         best = np.full(options.shape[0] * options.shape[1], -np.inf)
         for rows, starts in options.blocks:
             best[options.edge[rows][starts]] = np.maximum.reduceat(_values(options, mu, rows), starts)
