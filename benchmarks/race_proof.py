@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trained_curves import drawn_shapes
+from trained_curves import conditions_of, drawn_shapes
 
 import maenas
 from detector.choices import Split
@@ -143,13 +143,12 @@ def main() -> None:
         for name, spec in specs.items():
             rows[name].append(trained(task, name, spec, seed))
             print(name, seed, rows[name][-1], flush=True)
-    conditions = {key: str(value) for key, value in vars(given).items() if key not in ("folder", "result")}
     ends = race.race.settings.rungs
     spent = sum(max(score.epoch for score in race.race.scores if score.name == e.name) for e in race.race.entrants)
     document = {
         "benchmark": "race_proof",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "conditions": conditions,
+        "conditions": conditions_of(given),
         "race": {"winner": race.winner, "epochs": spent, "rungs": list(ends), "text": repr(race)},
         "ids": {name: spec.id for name, spec in specs.items()},
         "detectors": summary(rows),

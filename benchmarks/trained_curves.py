@@ -35,6 +35,12 @@ def experiment_parser(doc: str | None, *, epochs: int) -> argparse.ArgumentParse
     return parser
 
 
+def conditions_of(given: argparse.Namespace) -> dict[str, str]:
+    """The options of a benchmark, with names of files and folders and not where they lie here."""
+    options = {key: str(value) for key, value in vars(given).items() if key not in ("folder", "result")}
+    return {key: Path(value).name if "/" in value else value for key, value in options.items()}
+
+
 def write_curves(
     rows: Mapping[str, Sequence[Curve]], given: argparse.Namespace, name: str, *, benchmark: str, **more: Any
 ) -> None:
@@ -42,7 +48,7 @@ def write_curves(
     document = {
         "benchmark": benchmark,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "conditions": {key: str(value) for key, value in vars(given).items() if key not in ("folder", "result")},
+        "conditions": conditions_of(given),
         **more,
         "curves": rows,
         "means": {name: mean_curve(curves) for name, curves in rows.items()},
