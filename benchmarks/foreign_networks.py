@@ -178,7 +178,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the ONNX files stay; default: a temporary folder")
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    clocks = {table: clock_of_table(load_predictor(table)) for table in arguments.table}
+    predictors = {table: load_predictor(table) for table in arguments.table}
+    if any(predictor.precision != "fp32" for predictor in predictors.values()):
+        parser.error("the networks are files in fp32: give tables that were measured in fp32")
+    clocks = {table: clock_of_table(predictor) for table, predictor in predictors.items()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
