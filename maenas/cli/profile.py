@@ -15,9 +15,13 @@ from maenas.cli.options import output_file, output_name
 from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
+    from maenas.deploy.clock import Timing
     from maenas.latency.measured import MeasuredTable
     from maenas.profiler.job import ProfileJob
     from maenas.profiler.profile import Progress
+
+
+STEADY = 0.15  # interquartile range of the reference kernel's time; 0.03 to 0.12 when the shipped tables were measured
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def profile_command(
     if setup.runtime in ("onnxruntime", "openvino"):
         require_extra("openvino" if setup.runtime == "openvino" else "export")
     job = open_job(request, out)
-    table = _run(job, minutes)
+    table, reference = _run(job, minutes)
     counts = f"{len(table.rows)} kernels, {len(table.blocks)} blocks, {len(table.networks)} networks"
     print(f"wrote {job.path} (id {table.id}): {counts} of {job.setup.backend.device_name}")
     for failure in table.failed:
@@ -108,23 +112,40 @@ def profile_command(
     left = len(job.items) - sum(map(len, (table.rows, table.blocks, table.networks, table.failed)))
     if left > 0:
         print(f"{left} of {len(job.items)} items are left (--minutes {minutes:g}); repeat the command to go on")
+    if reference is not None and reference.spread > STEADY:
+        print(unsteady_text(reference), file=sys.stderr)
 
 
-def _run(job: ProfileJob, minutes: float) -> MeasuredTable:
-    """Profile with a progress bar; Ctrl-C leaves a table that the same command continues."""
+def unsteady_text(reference: Timing) -> str:
+    """The warning about a machine on which even the reference kernel's time varies."""
+    return (
+        "warning: this machine is not steady: one and the same kernel, timed throughout, has an interquartile range of "
+        f"{reference.spread:.0%}. The table is no better than that: stop what else runs, remove the table and measure "
+        "again"
+    )
+
+
+def _run(job: ProfileJob, minutes: float) -> tuple[MeasuredTable, Timing | None]:
+    """Profile with a progress bar; also the reference kernel's timing, if anything was left to measure.
+
+    Ctrl-C leaves a table that the same command continues.
+    """
     from tqdm import tqdm
 
     from maenas.profiler.job import run_job
 
     with tqdm(total=len(job.items), unit=" kernels", desc="profile", disable=not sys.stderr.isatty()) as bar:
+        reference: list[Timing] = []
 
         def on_progress(progress: Progress) -> None:
+            reference[:] = [progress.reference]
             bar.n = len(job.items) - progress.remaining
             bar.set_postfix(reference=f"{progress.reference.median_s * 1e3:.3g} ms", refresh=False)
             bar.refresh()
 
         try:
-            return run_job(job, minutes=minutes, on_progress=on_progress)
+            table = run_job(job, minutes=minutes, on_progress=on_progress)
         except KeyboardInterrupt:
             kept = f"{job.path} is stored" if job.path.exists() else "nothing was measured yet"
             raise MaenasError(f"interrupted; {kept}: repeat the command to go on") from None
+    return table, reference[0] if reference else None

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from maenas.cli.groups import grouped
 from maenas.cli.profile import profile_command
 from maenas.cli.tables import tables_app
-from maenas.deploy.clock import TimingSettings
+from maenas.deploy.clock import Timing, TimingSettings
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
@@ -23,7 +23,7 @@ from maenas.profiler import profile as profile_module
 from maenas.profiler.backends import backend_of_table
 from maenas.profiler.plan import spec_samples
 from maenas.profiler.probe import SINKS, Sample
-from maenas.profiler.profile import Setup, profile, time_networks
+from maenas.profiler.profile import Progress, Setup, profile, time_networks
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 FAST = TimingSettings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=3, attempts=1)
@@ -289,6 +289,24 @@ app.add_typer(tables_app, name="tables")
 
 def command(*words: str):
     return CliRunner().invoke(app, list(words))
+
+
+@pytest.mark.parametrize(("iqr_s", "warned"), [(0.1e-3, False), (0.27e-3, True)])
+def test_a_machine_that_is_not_steady_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iqr_s: float, warned: bool
+) -> None:
+    pytest.importorskip("onnxruntime")
+    table = profile(SAMPLES[:4], setup(), device="fake", path=tmp_path / "t.json")
+
+    def run(*_: object, on_progress, **__: object):
+        on_progress(Progress(4, 0, Timing(1e-3, iqr_s, 99)))
+        return table
+
+    monkeypatch.setattr("maenas.profiler.job.run_job", run)
+    result = command("profile", "--space", "demo", "--input", "32", "--out", str(tmp_path / "t.json"))
+    assert result.exit_code == 0, result.output
+    assert ("not steady" in result.output) == warned
+    assert ("an interquartile range of 27%" in result.output) == warned
 
 
 @pytest.mark.slow
