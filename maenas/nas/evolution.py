@@ -10,6 +10,7 @@ Legend: P offspring, N population, G genes, Q limits. Genes are rows: `[G, P]`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -269,15 +270,19 @@ def evolve(
     settings: EvolutionSettings,
     state: State | None = None,
     on_generation: Callable[[State], None] | None = None,
+    *,
+    enough: float = math.inf,
 ) -> State:
     """Run to `settings.generations`, from `state` if given; `on_generation` sees every state on the way.
+
+    It ends before where the best fitness, in integer steps, is `enough`: a score that is known to be the optimum.
 
     The result depends on the problem and the settings only, not on where a run was cut and resumed.
     """
     state, compiled = state or start(problem, settings), _compile(problem)
     rng = np.random.Generator(np.random.PCG64())
     rng.bit_generator.state = state.generator
-    while state.generation < settings.generations:
+    while state.generation < settings.generations and state.fitness[0] < enough:
         count = OFFSPRING * settings.population
         children = _offspring(compiled, state.genes, count, rng)
         genes = np.concatenate([state.genes, children], axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -84,7 +85,7 @@ def run(
     found: list[Genome] = []
     evaluated = 0
     if request.solver == "evolution" or problem.objective is None:
-        final = evolve(problem, request.evolution, state, on_generation)
+        final = evolve(problem, request.evolution, state, on_generation, enough=_known_optimum(setup))
         evaluated = final.evaluated - (state.evaluated if state else 0)
         found = [row for row, good in zip(final.genes.T, final.fitness > 0, strict=True) if good][: request.top_k]
     certificate = None
@@ -107,6 +108,16 @@ def run(
             f"{setup.space.name} that meets all limits together ({limits}); raise one of them"
         )
     return _result(setup, np.array(found), evaluated, certificate)
+
+
+def _known_optimum(setup: Setup) -> float:
+    """Score, in steps, at which the evolution may end: where one architecture is wanted, and the search for the neck
+    has proved that none scores more. Infinite elsewhere."""
+    necks, request = setup.necks, setup.request
+    if necks is None or necks.score != request.score or request.top_k > 1:
+        return math.inf
+    found = necks.chosen.certificate
+    return found.upper_bound if found.proven and found.solutions else math.inf
 
 
 def _certificate(setup: Setup, k: int, found: list[Genome]) -> ExactResult:

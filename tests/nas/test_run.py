@@ -346,6 +346,19 @@ def test_without_the_bound_the_score_buys_depth_and_no_width(model: str, tmp_pat
     assert float(mae_score(score_terms(kernels))) > 5 * float(mae_score(score_terms(lower(published_spec(model)))))
 
 
+def test_an_evolution_ends_where_it_has_found_what_is_proven() -> None:
+    """Only where one architecture is wanted, and the search for the neck has proved the optimum of this score."""
+    full = {"space": "k1kx-tiny", "latency_s": (2e-3,), "population": 64, "generations": 60}
+    every = 16 * 64 * 61
+    ended = run(prepare(Request(**full, neck="auto")))
+    assert ended.evaluated < every
+    assert (ended.gap, ended.proven) == (0.0, True)
+    several = run(prepare(Request(**full, neck="auto", top_k=2)))
+    assert several.evaluated == every
+    assert several.candidates[0].spec == ended.candidates[0].spec
+    assert run(prepare(Request(**full))).evaluated == every
+
+
 @pytest.mark.parametrize("score", ["mae", "balanced"])
 @pytest.mark.parametrize("name", ["k1kx-tiny", "csp", "mob", "k1kx"])
 @pytest.mark.parametrize("slack", [1.2, 3.0])
