@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maenas.choices import Precision
-from maenas.headers import NmsSettings
+from maenas.deploy.openvino import CpuArithmetic
+from maenas.headers import FilePrecision, NmsSettings
 from maenas.spec import DetectorSpec
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -34,7 +34,7 @@ class Runtime:
     names: tuple[str, ...]
     device: torch.device
     library: str  # name and version, for example "onnxruntime-cpu 1.32.0"
-    precision: Precision
+    precision: FilePrecision | CpuArithmetic
     nms: NmsSettings | None
     batch: int | None
 

@@ -15,8 +15,15 @@ from torch import Tensor
 from detector.device import choose_device
 from detector.runtime.exported import runtime_of
 from detector.runtime.interface import Runtime, in_batches
-from maenas.choices import CpuArithmetic
-from maenas.deploy.openvino import compile_model, has_signed_activations, import_openvino, library, read_model, reason
+from maenas.deploy.openvino import (
+    CpuArithmetic,
+    compile_model,
+    has_signed_activations,
+    import_openvino,
+    library,
+    read_model,
+    reason,
+)
 from maenas.errors import MaenasError
 
 MOST_BATCHES = 4  # compiled at once, of a file with an open batch
