@@ -85,7 +85,9 @@ def run(
     found: list[Genome] = []
     evaluated = 0
     if request.solver == "evolution" or problem.objective is None:
-        final = evolve(problem, request.evolution, state, on_generation, enough=_known_optimum(setup))
+        proven = _proven_before(setup, request.top_k)
+        enough = math.inf if proven is None else proven.upper_bound  # the evolution ends where it has found it
+        final = evolve(problem, request.evolution, state, on_generation, enough=enough)
         evaluated = final.evaluated - (state.evaluated if state else 0)
         found = [row for row, good in zip(final.genes.T, final.fitness > 0, strict=True) if good][: request.top_k]
     certificate = None
@@ -110,24 +112,18 @@ def run(
     return _result(setup, np.array(found), evaluated, certificate)
 
 
-def _known_optimum(setup: Setup) -> float:
-    """Score, in steps, at which the evolution may end: where one architecture is wanted, and the search for the neck
-    has proved that none scores more. Infinite elsewhere."""
-    necks, request = setup.necks, setup.request
-    if necks is None or necks.score != request.score or request.top_k > 1:
-        return math.inf
-    found = necks.chosen.certificate
-    return found.upper_bound if found.proven and found.solutions else math.inf
+def _proven_before(setup: Setup, k: int) -> ExactResult | None:
+    """What the search for the neck has proved of this very problem, where the best architecture is enough."""
+    necks = setup.necks
+    if k > 1 or necks is None or necks.score != setup.request.score or not necks.chosen.certificate.proven:
+        return None
+    return necks.chosen.certificate
 
 
 def _certificate(setup: Setup, k: int, found: list[Genome]) -> ExactResult:
-    """The k best, proven; the search for the neck has solved this problem already where the best one is enough."""
-    necks = setup.necks
-    if necks is None:
-        return solve(setup.problem, k=k, known=found)
-    if k == 1 and necks.chosen.certificate.proven and necks.score == setup.request.score:
-        return necks.chosen.certificate
-    return solve(setup.problem, k=k, known=[*found, *necks.genomes])
+    """The k best, proven."""
+    known = found if setup.necks is None else [*found, *setup.necks.genomes]
+    return _proven_before(setup, k) or solve(setup.problem, k=k, known=known)
 
 
 def _result(setup: Setup, genomes: np.ndarray, evaluated: int, certificate: ExactResult | None) -> SearchResult:
