@@ -13,21 +13,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from maenas.kernels import IMAGE, Kernel, Width
+from maenas.kernels import IMAGE, PRODUCTS, Kernel, Width
 
 PRECISION_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
 
 def kernel_params(k: Kernel) -> Width:
     """Weights and biases."""
-    if k.op != "conv":
+    if k.op not in PRODUCTS:
         return 0 * k.out_channels
     return k.in_channels // k.groups * k.kernel**2 * k.out_channels + k.out_channels
 
 
 def kernel_flops(k: Kernel) -> Width:
     """Floating-point operations, a multiply-add as 2."""
-    if k.op != "conv":
+    if k.op not in PRODUCTS:
         return 0 * k.out_channels
     return 2 * (k.in_channels // k.groups) * k.kernel**2 * k.out_channels * (k.out_height * k.out_width)
 

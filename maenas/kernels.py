@@ -1,8 +1,11 @@
 """Deployed kernels, and the graph in which the lowering lays them out.
 
-A kernel is one convolution with what a runtime fuses into it (bias, residual add, activation), or one data movement
-(pool, concat, resize, space-to-depth, box decoding). RepConv and batch norm are already folded. The list is in
-execution order and keeps its edges (`inputs`, `residual`), so that it is the whole graph.
+A kernel is one convolution or product of matrices with what a runtime fuses into it (bias, residual add, activation),
+or one data movement (pool, concat, resize, space-to-depth, box decoding). RepConv and batch norm are already folded.
+The list is in execution order and keeps its edges (`inputs`, `residual`), so that it is the whole graph.
+
+A `matmul` has the rows of its left operand as positions `[C, rows, 1]` and one group for each pair of matrices. It, a
+`mean` over the positions and `pointwise` arithmetic occur in networks of others only.
 
 Widths may be NumPy integer arrays that broadcast against each other: one call then lowers a whole table of stages.
 
@@ -15,8 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Width = Any  # int, or integer array when a table of stages is lowered at once
-Op = Literal["conv", "maxpool", "concat", "resize", "space_to_depth", "integral", "decode"]
+Op = Literal[
+    "conv", "matmul", "maxpool", "mean", "concat", "resize", "space_to_depth", "integral", "pointwise", "decode"
+]
 Epilogue = tuple[Literal["add", "relu", "silu", "sigmoid"], ...]
+PRODUCTS = ("conv", "matmul")  # the ops that multiply
 IMAGE = -1  # `Kernel.inputs` entry that stands for the network's input
 
 

@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from detector.export.metadata import NmsSettings
-from maenas.deploy.onnx_writer import add_constant, add_node
+from maenas.deploy.onnx_graph import add_constant, add_node
 
 STEPS = 16  # chains in clustered boxes need 3 to 6
 

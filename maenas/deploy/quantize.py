@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from maenas.deploy.onnx_writer import SINK
+from maenas.deploy.onnx_graph import SINK
 from maenas.headers import Int8Form
 
 LEVELS = 127  # of int8 on either side of zero

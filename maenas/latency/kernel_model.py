@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from maenas.cost import PRECISION_BYTES, kernel_flops
 from maenas.errors import MaenasError
-from maenas.kernels import Kernel, Width
+from maenas.kernels import PRODUCTS, Kernel, Width
 from maenas.latency.device import Device, Precision, peak_ops_per_s
 from maenas.strict import STRICT
 
@@ -113,7 +113,7 @@ def kernel_work(kernel: Kernel, *, device: Device, precision: Precision, batch: 
     memory = _bytes(kernel, precision, batch) / (device.memory_bandwidth_gbs.value * 1e9)
     if kernel.op == "concat" and len(kernel.inputs) > 1:
         return KernelWork(0.0, 0.0, 0.0 * memory, 0, memory)
-    if kernel.op != "conv":
+    if kernel.op not in PRODUCTS:
         return KernelWork(0.0, 0.0, memory, 1)
     depthwise = (np.asarray(kernel.groups) > 1) & (np.asarray(kernel.in_channels) == kernel.groups)
     light: Seconds = 0.0
@@ -139,7 +139,7 @@ def _bytes(kernel: Kernel, precision: Precision, batch: int) -> float | Floats:
     in_plane, out_plane = kernel.in_height * kernel.in_width, kernel.out_height * kernel.out_width
     inputs, outputs = _as_float(kernel.in_channels), _as_float(kernel.out_channels)
     total = inputs * (batch * in_plane) + outputs * (batch * out_plane * (1 if kernel.residual is None else 2))
-    if kernel.op == "conv":
+    if kernel.op in PRODUCTS:
         total = total + _as_float(kernel.in_channels // kernel.groups) * kernel.kernel**2 * outputs
     return total * PRECISION_BYTES[precision]
 

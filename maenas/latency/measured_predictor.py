@@ -9,6 +9,10 @@ the 95 % quantile of Student's t with n - 1 degrees of freedom,
 The interval is the wider of the networks' and the blocks'. Networks alone are too few, and measured too close together
 in time, to show what the device's state does between two runs (docs/latency.md has the coverage of both).
 
+A network of others has kernels far from any row, which the wholes say nothing about. With w the mean log half-width of
+its kernels, weighted by their seconds, its own is sqrt(wholes^2 + (w / 2)^2): kernels err together, but not wholly
+(`ERR_TOGETHER`).
+
 A table of convolutions only, as published ones are, has no rows for pools, resize, space-to-depth and their kin. These
 are estimated from the bytes they move, by the constants that devices share, and never pass for measured.
 """
@@ -18,7 +22,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ import numpy as np
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel
 from maenas.latency.device import Device, Precision, load_devices
+from maenas.latency.interpolation.features import STAND_INS
 from maenas.latency.interpolation.fit import fit_table
 from maenas.latency.interpolation.predict import Interpolator, KernelPrediction
 from maenas.latency.intervals import student_t95
@@ -36,7 +41,8 @@ from maenas.latency.transfer import read_transfer
 from maenas.lowering import lower
 
 MIN_NETWORKS = 5
-MOVEMENTS = ("maxpool", "concat", "resize", "space_to_depth", "integral", "decode")  # they move bytes, little else
+ERR_TOGETHER = 0.5  # chosen on networks of others in ONNX Runtime, checked in OpenVINO: docs/lab/latency.md
+MOVEMENTS = ("maxpool", "mean", "concat", "resize", "space_to_depth", "integral", "pointwise", "decode")  # of bytes
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,15 @@ class MeasuredPredictor:
         spread = math.exp(self.log_half_width)
         return seconds / spread, seconds * spread
 
+    def for_others(self, kernels: Sequence[Kernel]) -> MeasuredPredictor:
+        """This predictor with the interval of a network of others that has `kernels`."""
+        found = [self.interpolator.predict(kernel) for kernel in kernels if kernel.op not in self.estimated_ops]
+        total = math.fsum(kernel.seconds for kernel in found)
+        if not total:
+            return self
+        mean = math.fsum(one.seconds * math.log(one.high / one.seconds) for one in found) / total
+        return replace(self, log_half_width=math.hypot(self.log_half_width, ERR_TOGETHER * mean))
+
 
 def measured_predictor(
     table: MeasuredTable, *, precision: str | None = None, batch: int | None = None
@@ -109,7 +124,7 @@ def measured_predictor(
     networks, blocks = whole_networks(interpolator), whole_blocks(interpolator)
     wholes = [whole for whole in (networks, blocks) if whole is not None]
     transfer = read_transfer()
-    missing = tuple(op for op in MOVEMENTS if op not in interpolator.constants)
+    missing = tuple(op for op in MOVEMENTS if not {op, STAND_INS.get(op, op)} & interpolator.constants.keys())
     estimated = missing if table.device in load_devices() else ()  # other hardware has no figures to go by
     log_half_width = max((whole.log_half_width for whole in wholes), default=held_out.log_error_90)
     return MeasuredPredictor(

@@ -17,6 +17,7 @@ from maenas.locks import locked
 from maenas.nas.space import load_space, space_names
 from maenas.outputs import check_file, check_name
 from maenas.profiler.backends import make_backend
+from maenas.profiler.general import general_samples
 from maenas.profiler.plan import describe, estimate_s, plan
 from maenas.profiler.profile import Progress, Setup, profile
 from maenas.spec import InputSpec, load_spec, published_specs
@@ -38,7 +39,8 @@ REFERENCE_RATE = {"cpu": 5e10, "cuda": 5e12}  # FLOP/s to estimate with before t
 
 @dataclass(frozen=True)
 class ProfileRequest:
-    """What is measured and how. Without spaces and specs: the kernels of all shipped spaces and published detectors.
+    """What is measured and how. Without spaces and specs: the kernels of all shipped spaces and published detectors,
+    and some that networks of others have.
 
     `input_size` is the side of the square input in pixels, None for each space's or spec's own; `batch` images at once.
     """
@@ -86,10 +88,11 @@ def items_of(request: ProfileRequest) -> tuple[Item, ...]:
     if request.input_size is not None:
         size = InputSpec(request.input_size, request.input_size)
         detectors = [replace(detector, input=size) for detector in detectors]
-    spaces = request.spaces
+    spaces, others = request.spaces, ()
     if not spaces and not detectors:
         spaces, detectors = tuple(space_names()), list(published_specs(request.input_size).values())
-    return tuple(plan([load_space(name) for name in spaces], detectors, input_size=request.input_size))
+        others = general_samples()
+    return plan([load_space(name) for name in spaces], detectors, others=others, input_size=request.input_size)
 
 
 def plan_text(request: ProfileRequest) -> str:

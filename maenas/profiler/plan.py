@@ -69,12 +69,13 @@ def plan(
     spaces: Sequence[SearchSpace],
     specs: Iterable[DetectorSpec],
     *,
+    others: Sequence[Sample] = (),
     input_size: int | None,
     num_classes: int = 80,
     seed: int = 0,
 ) -> tuple[Item, ...]:
-    """The whole plan: the coarsest grid of every space, the kernels of `specs`, blocks and networks of the spaces, then
-    the finer grids.
+    """The whole plan: the coarsest grid of every space, the kernels of `specs`, blocks and networks of the spaces,
+    `others`, then the finer grids.
 
     Each grid is shuffled (by `seed`), so that a run cut short has covered the space evenly.
     """
@@ -90,7 +91,7 @@ def plan(
         if level == 0:
             ordered += exact
             drawn = random_detectors(spaces, NETWORKS, seed=DRAW_SEED, input_size=input_size) if spaces else ()
-            ordered += [*space_blocks(spaces, input_size=input_size), *(spec for _, spec in drawn)]
+            ordered += [*space_blocks(spaces, input_size=input_size), *(spec for _, spec in drawn), *others]
     return distinct(ordered)
 
 

@@ -6,8 +6,8 @@ graph without the kernel is subtracted:
 
     t = (T(producers, d kernels, sinks) - T(producers, sinks)) / d, corrected for the difference in sinks
 
-The copies of a convolution share their input and have weights of their own; each copy of anything else, and each
-residual, has its own producer, so that a runtime can neither merge copies nor take in-place shortcuts away from them.
+The copies of a convolution or product share their input and have weights of their own; each copy of anything else, and
+each residual, has its own producer, so that a runtime can neither merge copies nor take in-place shortcuts away.
 Blocks are timed in the same way, as wholes; networks run from their own input to their own outputs.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from maenas.deploy.program import Program, Shape, network
-from maenas.kernels import Kernel
+from maenas.kernels import PRODUCTS, Kernel
 from maenas.latency.measured import BlockKey, KernelKey, block_kernels, key_of
 from maenas.lowering import lower
 from maenas.spec import DetectorSpec
@@ -158,11 +158,12 @@ class _Layout:
 
     def sources(self, sample: Sample, copies: int) -> list[tuple[list[int], int | None]]:
         """Inputs and residual of each copy."""
-        shared = [self.produce(shape) for shape in sample.inputs] if sample.kernel.op == "conv" else None
+        make = self.image if sample.kernel.op == "matmul" else self.produce  # rows have one layout only
+        shared = [make(shape) for shape in sample.inputs] if sample.kernel.op in PRODUCTS else None
         rows: list[tuple[list[int], int | None]] = []
         for _ in range(copies):
-            inputs = shared or [self.produce(shape) for shape in sample.inputs]
-            residual = None if sample.kernel.residual is None else self.produce(_out_shape(sample.kernel))
+            inputs = shared or [make(shape) for shape in sample.inputs]
+            residual = None if sample.kernel.residual is None else make(_out_shape(sample.kernel))
             rows.append((inputs, residual))
         return rows
 

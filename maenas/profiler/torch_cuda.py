@@ -13,7 +13,7 @@ from maenas.deploy.graphed import Captured, capture
 from maenas.deploy.program import Program, is_flatten
 from maenas.deploy.session import TF32
 from maenas.errors import MaenasError
-from maenas.kernels import Kernel
+from maenas.kernels import PRODUCTS, Kernel
 from maenas.latency.device import Precision
 from maenas.spec import OUTPUT_STRIDES
 
@@ -116,7 +116,7 @@ class TorchProgram:
         self._weights: dict[int, tuple[Any, Any]] = {}
         self._priors: dict[int, tuple[Any, Any]] = {}
         for index, kernel in enumerate(program.kernels):
-            if kernel.op == "conv":
+            if kernel.op in PRODUCTS:
                 out, fan_in, side = int(kernel.out_channels), int(kernel.in_channels // kernel.groups), kernel.kernel
                 weight = random(out, fan_in, side, side) * (fan_in * side * side) ** -0.5
                 self._weights[index] = (weight, weight.new_zeros(out))
@@ -139,14 +139,16 @@ class TorchProgram:
             weight, bias = self._weights[index]
             groups, pad = int(kernel.groups), kernel.kernel // 2
             y = functional.conv2d(xs[0], weight, bias, kernel.stride, pad, 1, groups)
-            for step in kernel.epilogue:
-                if step == "add":
-                    y.add_(residual)
-                elif step == "sigmoid":
-                    y.sigmoid_()
-                else:
-                    y = {"relu": functional.relu, "silu": functional.silu}[step](y, inplace=True)
-            return y
+            return self._epilogue(kernel, y, residual)
+        if kernel.op == "matmul":
+            weight, bias = self._weights[index]
+            rows = xs[0].flatten(2).mT  # [B, H W, C], as tokens lie where maps are channels last
+            y = functional.linear(rows, weight.flatten(1), bias)
+            return self._epilogue(kernel, y.mT.unflatten(2, (kernel.out_height, kernel.out_width)), residual)
+        if kernel.op == "mean":
+            return xs[0].mean((2, 3), keepdim=True)
+        if kernel.op == "pointwise":
+            return xs[0] * xs[-1]
         if kernel.op == "maxpool":
             return functional.max_pool2d(xs[0], kernel.kernel, kernel.stride, kernel.kernel // 2)
         if kernel.op == "concat":
@@ -163,6 +165,17 @@ class TorchProgram:
         centre, stride = self._priors[index]
         sides = torch.cat([x.flatten(2).float() for x in xs], 2) * stride
         return torch.cat([centre - sides[:, :2], centre + sides[:, 2:]], 1)
+
+    def _epilogue(self, kernel: Kernel, y: Any, residual: Any) -> Any:
+        functional = self._torch.nn.functional
+        for step in kernel.epilogue:
+            if step == "add":
+                y.add_(residual)
+            elif step == "sigmoid":
+                y.sigmoid_()
+            else:
+                y = {"relu": functional.relu, "silu": functional.silu}[step](y, inplace=True)
+        return y
 
 
 def _integral(torch: Any, x: Any) -> Any:

@@ -59,7 +59,7 @@ def test_a_prediction_says_what_it_covers(predict, network: Path) -> None:
     assert re.search(r"^latency .* modelled on NVIDIA T4 \(90 % interval", out, re.MULTILINE)
     assert re.search(r"^not modelled +1 CumSum: about \d+\.\d% of the time", out, re.MULTILINE)
     assert re.search(r"^not timed +nothing$", out, re.MULTILINE)
-    assert re.search(r"^first +conv or matmul +16 +32 +3 +1 +64x64", out, re.MULTILINE)
+    assert re.search(r"^first +conv +16 +32 +3 +1 +64x64", out, re.MULTILINE)
     document = json.loads(predict(network, "--input", 64, "--json")[1])
     (row,) = document["predictions"]
     assert row["unmodelled"][0]["op"] == "CumSum"

@@ -194,6 +194,25 @@ def test_boxes_stand_around_the_corner_of_their_cell() -> None:
     assert boxes[0, :, 20].tolist() == [-16, -16, 16, 16]
 
 
+def test_a_product_keeps_rows_and_adds_its_residual() -> None:
+    rng = np.random.default_rng(0)
+    kernel = Kernel("matmul", "k", (-1,), 8, 12, 5, 1, 5, 1, epilogue=("add", "relu"), residual=-2)
+    model = one(kernel, (8, 5, 1), (12, 5, 1))
+    x, residual = rng.standard_normal((1, 5, 8)).astype(np.float32), rng.standard_normal((1, 5, 12)).astype(np.float32)
+    weight = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name.endswith("weight"))
+    (result,) = run(model, {"image": x, "image2": residual})
+    np.testing.assert_allclose(result, np.maximum(x @ weight + residual, 0), atol=1e-5)
+
+
+def test_a_mean_is_over_the_positions_and_arithmetic_is_by_element() -> None:
+    x, y = np.random.default_rng(0).random((2, 1, 3, 4, 5), np.float32)
+    (mean,) = run(one(Kernel("mean", "k", (-1,), 3, 3, 4, 5, 1, 1), (3, 4, 5)), {"image": x})
+    np.testing.assert_allclose(mean, x.mean(axis=(2, 3), keepdims=True), rtol=1e-5)
+    both = Kernel("pointwise", "k", (-1, -2), 6, 3, 4, 5, 4, 5)
+    (product,) = run(one(both, (3, 4, 5), (3, 4, 5)), {"image": x, "image2": y})
+    np.testing.assert_array_equal(product, x * y)
+
+
 @pytest.mark.parametrize("name", ["damo-yolo-t", "damo-yolo-nano-s"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_every_kernel_can_be_probed(name: str, precision: str) -> None:

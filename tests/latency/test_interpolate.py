@@ -160,6 +160,30 @@ def test_other_ops_are_predicted_where_they_were_measured() -> None:
     assert row.low < row.seconds < row.high
 
 
+def test_a_product_is_taken_as_a_convolution_only_where_the_table_has_no_products() -> None:
+    rows = split()[0].table.rows[:100]
+    product = conv(op="matmul", kernel=1, in_height=256, in_width=1, out_height=256, out_width=1)
+    without = fit_table(table_of(rows), trees=10)
+    assert without.seconds(product) == without.seconds(dataclasses.replace(product, op="conv"))
+    sizes = [(c, h) for c in range(32, 320, 32) for h in (128, 512)]
+    products = [Row("matmul", c, c, h, 1, 1, 1, 1, "", 1e-9 * c * h, 1e-7, 9) for c, h in sizes]
+    assert fit_table(table_of((*rows, *products)), trees=10).seconds(product) == pytest.approx(1e-9 * 64 * 256, rel=0.3)
+
+
+def test_without_multiprocessors_the_base_counts_operations_and_not_tiles() -> None:
+    """On a CPU one more row of positions costs its share, never another tile."""
+    rows = tuple(Row("conv", 64, 64, h, h, 3, 1, 1, "", 2e-7 * h * h + 1e-6, None, 1) for h in range(4, 60, 2))
+    model = fit_table(table_of(rows, device="abacus"), trees=10)
+    widths = {"in_channels": np.array([64]), "out_channels": np.array([64]), "groups": np.array([1])}
+    sides = np.arange(4, 60)
+    planes = [{"in_height": h, "in_width": h, "out_height": h, "out_width": h} for h in sides.tolist()]
+    base = np.concatenate([model.base_seconds(conv(**widths, **plane)) for plane in planes])
+    growth = base[1:] / base[:-1]
+    assert (growth > 1).all()
+    assert (growth <= (sides[1:] / sides[:-1]) ** 2).all()
+    assert base[-1] == pytest.approx(2e-7 * 59**2, rel=0.1)
+
+
 def test_too_few_rows_and_absurd_widths_are_errors() -> None:
     with pytest.raises(MaenasError, match="at least 20"):
         fit_table(table_of(split()[0].table.rows[:5]))

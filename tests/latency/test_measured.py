@@ -255,6 +255,18 @@ def test_the_shipped_cpu_table_predicts_a_published_network() -> None:
     assert 0.1 < predict(kernels, predictor).seconds < 0.4  # it takes 180 ms there
 
 
+def test_the_interval_of_a_network_of_others_is_as_sure_as_its_kernels() -> None:
+    predictor = measured_predictor(small_table(200))
+    row = next(row for row in predictor.interpolator.table.rows if (row.groups, row.stride, row.epilogue) == (1, 1, ""))
+    size = (row.height, row.width, row.height, row.width, row.kernel)
+    known = Kernel("conv", "known", (-1,), row.in_channels, row.out_channels, *size)
+    near, far = conv(72, "near"), Kernel("conv", "far", (-1,), 3000, 3000, 3, 3, 3, 3, 9)
+    widths = [predictor.for_others([kernel]).log_half_width for kernel in (known, near, far)]
+    assert predictor.log_half_width == widths[0] < widths[1] < widths[2]
+    mixed = predictor.for_others([known, far]).log_half_width
+    assert widths[0] < mixed < widths[2]
+
+
 def test_predictions_need_no_fitting_library() -> None:
     measured_predictor(small_table()).kernel_seconds(conv(40))
     assert "sklearn" not in sys.modules

@@ -8,16 +8,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from maenas.cost import PRECISION_BYTES
+from maenas.cost import PRECISION_BYTES, kernel_flops
 from maenas.errors import MaenasError
-from maenas.kernels import IMAGE, Kernel
-from maenas.latency.device import Device
+from maenas.kernels import IMAGE, Kernel, Op
+from maenas.latency.device import Device, peak_ops_per_s
 from maenas.latency.kernel_model import TILES, KernelWork, kernel_work
 from maenas.latency.measured import MAX_SIZE, MeasuredTable
 
 Array = NDArray[np.float64]
 ALIGNMENTS = (8, 16, 32, 64)  # channels
 TERMS = ("compute_s", "serial_s", "memory_s")
+STAND_INS: dict[Op, Op] = {"matmul": "conv", "mean": "maxpool", "pointwise": "decode"}  # where a table lacks the op
 
 
 def kernel_classes(kernel: Kernel) -> NDArray:
@@ -34,9 +35,13 @@ def is_smooth(epilogue: str) -> bool:
 
 
 def scaled_work(kernel: Kernel, table: MeasuredTable, device: Device) -> KernelWork:
+    """The terms of the base, arrays [n]. Without multiprocessors no tiles run in waves: operations count as such."""
     work = kernel_work(kernel, device=device, precision=table.precision, batch=table.batch)
     n = len(kernel.in_channels)
     terms = [np.broadcast_to(getattr(work, name), n).astype(np.float64) for name in TERMS]
+    if device.sm_count.value == 1:
+        flops = np.broadcast_to(kernel_flops(kernel), n) * float(table.batch)
+        terms[:2] = flops / peak_ops_per_s(device, precision=table.precision), np.zeros(n)
     return KernelWork(terms[0], terms[1], terms[2], 1)
 
 

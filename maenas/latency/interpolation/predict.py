@@ -8,7 +8,8 @@ The base carries what varies by orders of magnitude, so that the trees only lear
 is from it. It never falls with any width; the correction may. Choices and errors: docs/latency.md.
 
 An activation's kind is a feature only where the table tells it. A kernel whose epilogue is not in the table is looked
-up under one with the same residual add, since an activation of a finished output moves no bytes.
+up under one with the same residual add, since an activation of a finished output moves no bytes. Three ops have a
+stand-in where the table lacks them (`STAND_INS`): a product of matrices is then a 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from maenas.kernels import IMAGE, Kernel
 from maenas.latency.device import Device
 from maenas.latency.forest import Forest
 from maenas.latency.interpolation.features import (
+    STAND_INS,
     Array,
     codes_of,
     features,
@@ -116,6 +118,8 @@ class Interpolator:
 
     def predict(self, kernel: Kernel) -> KernelPrediction:
         """Prediction with its interval. Raises `MaenasError` for an op that the table did not measure."""
+        if kernel.op in STAND_INS and kernel.op not in self.constants:
+            kernel = replace(kernel, op=STAND_INS[kernel.op])
         widths = np.broadcast_arrays(kernel.in_channels, kernel.out_channels, kernel.groups)
         shape = widths[0].shape
         triples = np.stack([w.ravel() for w in widths], axis=1).astype(np.int64)

@@ -194,7 +194,7 @@ def stand_in(f: Fuser, node: Node) -> None:
     channels, height, width = planes(shape)
     read = sum(math.prod(s) for _, s in node.inputs if s is not None)
     written = sum(math.prod(known(s)) for _, s in node.outputs)
-    index = f.emit(node, "decode", [t for t, _ in f.live(node)], (shape, shape))
+    index = f.emit(node, "pointwise", [t for t, _ in f.live(node)], (shape, shape))
     plane = height * width
     f.kernels[index] = replace(
         f.kernels[index], in_channels=max(1, -(-read // plane)), out_channels=max(channels, -(-written // plane))

@@ -6,12 +6,12 @@ Fusion follows what TensorRT and ONNX Runtime do to convolutional networks:
 - four stride-2 slices and a `Concat` are one space-to-depth;
 - `Reshape` and its kin, `Slice` and `Split` are views: a consumer reads the part it needs from where it lies;
 - `Transpose` and its kin are copies (a `concat` kernel of one input);
-- arithmetic that follows no convolution joins its neighbours into one pointwise kernel (op `decode`), and so do a
+- arithmetic that follows no convolution joins its neighbours into one `pointwise` kernel, and so do a
   `Concat` that only it reads and, after that, the `Concat` of its results; a normalisation is a kernel of its own;
 - `Softmax` is an `integral` kernel that keeps its channels, or one with its expectation where only a product with a
-  constant vector reads it; pools and reductions are `maxpool` kernels (bytes only);
-- `MatMul` is a grouped 1x1 convolution, one group a batch entry: its right operand stands where weights would. So is
-  a convolution that is not square (one tap a channel), and a transposed one (see `_transposed`);
+  constant vector reads it; pools are `maxpool` and reductions `mean` kernels (bytes only);
+- `MatMul` is a `matmul` with one group a batch entry: its right operand stands where weights would. A convolution that
+  is not square is a 1x1 convolution with one tap a channel, and so is a transposed one (see `_transposed`);
 - what depends on constants only is folded.
 For any other operator stands a pointwise kernel that moves as many elements: `Lowered` says for which.
 """
@@ -229,11 +229,11 @@ def _pointwise(f: Fuser, node: Node) -> None:
     live = f.live(node)
     last = len(f.kernels) - 1
     sources = [f.values[tensor].kernel for tensor, _ in live]
-    if last >= 0 and last in sources and last not in f.stand_ins and f.kernels[last].op == "decode":
+    if last >= 0 and last in sources and last not in f.stand_ins and f.kernels[last].op in ("pointwise", "decode"):
         _extend(f, last, tuple(source for source in sources if source != last), out, shape)
         return
     cin = sum(math.prod(s) for _, s in live) * planes(shape)[0] // math.prod(shape)
-    f.write(out, f.emit(node, "decode", [t for t, _ in live], (shape, shape), in_channels=max(cin, 1)), shape)
+    f.write(out, f.emit(node, "pointwise", [t for t, _ in live], (shape, shape), in_channels=max(cin, 1)), shape)
 
 
 def _extend(f: Fuser, index: int, inputs: tuple[int, ...], out: TensorId, shape: Shape) -> None:
@@ -251,12 +251,12 @@ def _movement(f: Fuser, node: Node) -> None:
     out, out_shape = node.outputs[0][0], known(node.outputs[0][1])
     fields: dict[str, int] = {}
     if node.op in POOLS or node.op in REDUCTIONS:
-        op = "maxpool"
+        op = "mean"
         if isinstance(sides := node.attributes.get("kernel_shape"), (list, tuple)):
             kernel, stride = (positive(f, node, name, [1] * len(sides))[0] for name in ("kernel_shape", "strides"))
-            fields = {"kernel": kernel, "stride": stride}
+            op, fields = "maxpool", {"kernel": kernel, "stride": stride}
     elif node.op in NORMALISATIONS:
-        op = "decode"
+        op = "pointwise"
     elif node.op in COPIES or node.op in GATHERS:
         op, shape = "concat", out_shape if node.op in GATHERS else shape
     else:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
-from maenas.kernels import Kernel
+from maenas.kernels import Kernel, is_depthwise
+from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.predictor import AnyPredictor, Prediction, estimated_seconds, widened_interval
@@ -68,6 +69,8 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     total = math.fsum(seconds) + predictor.network_seconds
     sure = [i for i in known if i not in lowered.stand_ins]
     estimated = estimated_seconds([lowered.kernels[i] for i in sure], [known[i] for i in sure], predictor)
+    if isinstance(predictor, MeasuredPredictor):
+        predictor = predictor.for_others([lowered.kernels[i] for i in sure])
     low, high = widened_interval(predictor, modelled + predictor.network_seconds, estimated)
     guessed = math.fsum(value for values in unmodelled.values() for value in values)
     rows = (Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items())
@@ -80,10 +83,9 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
 
 def kernel_kind(kernel: Kernel) -> str:
     """What a kernel is, for people."""
-    if kernel.op == "conv":
-        grouped = "depthwise conv" if kernel.groups == kernel.in_channels else "grouped conv or matmul"
-        return grouped if kernel.groups > 1 else "conv or matmul"
-    words = {"maxpool": "pool", "integral": "softmax", "decode": "pointwise", "space_to_depth": "space to depth"}
+    if kernel.op == "conv" and kernel.groups > 1:
+        return "depthwise conv" if is_depthwise(kernel) else "grouped conv"
+    words = {"maxpool": "pool", "integral": "softmax", "decode": "box decoding", "space_to_depth": "space to depth"}
     if kernel.op == "concat" and len(kernel.inputs) == 1:
         return "copy"
     return words.get(kernel.op, kernel.op)

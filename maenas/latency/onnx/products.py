@@ -1,4 +1,4 @@
-"""Convolutions and matrix products as `conv` kernels."""
+"""Convolutions and matrix products as `conv` and `matmul` kernels."""
 
 from __future__ import annotations
 
@@ -68,4 +68,4 @@ def matmul(f: Fuser, node: Node) -> None:
     columns = out_shape[-1] if left in f.values else out_shape[-2]  # of constants, or of the right operand
     rows = math.prod(out_shape) // (batch * columns)
     shapes = ((1, batch * depth, rows), (1, batch * columns, rows))
-    absorb(f, f.emit(node, "conv", operands, shapes, groups=batch), out, out_shape)
+    absorb(f, f.emit(node, "matmul", operands, shapes, groups=batch), out, out_shape)

@@ -49,7 +49,7 @@ def test_an_activation_joins_the_convolution(name: str, epilogue: str):
 
 def test_an_activation_of_a_tensor_read_twice_is_a_kernel_of_its_own():
     result = kernels(conv(IMAGE, 1), op("Relu", [tensor(1)], 2, tensor(2)[1]), conv(tensor(1), 3), conv(tensor(2), 4))
-    assert [k.op for k in result] == ["conv", "decode", "conv", "conv"]
+    assert [k.op for k in result] == ["conv", "pointwise", "conv", "conv"]
 
 
 def test_add_of_an_earlier_tensor_is_the_residual_of_the_later_convolution():
@@ -92,7 +92,7 @@ def test_chained_arithmetic_is_one_pointwise_kernel():
     result = kernels(
         op("Sub", [IMAGE, [50, [16, 1, 1]]], 1, tensor(1)[1]), op("Div", [tensor(1), [51, []]], 2, tensor(2)[1])
     )
-    assert [k.op for k in result] == ["decode"]
+    assert [k.op for k in result] == ["pointwise"]
 
 
 def test_transpose_is_a_copy_and_softmax_keeps_its_channels():
@@ -152,7 +152,7 @@ def test_an_activation_in_parts_is_one_epilogue(name: str):
 def test_a_branch_that_leaves_the_activation_keeps_it_apart():
     gate = op("Sigmoid", [tensor(1)], 2, tensor(2)[1])
     result = kernels(conv(IMAGE, 1), gate, op("Mul", [tensor(1), tensor(2)], 3, tensor(3)[1]), conv(tensor(2), 4))
-    assert [k.op for k in result] == ["conv", "decode", "conv"]
+    assert [k.op for k in result] == ["conv", "pointwise", "conv"]
 
 
 def weighted(name: str, weight: list[int], out: list[int], **attributes: Any) -> Kernel:

@@ -1,0 +1,153 @@
+"""Kernels that networks of others have and the search spaces do not, drawn at random.
+
+Classifiers end on planes of 7x7 and less, hundreds of channels wide, squeeze and excite single positions, group
+channels and multiply rows of tokens. Each kind is drawn evenly in the logarithms of its sizes, so that a table's trees
+can learn it between the draws. What takes long is left out: a drawn kernel has at most `MOST_FLOPS` operations and maps
+of `MOST_ELEMENTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from maenas.cost import kernel_flops
+from maenas.kernels import IMAGE, Epilogue, Kernel, Op
+from maenas.latency.measured import key_of
+from maenas.profiler.probe import Sample, distinct
+
+SEED = 20240611
+MOST_FLOPS = 1e9
+MOST_ELEMENTS = 1 << 22
+EPILOGUES: tuple[Epilogue, ...] = ((), ("relu",), ("relu",), ("silu",), ("add",), ("add", "relu"))
+
+Draw = Callable[[np.random.Generator], Kernel]
+
+
+def general_samples(seed: int = SEED) -> tuple[Sample, ...]:
+    """The drawn kernels of all kinds, mixed; the same seed draws the same."""
+    rng = np.random.default_rng(seed)
+    kernels = [kernel for draw, count in KINDS.items() for kernel in _drawn(draw, count, rng)]
+    return distinct([_sample(kernels[number]) for number in rng.permutation(len(kernels))])
+
+
+def _drawn(draw: Draw, count: int, rng: np.random.Generator) -> Iterator[Kernel]:
+    while count:
+        kernel = draw(rng)
+        elements = max(
+            kernel.in_channels * kernel.in_height * kernel.in_width, kernel.in_channels * kernel.out_channels
+        )
+        if kernel_flops(kernel) <= MOST_FLOPS and elements <= MOST_ELEMENTS:
+            yield kernel
+            count -= 1
+
+
+def _sample(kernel: Kernel) -> Sample:
+    channels = kernel.in_channels // len(kernel.inputs)
+    shape = channels, kernel.in_height, kernel.in_width
+    return Sample(key_of(kernel), kernel, (shape,) * len(kernel.inputs))
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> int:
+    """An integer, its logarithm evenly distributed."""
+    return round(float(np.exp(rng.uniform(np.log(low), np.log(high)))))
+
+
+def _width(rng: np.random.Generator, low: int, high: int) -> int:
+    """As `_between`, mostly a multiple of 8."""
+    step = int(rng.choice([1, 4, 8], p=[0.1, 0.2, 0.7]))
+    return max(step, step * round(_between(rng, low, high) / step))
+
+
+def _kernel(op: Op, cin: int, cout: int, side: int, *, kernel: int = 1, stride: int = 1, groups: int = 1) -> Kernel:
+    out = -(-side // stride)
+    return Kernel(op, "general", (IMAGE,), cin, cout, side, side, out, out, kernel, stride, groups)
+
+
+def _with_epilogue(kernel: Kernel, rng: np.random.Generator) -> Kernel:
+    epilogue = EPILOGUES[rng.integers(len(EPILOGUES))]
+    return replace(kernel, epilogue=epilogue, residual=IMAGE - 1 if "add" in epilogue else None)
+
+
+def _dense(size: int, low_side: int, high_side: int, stride_share: float) -> Draw:
+    def draw(rng: np.random.Generator) -> Kernel:
+        side = _between(rng, low_side, high_side)
+        stride = 2 if side > 2 and rng.random() < stride_share else 1
+        widths = _width(rng, 8, 2048), _width(rng, 8, 2048)
+        return _with_epilogue(_kernel("conv", *widths, side, kernel=size, stride=stride), rng)
+
+    return draw
+
+
+def _squeeze(rng: np.random.Generator) -> Kernel:
+    """A convolution of one position, as squeeze-and-excitation has, or a classifier."""
+    return _with_epilogue(_kernel("conv", _width(rng, 8, 2048), _width(rng, 8, 2048), 1), rng)
+
+
+def _stem(rng: np.random.Generator) -> Kernel:
+    size, cin = int(rng.choice([3, 5, 7])), int(rng.choice([3, 3, 16, 32]))
+    return _with_epilogue(_kernel("conv", cin, _width(rng, 16, 96), _between(rng, 56, 320), kernel=size, stride=2), rng)
+
+
+def _depthwise(rng: np.random.Generator) -> Kernel:
+    side, channels = _between(rng, 3, 112), _width(rng, 16, 2048)
+    stride = 2 if rng.random() < 0.3 else 1
+    size = int(rng.choice([3, 3, 5, 7]))
+    return _with_epilogue(_kernel("conv", channels, channels, side, kernel=size, stride=stride, groups=channels), rng)
+
+
+def _grouped(rng: np.random.Generator) -> Kernel:
+    width, groups = 8 * int(rng.integers(1, 9)), _between(rng, 2, 48)
+    if rng.random() < 0.25:
+        width = 4
+    stride = 2 if rng.random() < 0.25 else 1
+    channels = width * groups
+    return _with_epilogue(
+        _kernel("conv", channels, channels, _between(rng, 4, 80), kernel=3, stride=stride, groups=groups), rng
+    )
+
+
+def _matmul(rng: np.random.Generator) -> Kernel:
+    rows, epilogue = _between(rng, 1, 2048), EPILOGUES[rng.integers(len(EPILOGUES))]
+    widths = _width(rng, 16, 4096), _width(rng, 16, 4096)
+    residual = IMAGE - 1 if "add" in epilogue else None
+    return Kernel("matmul", "general", (IMAGE,), *widths, rows, 1, rows, 1, epilogue=epilogue, residual=residual)
+
+
+def _pointwise(rng: np.random.Generator) -> Kernel:
+    inputs, channels, side = int(rng.integers(1, 3)), _width(rng, 16, 2048), _between(rng, 1, 112)
+    sources = tuple(IMAGE - number for number in range(inputs))
+    return Kernel("pointwise", "general", sources, inputs * channels, channels, side, side, side, side)
+
+
+def _mean(rng: np.random.Generator) -> Kernel:
+    side, channels = _between(rng, 2, 112), _width(rng, 16, 2048)
+    return Kernel("mean", "general", (IMAGE,), channels, channels, side, side, 1, 1)
+
+
+def _pool(rng: np.random.Generator) -> Kernel:
+    channels = _width(rng, 16, 1024)
+    return _kernel("maxpool", channels, channels, _between(rng, 4, 112), kernel=3, stride=int(rng.integers(1, 3)))
+
+
+def _concat(rng: np.random.Generator) -> Kernel:
+    channels, side = 2 * _width(rng, 8, 512), _between(rng, 4, 80)
+    return Kernel("concat", "general", (IMAGE, IMAGE - 1), channels, channels, side, side, side, side)
+
+
+KINDS: dict[Draw, int] = {
+    _dense(1, 2, 112, 0.1): 240,
+    _dense(3, 2, 112, 0.25): 180,
+    _dense(5, 4, 56, 0.25): 20,
+    _squeeze: 50,
+    _stem: 24,
+    _depthwise: 150,
+    _grouped: 80,
+    _matmul: 110,
+    _pointwise: 60,
+    _mean: 40,
+    _pool: 40,
+    _concat: 30,
+}

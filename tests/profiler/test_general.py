@@ -1,0 +1,59 @@
+"""Kernels of others: drawn evenly, within limits, and each kind can be timed."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from maenas.cost import kernel_flops
+from maenas.deploy.clock import TimingSettings
+from maenas.profiler.general import KINDS, MOST_FLOPS, general_samples
+from maenas.profiler.job import ProfileRequest, items_of
+from maenas.profiler.probe import Sample
+from maenas.profiler.profile import Setup, profile
+
+SAMPLES = general_samples()
+
+
+def test_the_same_seed_draws_the_same_and_nothing_twice() -> None:
+    assert general_samples() == SAMPLES != general_samples(seed=1)
+    assert 0.98 * sum(KINDS.values()) <= len({sample.key for sample in SAMPLES}) == len(SAMPLES)
+
+
+def test_small_planes_are_drawn_as_often_as_large_ones() -> None:
+    sides = np.array([sample.key.height for sample in SAMPLES if sample.key.op == "conv" and sample.key.groups == 1])
+    counts, _ = np.histogram(np.log(sides), bins=np.log([2, 5, 12, 28, 64]))
+    assert counts.min() > 50
+    assert (sides == 1).sum() >= 50
+
+
+def test_a_drawn_kernel_reads_what_it_is_given_and_takes_no_long_time() -> None:
+    for sample in SAMPLES:
+        assert sum(channels for channels, _, _ in sample.inputs) == sample.kernel.in_channels
+        assert {shape[1:] for shape in sample.inputs} == {(sample.kernel.in_height, sample.kernel.in_width)}
+        assert kernel_flops(sample.kernel) <= MOST_FLOPS
+
+
+def test_they_belong_to_the_whole_plan_and_not_to_that_of_a_space() -> None:
+    def general(request: ProfileRequest) -> int:
+        return len({item.key for item in items_of(request) if isinstance(item, Sample)} & {s.key for s in SAMPLES})
+
+    assert general(ProfileRequest()) == len(SAMPLES)
+    assert general(ProfileRequest(spaces=("demo",))) < len(SAMPLES) / 20
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_every_kind_can_be_timed(runtime: str, tmp_path) -> None:
+    pytest.importorskip(runtime)
+    pytest.importorskip("onnx")
+    from maenas.profiler.onnxruntime import OnnxRuntime
+    from maenas.profiler.openvino import OpenVino
+
+    backend = OnnxRuntime() if runtime == "onnxruntime" else OpenVino()
+    first: dict[tuple, Sample] = {}
+    for sample in sorted(SAMPLES, key=lambda sample: kernel_flops(sample.kernel) + sample.kernel.in_channels):
+        first.setdefault((sample.key.op, sample.key.kernel, sample.key.epilogue, len(sample.inputs)), sample)
+    settings = TimingSettings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=1, attempts=1)
+    table = profile(list(first.values()), Setup(backend, settings=settings), device="cpu", path=tmp_path / "t.json")
+    assert (len(table.rows), table.failed) == (len(first), ())
+    assert Counter(row.op for row in table.rows).keys() == {sample.key.op for sample in SAMPLES}
