@@ -35,7 +35,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = given_data(given.data, folder, given.side)
     options: dict[str, Any] = {"recipe": given.recipe, "input_size": given.side}
-    common = ["workers=0", f"eval_every={given.epochs}", *given.set]
+    common = ["workers=0", f"eval_every={given.epochs}", "distill.start=random", *given.set]
     teacher = given.teacher
     if teacher is None:
         teacher, spec = folder / "teacher-run", searched(folder, "teacher", given.budgets[0], given)

@@ -21,6 +21,7 @@ from detector.data.shapes import SHAPES, SIZE, are_built_in
 from detector.device import choose_device
 from detector.distributed import World
 from detector.memory import node_memory
+from detector.model.inherit import other_style
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, load_into, load_net, read_weights
 from detector.recipe import AUTO, Recipe, choose_recipe, load_recipe, override
@@ -82,7 +83,7 @@ def make_job(
     `recipe` is a preset or a file; `auto` chooses by data, weights and `device`. `settings` ("key=value"), `epochs`,
     `batch`, `seed` and `patience` change it. `input_size` is the side of the square input, for the built-in shapes 192
     unless given. `finetune` are weights to begin with, `init` those of a detector of other widths and depths to inherit
-    from, `teacher` those of a detector to distil from.
+    from, `teacher` those of a detector to distil from, which short recipes also inherit from (`distill.start`).
     Raises `MaenasError` for what cannot be read, or does not fit together.
     """
     shorts = {"epochs": epochs, "batch": batch, "seed": seed, "patience": patience}
@@ -111,9 +112,11 @@ def make_job(
             depthwise=detector.backbone.stages[0].block == "k1dwk1",
         )
         given, chosen = override(load_recipe(choice.name), texts), f"{choice.name} (chosen: {choice.why})"
+    taught = None if teacher is None else load_net(teacher)[0]
+    if init is None and finetune is None and taught is not None and given.distill.start == "teacher":
+        init = None if other_style(taught.spec, detector) else teacher
     if init is not None:
         start = warm_start(init, detector, train, seed=given.seed)[0]
-    taught = None if teacher is None else load_net(teacher)[0]
     return Job(detector, file.name, train, val, given, start, taught, chosen, file)
 
 
@@ -130,8 +133,11 @@ def _spec_file(spec: str | Path | DetectorSpec | Designed) -> SpecFile:
 
 
 def start_text(job: Job) -> str:
-    """What the weights to begin with do not cover."""
-    assert job.start is not None
+    """Where the weights to begin with come from, and what they do not cover; empty for random ones."""
+    if job.start is None:
+        if job.teacher is None or job.recipe.distill.start == "random":
+            return ""
+        return f"random weights: the teacher is of another style ({other_style(job.teacher.spec, job.spec)})"
     report = load_into(DetectorNet(job.spec), job.start)
     parts = [
         f"{what} {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
@@ -142,7 +148,10 @@ def start_text(job: Job) -> str:
         parts.append(
             f"the class convolutions were trained for {', '.join(map(printable_line, job.start.names[:MOST_NAMES]))}"
         )
-    return f"given weights; {'; '.join(parts) or 'all tensors fit'}"
+    source = job.start.metadata.get("inherited_from")
+    own = job.teacher is not None and source == job.teacher.spec.id
+    words = "given weights" if source is None else f"inherited from {'the teacher' if own else f'detector {source}'}"
+    return f"{words}; {'; '.join(parts) or 'all tensors fit'}"
 
 
 def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> tuple[Parts, Loader, int]:

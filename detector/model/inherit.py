@@ -94,11 +94,15 @@ def match(source: int, new: int) -> list[int | None]:
     return [None if number and owners[number - 1] == owner else owner for number, owner in enumerate(owners)]
 
 
-def _require_alike(source: DetectorSpec, new: DetectorSpec) -> None:
+def other_style(source: DetectorSpec, new: DetectorSpec) -> str:
+    """What keeps `new` from inheriting from `source`; empty where nothing does."""
     theirs, ours = _style(source), _style(new)
-    other = [f"{key} {theirs[key]} is not {ours[key]}" for key in ours if theirs[key] != ours[key]]
-    if other:
-        raise MaenasError(f"nothing can be inherited from a detector of another style: {'; '.join(other)}")
+    return "; ".join(f"{key} {theirs[key]} is not {ours[key]}" for key in ours if theirs[key] != ours[key])
+
+
+def _require_alike(source: DetectorSpec, new: DetectorSpec) -> None:
+    if other := other_style(source, new):
+        raise MaenasError(f"nothing can be inherited from a detector of another style: {other}")
 
 
 def _style(spec: DetectorSpec) -> dict[str, object]:

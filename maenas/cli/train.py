@@ -83,7 +83,7 @@ class Training:
         typer.Option("--init", help="Weights of a detector of other widths and depths to inherit from."),
     ] = None
     teacher: Annotated[
-        Path | None, typer.Option("--teacher", help="Weights, or the run, of a detector to distil from.")
+        Path | None, typer.Option("--teacher", help="Weights, or the run, of a detector to learn from.")
     ] = None
 
 
@@ -158,8 +158,8 @@ def _print_job(job: Job, begin: BeginEvent) -> None:
     print(f"{'data':<11}{len(job.train)} images to train on, {rated} to evaluate on ({job.train.source})")
     for line in summarise(problems):
         print(f"{'left out':<11}{line}")
-    if job.start is not None:
-        print(f"{'start':<11}{start_text(job)}")
+    if text := start_text(job):
+        print(f"{'start':<11}{text}")
     print(f"{'recipe':<11}{job.chosen}")
     print(f"{'run':<11}{job.recipe.epochs} epochs on {begin.device}, in {begin.folder}", flush=True)
 

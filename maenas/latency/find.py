@@ -40,8 +40,8 @@ def table_files() -> Iterator[Path]:
 def find_measured(device: str, *, precision: str | None, batch: int) -> Path | None:
     """File of the measured table called `device`, or None. "cpu" is the table of this machine's processor.
 
-    Of several such tables: that of the precision and batch that are asked for, then that of the most threads this
-    machine has cores for, then the latest. Raises `MaenasError` where "cpu" has none.
+    Of several such tables: that of the precision (else fp32) and batch that are asked for, then that of the most threads
+    this machine has cores for, then the latest, then one of ONNX Runtime. Raises `MaenasError` where "cpu" has none.
     """
     if device != THIS_MACHINE:
         return next((path for path in candidates() if path.stem == device and is_measured(path)), None)
@@ -58,8 +58,9 @@ def find_measured(device: str, *, precision: str | None, batch: int) -> Path | N
     def preference(entry: tuple[Path, MeasuredTable]) -> tuple:
         table = entry[1]
         threads = int(table.conditions.get("threads", "1"))
-        asked = (precision in (None, table.precision)) + (batch == table.batch)
-        return asked, threads <= (os.cpu_count() or 1), threads, table.conditions.get("date", "")
+        asked = ((precision or "fp32") == table.precision) + (batch == table.batch)
+        latest = table.conditions.get("date", ""), table.runtime.startswith("onnxruntime")
+        return asked, threads <= (os.cpu_count() or 1), threads, *latest
 
     return max(fits, key=preference)[0]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
-from maenas.files import ensure_folder, output_target
+from maenas.files import ensure_folder, output_target, shipped_names
 from maenas.latency.find import FOLDER, cpu_name
 from maenas.locks import locked
 from maenas.nas.space import load_space, space_names
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from maenas.latency.measured import MeasuredTable
     from maenas.profiler.probe import Item
 
+OWN = "-own"  # ends the name of a table that a shipped one has already
 GPU_WARM_UP_S = 0.002  # a captured graph has chosen its algorithms; what is left are caches
 PRECISIONS: dict[KernelRuntime, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "fp16"),
@@ -108,7 +109,8 @@ def plan_text(request: ProfileRequest) -> str:
 
 
 def open_job(request: ProfileRequest, path: Path | None = None) -> ProfileJob:
-    """Open the backend and list the items; `path` defaults to a file in `latency_tables` named after the setup.
+    """Open the backend and list the items; `path` defaults to a file in `latency_tables` named after the setup, and
+    "own" where maenas ships a table of that name.
 
     Raises `MaenasError` where the runtime is missing or cannot measure this device.
     """
@@ -124,9 +126,11 @@ def open_job(request: ProfileRequest, path: Path | None = None) -> ProfileJob:
     setup = Setup(backend, request.precision, request.batch, settings, request.method)
     name = request.name or _slug(f"cpu {cpu_name()}" if request.device == "cpu" else backend.device_name)
     threads = f"t{request.threads}-" if request.device == "cpu" else ""
-    file = f"{name}-{request.runtime}-{threads}{request.precision}-b{request.batch}.json"
+    stem = f"{name}-{request.runtime}-{threads}{request.precision}-b{request.batch}"
     check_name(name, "--name")
-    target = path or FOLDER / file
+    if stem in shipped_names("latency_tables", ".json"):
+        stem += OWN  # a clone has the shipped table in this folder, measured elsewhere
+    target = path or FOLDER / f"{stem}.json"
     check_file(target)
     return ProfileJob(items_of(request), setup, name, target)
 

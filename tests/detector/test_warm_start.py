@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector.job import make_job
+from detector.job import make_job, start_text
 from detector.model.net import DetectorNet
 from detector.model.weights import read_weights, write_weights
 from maenas.spec import DetectorSpec, write_spec
@@ -54,6 +54,33 @@ def test_the_command_writes_weights_that_a_training_begins_with(files: Path, mae
     assert starts[1] is not None
     assert all(torch.equal(starts[0].state[name], starts[1].state[name]) for name in starts[0].state)
     assert both[1].chosen.startswith("small-data")  # inherited weights are no reason for a recipe of fine-tuning
+
+
+def test_a_student_of_a_short_recipe_begins_as_its_teacher_unless_told_otherwise(files: Path) -> None:
+    teacher, mine = files / "source.safetensors", files / "mine.json"
+    given = {"teacher": teacher, "device": "cpu"}
+    student = make_job(mine, files / "data", **given)
+    same = make_job(mine, files / "data", init=teacher, device="cpu")
+    assert student.start is not None
+    assert same.start is not None
+    assert all(torch.equal(student.start.state[name], same.start.state[name]) for name in same.start.state)
+    assert start_text(student) == "inherited from the teacher; all tensors fit"
+    for options in ({"settings": ["distill.start=random"]}, {"recipe": "damo"}):
+        apart = make_job(mine, files / "data", **given, **options)
+        assert apart.start is None
+        assert start_text(apart) == ""
+    write_weights(files / "other.safetensors", DetectorNet(other_widths(TINY)), other_widths(TINY), NAMES)
+    begun = make_job(mine, files / "data", init=files / "other.safetensors", **given)
+    assert start_text(begun) == f"inherited from detector {other_widths(TINY).id}; all tensors fit"
+
+
+def test_a_teacher_of_another_style_teaches_and_gives_no_weights(files: Path) -> None:
+    stranger = replace(TINY, backbone=replace(TINY.backbone, act="silu"))
+    write_weights(files / "stranger.safetensors", DetectorNet(stranger), stranger, NAMES)
+    job = make_job(files / "mine.json", files / "data", teacher=files / "stranger.safetensors", device="cpu")
+    assert job.start is None
+    assert job.teacher is not None
+    assert start_text(job).startswith("random weights: the teacher is of another style (activation silu")
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ CORES = os.cpu_count() or 1
 ABACUS = "Abacus (family 23 model 1 avx2)"
 
 
-def table(**conditions: str) -> MeasuredTable:
+def table(precision: str = "fp32", runtime: str = "TensorRT", **conditions: str) -> MeasuredTable:
     shipped = read_measured(data_dir("latency_tables") / "published" / "v100-tensorrt-fp16-b1.json")
     fields = {field.name: getattr(shipped, field.name) for field in dataclasses.fields(shipped)[3:]}
-    return make_table(**{**fields, "rows": shipped.rows[::600], "precision": "fp32", "conditions": conditions})
+    own = {"precision": precision, "runtime": runtime, "conditions": conditions}
+    return make_table(**{**fields, "rows": shipped.rows[::600], **own})
 
 
 @pytest.fixture
@@ -53,6 +54,16 @@ def test_cpu_is_the_table_of_this_processor_with_the_most_threads_it_has(here: P
     assert found.name == "all.json"
 
 
+def test_cpu_is_fp32_in_onnx_runtime_where_nothing_else_speaks_for_a_table(here: Path) -> None:
+    write_measured(here / "a.json", table(precision="int8", hardware=ABACUS))
+    write_measured(here / "b.json", table(runtime="openvino-cpu 1", hardware=ABACUS))
+    write_measured(here / "c.json", table(runtime="onnxruntime-cpu 1", hardware=ABACUS))
+    assert (find_measured("cpu", precision=None, batch=1) or here).name == "c.json"
+    assert (find_measured("cpu", precision="int8", batch=1) or here).name == "a.json"
+    write_measured(here / "d.json", table(runtime="openvino-cpu 1", hardware=ABACUS, date="2099-01-01"))
+    assert (find_measured("cpu", precision=None, batch=1) or here).name == "d.json"
+
+
 def test_without_a_table_of_this_processor_the_message_says_how_to_get_one(here: Path) -> None:
     write_measured(here / "other.json", table(hardware="Difference engine"))
     with pytest.raises(
@@ -76,7 +87,7 @@ def test_a_processor_of_which_nothing_more_is_known_has_its_name(monkeypatch: py
 
 
 def test_a_local_table_hides_its_shipped_namesake(here: Path) -> None:
-    (shipped,) = [path for path in table_files() if "onnxruntime-t1" in path.name]
+    shipped = next(path for path in table_files() if "onnxruntime-t1" in path.name)
     write_measured(here / shipped.name, table())
     assert [path for path in table_files() if "onnxruntime-t1" in path.name] == [Path("latency_tables") / shipped.name]
 

@@ -8,7 +8,7 @@ import pytest
 from maenas.cost import kernel_flops
 from maenas.deploy.clock import TimingSettings
 from maenas.profiler.general import KINDS, MOST_FLOPS, general_samples
-from maenas.profiler.job import ProfileRequest, items_of
+from maenas.profiler.job import ProfileRequest, items_of, open_job
 from maenas.profiler.probe import Sample
 from maenas.profiler.profile import Setup, profile
 
@@ -57,3 +57,11 @@ def test_every_kind_can_be_timed(runtime: str, tmp_path) -> None:
     table = profile(list(first.values()), Setup(backend, settings=settings), device="cpu", path=tmp_path / "t.json")
     assert (len(table.rows), table.failed) == (len(first), ())
     assert Counter(row.op for row in table.rows).keys() == {sample.key.op for sample in SAMPLES}
+
+
+def test_a_table_whose_name_is_shipped_is_not_measured_into_the_shipped_one(monkeypatch, tmp_path) -> None:
+    """In a clone `latency_tables` holds the shipped tables, which were measured on other machines."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    names = [open_job(ProfileRequest(specs=("damo-yolo-t",), name=name)).path.name for name in ("cpu-amd-epyc", "mine")]
+    assert names == ["cpu-amd-epyc-onnxruntime-t1-fp32-b1-own.json", "mine-onnxruntime-t1-fp32-b1.json"]
