@@ -28,7 +28,12 @@ class Network:
     """What the file computes; field by field as in `maenas.export`."""
 
     precision: Annotated[
-        FilePrecision, typer.Option("--precision", help="Precision of the convolutions; boxes are always fp32.")
+        FilePrecision,
+        typer.Option(
+            "--precision",
+            help="Precision of the convolutions; boxes are always fp32. bf16 on CPUs is not of the file: run it with "
+            "--runtime openvino-bf16.",
+        ),
     ] = "fp32"
     nms: Annotated[
         Nms, typer.Option("--nms", help="none: the file gives all scores and boxes. in-graph: detections.")

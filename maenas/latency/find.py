@@ -40,8 +40,8 @@ def table_files() -> Iterator[Path]:
 def find_measured(device: str, *, precision: str | None, batch: int) -> Path | None:
     """File of the measured table called `device`, or None. "cpu" is the table of this machine's processor.
 
-    Of several such tables: that of the precision (else fp32) and batch that are asked for, then that of the most threads
-    this machine has cores for, then the latest, then one of ONNX Runtime. Raises `MaenasError` where "cpu" has none.
+    Of several such tables: that of the precision (else fp32) and batch asked for, then that of the most threads that
+    this machine has cores for, then the latest, then one of ONNX Runtime. Raises `MaenasError` where there is none.
     """
     if device != THIS_MACHINE:
         return next((path for path in candidates() if path.stem == device and is_measured(path)), None)
