@@ -108,8 +108,8 @@ def _pointwise(w: GraphWriter, index: int, kernel: Kernel) -> None:
     """The product of two maps, or of one with a number for each channel."""
     tensors = [w.name(source) for source in kernel.inputs]
     if len(tensors) == 1:
-        scale = w.rng.random((int(kernel.out_channels), 1, 1), np.float32).astype(w.dtype)
-        tensors.append(w.constant(f"{kernel.name}.scale", scale))
+        factor = w.rng.random((int(kernel.out_channels), 1, 1), np.float32).astype(w.dtype)
+        tensors.append(w.constant(f"{kernel.name}.factor", factor))
     w.node("Mul", tensors, kernel.name)
 
 

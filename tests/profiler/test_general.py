@@ -9,7 +9,7 @@ from maenas.cost import kernel_flops
 from maenas.deploy.clock import TimingSettings
 from maenas.profiler.general import KINDS, MOST_FLOPS, general_samples
 from maenas.profiler.job import ProfileRequest, items_of, open_job
-from maenas.profiler.probe import Sample
+from maenas.profiler.probe import Sample, probe
 from maenas.profiler.profile import Setup, profile
 
 SAMPLES = general_samples()
@@ -40,6 +40,18 @@ def test_they_belong_to_the_whole_plan_and_not_to_that_of_a_space() -> None:
 
     assert general(ProfileRequest()) == len(SAMPLES)
     assert general(ProfileRequest(spaces=("demo",))) < len(SAMPLES) / 20
+
+
+@pytest.mark.parametrize("op", sorted({sample.key.op for sample in SAMPLES}))
+def test_no_two_tensors_of_a_quantised_program_share_a_name(op: str) -> None:
+    pytest.importorskip("onnx")
+    from maenas.deploy.onnx_writer import write_onnx
+    from maenas.deploy.quantize import quantize
+
+    for sample in [sample for sample in SAMPLES if sample.key.op == op][:8]:
+        graph = quantize(write_onnx(probe(sample, 2))).graph
+        names = [*(t.name for t in graph.initializer), *(name for node in graph.node for name in node.output)]
+        assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -1,6 +1,7 @@
 """TensorRT engines: quantised as asked, typed as asked. Nothing here runs an engine: that needs a GPU."""
 
 import importlib.util
+import itertools
 import sys
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from maenas.latency.measured import BlockKey
 from maenas.lowering import lower
 from maenas.nas.space import space_names
 from maenas.nas.spaces import load_space
+from maenas.profiler.general import general_samples
 from maenas.profiler.plan import plan
 from maenas.profiler.probe import Item, Sample, in_graph
 from maenas.spec import published_specs
@@ -138,18 +140,18 @@ def test_convolutions_are_parsed_with_the_precision_asked_for(builder: EngineBui
 
 
 def every_kind() -> list[Item]:
-    """One item of each kind that a profile of the shipped spaces measures: op, window, stride, epilogue, inputs."""
+    """One item of each kind that a whole profile measures: op, window, stride, epilogue, inputs."""
     kinds: dict[object, Item] = {}
-    for name in space_names():
-        for item in plan([load_space(name)], [], input_size=64):
-            kind: object = type(item)
-            if isinstance(item, Sample):
-                k = item.kernel
-                depthwise, added = int(k.groups) > 1, k.residual is not None
-                kind = (k.op, k.kernel, k.stride, k.epilogue, len(k.inputs), depthwise, added)
-            elif isinstance(item, BlockKey):
-                kind = (item.block, item.stride)
-            kinds.setdefault(kind, item)
+    plans = (plan([load_space(name)], [], input_size=64) for name in space_names())
+    for item in itertools.chain(*plans, general_samples()):
+        kind: object = type(item)
+        if isinstance(item, Sample):
+            k = item.kernel
+            depthwise, added = int(k.groups) > 1, k.residual is not None
+            kind = (k.op, k.kernel, k.stride, k.epilogue, len(k.inputs), depthwise, added)
+        elif isinstance(item, BlockKey):
+            kind = (item.block, item.stride)
+        kinds.setdefault(kind, item)
     return list(kinds.values())
 
 
