@@ -9,7 +9,7 @@ from maenas.cost import kernel_flops
 from maenas.deploy.clock import TimingSettings
 from maenas.profiler.general import KINDS, MOST_FLOPS, general_samples
 from maenas.profiler.job import ProfileRequest, items_of, open_job
-from maenas.profiler.probe import Sample, probe
+from maenas.profiler.probe import Sample, alone, probe
 from maenas.profiler.profile import Setup, profile
 
 SAMPLES = general_samples()
@@ -32,6 +32,17 @@ def test_a_drawn_kernel_reads_what_it_is_given_and_takes_no_long_time() -> None:
         assert sum(channels for channels, _, _ in sample.inputs) == sample.kernel.in_channels
         assert {shape[1:] for shape in sample.inputs} == {(sample.kernel.in_height, sample.kernel.in_width)}
         assert kernel_flops(sample.kernel) <= MOST_FLOPS
+
+
+@pytest.mark.parametrize("op", sorted({sample.key.op for sample in SAMPLES}))
+def test_torch_computes_maps_of_the_size_that_the_kernel_says(op: str) -> None:
+    pytest.importorskip("torch")
+    from maenas.profiler.torch_cuda import TorchProgram
+
+    for sample in [sample for sample in SAMPLES if sample.key.op == op and kernel_flops(sample.kernel) < 1e7][:8]:
+        (result,) = TorchProgram(alone(sample), dtype="float32", batch=2, device="cpu")()
+        kernel = sample.kernel
+        assert tuple(result.shape) == (2, kernel.out_channels, kernel.out_height, kernel.out_width)
 
 
 def test_they_belong_to_the_whole_plan_and_not_to_that_of_a_space() -> None:
