@@ -14,10 +14,11 @@ from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, TensorId
 
 Entry = Literal["add", "relu", "silu", "sigmoid"]  # of an epilogue
 ACTIVATIONS: dict[str, Literal["relu", "silu", "sigmoid"]] = {
-    # cost classes of an epilogue: a clamp, a sigmoid, or a product with a sigmoid-like function
-    **dict.fromkeys(("Relu", "LeakyRelu", "PRelu", "Clip", "ThresholdedRelu", "Abs"), "relu"),
-    **dict.fromkeys(("Sigmoid", "HardSigmoid", "Tanh", "Erf", "Exp", "Elu", "Selu", "Celu", "Softsign"), "sigmoid"),
-    **dict.fromkeys(("HardSwish", "Mish", "Gelu", "Swish", "Softplus"), "silu"),
+    # cost classes of an epilogue: clamps and simple arithmetic, an exponential, or a product with one
+    **dict.fromkeys(("Relu", "LeakyRelu", "PRelu", "Clip", "ThresholdedRelu", "Abs", "Softsign"), "relu"),
+    **dict.fromkeys(("HardSigmoid", "HardSwish"), "relu"),
+    **dict.fromkeys(("Sigmoid", "Tanh", "Erf", "Exp", "Elu", "Selu", "Celu"), "sigmoid"),
+    **dict.fromkeys(("Mish", "Gelu", "Swish", "Softplus"), "silu"),
 }
 FREE = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")  # done on the way by their neighbours
 VIEWS = (*FREE, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand")
@@ -144,8 +145,10 @@ def _next_epilogue(f: Fuser, tensor: TensorId, shape: Shape) -> tuple[Entry | No
     numbers = _converging(f, tensor)
     if numbers is None or f.nodes[numbers[-1]].outputs[0][1] != shape:
         return None
-    entry = "silu" if len(numbers) > 1 else ACTIVATIONS.get(f.nodes[numbers[0]].op)
-    return entry, None, numbers
+    kinds = {ACTIVATIONS.get(f.nodes[number].op) for number in numbers}
+    if len(numbers) == 1:
+        return kinds.pop(), None, numbers
+    return "silu" if kinds & {"sigmoid", "silu"} else "relu", None, numbers
 
 
 def _converging(f: Fuser, start: TensorId) -> list[int] | None:

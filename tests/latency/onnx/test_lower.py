@@ -41,10 +41,17 @@ def test_sigmoid_times_its_input_is_one_silu_epilogue():
     assert (kernel.op, kernel.epilogue, kernel.inputs) == ("conv", ("silu",), (-1,))
 
 
-@pytest.mark.parametrize(("name", "epilogue"), [("Relu", "relu"), ("Clip", "relu"), ("Sigmoid", "sigmoid")])
+@pytest.mark.parametrize(("name", "epilogue"), [("Relu", "relu"), ("Clip", "relu"), ("HardSwish", "relu"), ("Sigmoid", "sigmoid")])
 def test_an_activation_joins_the_convolution(name: str, epilogue: str):
     (kernel,) = kernels(conv(IMAGE, 1), op(name, [tensor(1)], 2, tensor(2)[1]))
     assert kernel.epilogue == (epilogue,)
+
+
+def test_a_hard_swish_in_several_operators_has_no_exponential():
+    shape = tensor(1)[1]
+    hard = [op("Add", [tensor(1), [50, []]], 2, shape), op("Clip", [tensor(2)], 3, shape)]
+    (kernel,) = kernels(conv(IMAGE, 1), *hard, op("Mul", [tensor(1), tensor(3)], 4, shape))
+    assert kernel.epilogue == ("relu",)
 
 
 def test_an_activation_of_a_tensor_read_twice_is_a_kernel_of_its_own():
