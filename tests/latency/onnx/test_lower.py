@@ -41,7 +41,9 @@ def test_sigmoid_times_its_input_is_one_silu_epilogue():
     assert (kernel.op, kernel.epilogue, kernel.inputs) == ("conv", ("silu",), (-1,))
 
 
-@pytest.mark.parametrize(("name", "epilogue"), [("Relu", "relu"), ("Clip", "relu"), ("HardSwish", "relu"), ("Sigmoid", "sigmoid")])
+@pytest.mark.parametrize(
+    ("name", "epilogue"), [("Relu", "relu"), ("Clip", "relu"), ("HardSwish", "relu"), ("Sigmoid", "sigmoid")]
+)
 def test_an_activation_joins_the_convolution(name: str, epilogue: str):
     (kernel,) = kernels(conv(IMAGE, 1), op(name, [tensor(1)], 2, tensor(2)[1]))
     assert kernel.epilogue == (epilogue,)
