@@ -89,7 +89,7 @@ def test_a_processor_of_which_nothing_more_is_known_has_its_name(monkeypatch: py
 def test_a_local_table_hides_its_shipped_namesake(here: Path) -> None:
     shipped = next(path for path in table_files() if "onnxruntime-t1" in path.name)
     write_measured(here / shipped.name, table())
-    assert [path for path in table_files() if "onnxruntime-t1" in path.name] == [Path("latency_tables") / shipped.name]
+    assert [path for path in table_files() if path.name == shipped.name] == [Path("latency_tables") / shipped.name]
 
 
 def test_another_precision_than_the_tables_is_refused(here: Path) -> None:
