@@ -10,7 +10,6 @@ Legend: B batch of this process, H/W training size, M most boxes of an image in 
 from __future__ import annotations
 
 import mmap
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -259,6 +258,6 @@ def _as_it_is(batch: Any) -> Any:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends its workers
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # and so is what schedulers send to the whole group
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # terminals and schedulers send them to all; the main process answers
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)  # and then ends its workers
