@@ -2,8 +2,8 @@
 
 Classifiers end on planes of 7x7 and less, hundreds of channels wide, squeeze and excite single positions, group
 channels and multiply rows of tokens. Each kind is drawn evenly in the logarithms of its sizes, so that a table's trees
-can learn it between the draws. What takes long is left out: a drawn kernel has at most `MOST_FLOPS` operations and maps
-of `MOST_ELEMENTS`.
+can learn it between the draws. What takes long is left out: a drawn kernel has at most `MOST_FLOPS` operations, and at
+most `MOST_ELEMENTS` in its input and in its weights.
 """
 
 from __future__ import annotations
