@@ -23,6 +23,7 @@ from maenas.deploy.openvino import (
     library,
     read_model,
     reason,
+    require_arithmetic,
 )
 from maenas.errors import MaenasError
 
@@ -41,6 +42,7 @@ class OpenVinoSession:
         self, model: bytes, *, threads: int | None = None, where: str, arithmetic: CpuArithmetic = "fp32"
     ) -> None:
         self._ov = import_openvino()
+        require_arithmetic(self._ov, arithmetic, where=where)  # now, not at the first image
         self._arithmetic: CpuArithmetic = arithmetic
         self._model, self._threads, self._where = read_model(self._ov, model, where=where), threads, where
         if has_signed_activations(model):

@@ -35,6 +35,12 @@ def has_bf16(ov: Any) -> bool:
     return "BF16" in _core(ov).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def require_arithmetic(ov: Any, arithmetic: CpuArithmetic, *, where: str) -> None:
+    """Raises `MaenasError`, naming `where`, for bf16 on a CPU that has no instructions for it."""
+    if arithmetic == "bf16" and not has_bf16(ov):
+        raise MaenasError(f"{where}: this CPU has no bf16 instructions (AVX512_BF16 or AMX); choose fp32 or int8")
+
+
 def read_model(ov: Any, model: bytes, *, where: str) -> Any:
     """OpenVINO's form of an ONNX model; raises `MaenasError`, naming `where`, for one that it does not take."""
     try:
@@ -46,11 +52,10 @@ def read_model(ov: Any, model: bytes, *, where: str) -> Any:
 def compile_model(ov: Any, model: Any, *, threads: int | None, where: str, arithmetic: CpuArithmetic = "fp32") -> Any:
     """`model` for the CPU: one image or batch after another, `threads` at work, None for as many as there are cores.
 
-    `arithmetic` is that of what the file does not have in int8. Raises `MaenasError`, naming `where`, and for bf16 on a
-    CPU that has no instructions for it.
+    `arithmetic` is that of what the file does not have in int8. Raises `MaenasError`, naming `where`, also as
+    `require_arithmetic` does.
     """
-    if arithmetic == "bf16" and not has_bf16(ov):
-        raise MaenasError(f"{where}: this CPU has no bf16 instructions (AVX512_BF16 or AMX); choose fp32 or int8")
+    require_arithmetic(ov, arithmetic, where=where)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
