@@ -145,10 +145,11 @@ def _next_epilogue(f: Fuser, tensor: TensorId, shape: Shape) -> tuple[Entry | No
     numbers = _converging(f, tensor)
     if numbers is None or f.nodes[numbers[-1]].outputs[0][1] != shape:
         return None
-    kinds = {ACTIVATIONS.get(f.nodes[number].op) for number in numbers}
     if len(numbers) == 1:
-        return kinds.pop(), None, numbers
-    return "silu" if kinds & {"sigmoid", "silu"} else "relu", None, numbers
+        return ACTIVATIONS.get(f.nodes[numbers[0]].op), None, numbers
+    kinds = {ACTIVATIONS.get(f.nodes[number].op) for number in numbers}
+    entry: Entry = "silu" if kinds & {"sigmoid", "silu"} else "relu"
+    return entry, None, numbers
 
 
 def _converging(f: Fuser, start: TensorId) -> list[int] | None:
