@@ -48,8 +48,8 @@ class GraphWriter:
         self.batch: int | str = "batch" if batch is None else batch
         self.element, self.dtype = ELEMENT[precision]
         self.graph = onnx.GraphProto(name="maenas")
-        products = [kernel for kernel in program.kernels if kernel.op == "matmul"]
-        self.rows = {index for kernel in products for index in (*kernel.inputs, kernel.residual)}
+        products = [(index, kernel) for index, kernel in enumerate(program.kernels) if kernel.op == "matmul"]
+        self.rows = {n for index, kernel in products for n in (index, *kernel.inputs, kernel.residual)}
 
     def name(self, index: int) -> str:
         if index >= 0:
@@ -84,8 +84,6 @@ class GraphWriter:
             return [height * width, channels]
         if index >= 0:
             kernel = self.program.kernels[index]
-            if kernel.op == "matmul":
-                return [height * width, channels]
             if kernel.op in ("integral", "decode") or (kernel.op == "concat" and is_flatten(self.program, kernel)):
                 return [channels, height * width]
         return [channels, height, width]

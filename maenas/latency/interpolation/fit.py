@@ -34,7 +34,7 @@ TREES = 30
 MIN_ROWS = 20
 COVERAGE = 0.9
 NEUTRAL = {  # a hardware that the catalogue does not know: within a factor of 100 of a CPU's rates, as BOUNDS asks
-    "sm_count": 1.0,
+    "sm_count": 1.0,  # by which `scaled_work` knows that there are no waves of tiles
     "boost_clock_mhz": 1000.0,
     "memory_bandwidth_gbs": 100.0,
     "l2_cache_mb": 4.0,
