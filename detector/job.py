@@ -13,7 +13,7 @@ import torch
 
 from detector.batch_size import choose_batch, require_memory
 from detector.checkpoint import TrainingCheckpoint
-from detector.data.dataset import align_names, open_dataset
+from detector.data.dataset import align_names, how_to_split, open_dataset, shared_images
 from detector.data.flat import flat
 from detector.data.loader import Loader, LoaderSettings, make_loader
 from detector.data.sample import Dataset
@@ -91,8 +91,7 @@ def make_job(
     given = None if recipe == AUTO else override(_named(recipe), texts)  # a mistake shows before data are read
     file = _spec_file(spec)
     detector = file.detector
-    train = open_dataset(data, "train")
-    val = align_names(open_dataset(data, "val"), train.names)
+    train, val = _splits(data)
     detector = replace(detector, head=replace(detector.head, num_classes=len(train.names)))
     if input_size is None and are_built_in(data):
         input_size = SIZE
@@ -120,6 +119,17 @@ def make_job(
     return Job(detector, file.name, train, val, given, start, taught, chosen, file)
 
 
+def _splits(data: str | Path) -> tuple[Dataset, Dataset]:
+    """Training and validation images; labels of both count the classes of the first."""
+    if str(data).lower().endswith(".json"):
+        raise MaenasError(
+            f"data {data}: one file is one split, and AP on the images of the training says nothing; name the folder. "
+            f"{how_to_split(data)}"
+        )
+    train = open_dataset(data, "train")
+    return train, align_names(open_dataset(data, "val"), train.names)
+
+
 def _named(recipe: str | Path | Recipe) -> Recipe:
     return recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe))
 
@@ -130,6 +140,12 @@ def _spec_file(spec: str | Path | DetectorSpec | Designed) -> SpecFile:
     if isinstance(spec, DetectorSpec):
         return SpecFile(SCHEMA, "detector", spec.id, spec)
     return SpecFile(SCHEMA, "detector", spec.spec.id, spec.spec, spec.provenance)
+
+
+def leak_text(job: Job) -> str:
+    """How many validation images are among those of the training, and what that means; empty for none."""
+    shared = 0 if job.val is None else shared_images(job.train, job.val)
+    return f"{shared} validation images are trained on, too: AP says little about new images" if shared else ""
 
 
 def start_text(job: Job) -> str:

@@ -7,10 +7,11 @@ import gzip
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
@@ -178,6 +179,27 @@ def ensure_folder(path: Path) -> None:
         raise MaenasError(f"cannot write into {path}: {reason(error)}") from error
     except ValueError as error:  # a NUL character, a lone surrogate
         raise MaenasError(f"cannot write into {str(path)!r}: {error}") from error
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `folder` when the block ends; where the block raises, it is gone.
+
+    Raises MaenasError if `folder` exists and is not empty, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MaenasError(f"{folder} exists already; name a new folder")
+    parent = folder.resolve().parent
+    ensure_folder(parent)
+    work = Path(tempfile.mkdtemp(dir=parent, prefix=hidden_name(folder.name, "")))
+    try:
+        yield work
+        work.chmod(0o755)  # mkdtemp makes private folders
+        os.replace(work, folder)
+    except OSError as error:
+        raise MaenasError(f"cannot write {folder}: {reason(error)}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:

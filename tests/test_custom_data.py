@@ -57,6 +57,13 @@ def damage(folder: Path) -> None:
         (folder / "annotations" / name).write_text(json.dumps(document), encoding="utf-8")
 
 
+def test_the_split_prints_what_the_page_shows(cells: Path, maenas: Any) -> None:
+    (command, lines), *others = [entry for entry in shown(PAGE) if entry[0].startswith("maenas data split ")]
+    assert not others
+    assert maenas(*shlex.split(command)[1:]).out.splitlines() == lines
+    assert maenas("data", "check", "cells").out.splitlines()[-1] == "usable"
+
+
 def test_checks_print_what_the_page_shows(cells: Path, maenas: Any) -> None:
     checks = [entry for entry in shown(PAGE) if entry[0].startswith("maenas data check ") and "DATA" not in entry[0]]
     assert [command.split()[3] for command, _ in checks] == ["bccd", "damaged"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from detector.data.coco import find_coco, read_coco
 from detector.data.flat import flat
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import are_built_in, cached_shapes
+from detector.data.unsplit import CLASSES, read_unsplit
 from detector.data.voc import is_voc, read_voc
 from detector.data.yolo import find_yolo, read_yolo
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, NoSplitError
 
 __all__ = ["Dataset", "Problem", "Sample", "Split", "align_names", "open_dataset", "read_dataset", "summarise"]
 
@@ -32,7 +34,44 @@ def open_dataset(path: str | Path, split: Split) -> Dataset:
     Raises MaenasError where nothing readable is there, where labels cannot be trusted (`sample.FATAL`), and where no
     image or no box is left.
     """
-    dataset = read_dataset(path, split)
+    return _usable(read_dataset(path, split))
+
+
+def how_to_split(path: str | Path) -> str:
+    """What to do about data without splits, for messages."""
+    return f"To cut what is there into training and validation images: maenas data split {path} NEW"
+
+
+def open_unsplit(path: str | Path) -> Dataset:
+    """All images of the data set at `path`, in a form of `read_unsplit` or `read_dataset`, fit as for `open_dataset`.
+
+    Raises MaenasError, too, where there are validation images already.
+    """
+    try:
+        dataset = read_dataset(path, "train")
+        with suppress(NoSplitError):
+            rated = read_dataset(path, "val")
+            if count := len(rated) - shared_images(dataset, rated):
+                raise MaenasError(f"{dataset.source}: there are {count} validation images already ({rated.source})")
+    except NoSplitError:
+        found = read_unsplit(Path(os.path.abspath(path))) if os.path.isdir(path) else None
+        if found is None:
+            raise MaenasError(
+                f"data {path}: nothing here can be cut; wanted: one COCO .json, Pascal VOC .xml files named as their "
+                f"images, or YOLO label files and one {CLASSES}"
+            ) from None
+        dataset = found
+    return _usable(dataset)
+
+
+def shared_images(one: Dataset, other: Dataset) -> int:
+    """Images of `other` that `one` has, too, by their paths."""
+    paths = {sample.path for sample in one.samples}
+    return sum(sample.path in paths for sample in other.samples)
+
+
+def _usable(dataset: Dataset) -> Dataset:
+    """`dataset` with its unused classes among the problems. Raises MaenasError as `open_dataset` says."""
     fatal = [problem for problem in dataset.problems if problem.kind in FATAL]
     if fatal:
         raise MaenasError(f"{dataset.source}: {'; '.join(summarise(fatal))}. Correct the annotations")
@@ -61,6 +100,10 @@ def read_dataset(path: str | Path, split: Split) -> Dataset:
         raise MaenasError(f"data {path}: there is no such file or folder")
     try:
         return _read_folder(path, split)
+    except NoSplitError as error:
+        if split == "test":
+            raise
+        raise NoSplitError(f"{error}. {how_to_split(path)}") from None
     except PermissionError as error:
         raise MaenasError(f"data {path}: {error.filename} cannot be read: permission denied") from error
 
@@ -82,6 +125,8 @@ def _read_folder(path: Path, split: Split) -> Dataset:
     annotations = find_coco(path, split)
     if annotations is not None:
         return read_coco(annotations)
+    if read_unsplit(path) is not None:
+        raise NoSplitError(f"data {path}: annotated images, but nothing says which ones to train on")
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise MaenasError(
         f"data {path}: no known layout (found {found}); wanted: annotations/instances_{split}.json and images/ (COCO), "

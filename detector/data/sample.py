@@ -29,6 +29,7 @@ BAD_LINE: Final = "label line that is no box"
 UNKNOWN_IMAGE: Final = "annotation of an image that is not listed"
 DUPLICATE_ANNOTATION: Final = "annotation id used twice"
 UNUSED_CLASS: Final = "class without a box"
+UNANNOTATED: Final = "image without an annotation"
 # Kinds that make labels wrong: such data are not trained on.
 UNKNOWN_CLASS: Final = "annotation of a class that is not listed"
 DUPLICATE_IMAGE: Final = "image id used twice"

@@ -7,9 +7,6 @@ class; size, rotation and overlap vary, and some images are empty.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +15,7 @@ import numpy as np
 
 from detector.data.annotation_cache import cache_folder
 from maenas.errors import MaenasError
-from maenas.files import ensure_folder, write_atomic
+from maenas.files import ensure_folder, new_folder, write_atomic
 
 NAMES: Final = ("circle", "square", "triangle", "cross")
 IMAGES: Final = 1500
@@ -47,7 +44,11 @@ def cached_shapes() -> Path:
     folder = root / f"shapes-{_VERSION}"
     if not folder.is_dir():
         ensure_folder(root)
-        write_shapes(folder, images=IMAGES, size=SIZE, seed=0)
+        try:
+            write_shapes(folder, images=IMAGES, size=SIZE, seed=0)
+        except MaenasError:
+            if not (folder / "annotations").is_dir():  # another process that wrote them meanwhile is as good
+                raise
     return folder
 
 
@@ -60,21 +61,8 @@ def write_shapes(folder: Path, *, images: int, size: int, seed: int) -> None:
     """
     if not (2 <= images <= 1_000_000 and 32 <= size <= 4096):
         raise MaenasError(f"shapes: {images} images of side {size}; 2 to 1000000 of side 32 to 4096 can be made")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise MaenasError(f"{folder} exists already; name a new folder")
-    ensure_folder(folder.resolve().parent)
-    work = Path(tempfile.mkdtemp(dir=folder.resolve().parent, prefix=f".{folder.name}."))
-    try:
+    with new_folder(folder) as work:
         _write_all(work, images, size, seed)
-        work.chmod(0o755)  # mkdtemp makes private folders
-        try:
-            os.replace(work, folder)
-        except OSError as error:
-            # Another process that wrote the same shapes meanwhile is as good.
-            if not (folder / "annotations").is_dir():
-                raise MaenasError(f"cannot write {folder}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _write_all(folder: Path, images: int, size: int, seed: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -46,20 +46,39 @@ def read_voc(root: Path, split: str) -> Dataset:
     Raises MaenasError for a missing split list, broken XML and for paths outside the data folder.
     """
     stems = _stems(root, split)
-    problems: list[Problem] = []
     files = sorted((root / "Annotations").glob("*.xml"))
+    problems: list[Problem] = []
     objects = {file.stem: list(_objects(file, problems if file.stem in stems else [])) for file in files}
-    names = tuple(sorted({entry.name for entries in objects.values() for entry in entries}))
+    names = _names(objects.values(), root)
+    entries = [(_image(root, stem), objects.get(stem, [])) for stem in stems]
+    return _dataset(entries, names, problems, f"{root} ({split})")
+
+
+def read_annotated(root: Path, files: Sequence[tuple[Path, Path]]) -> Dataset:
+    """The images and XML files `files` below `root`, as `read_voc` reads those of a split."""
+    problems: list[Problem] = []
+    entries = [(image, list(_objects(xml, problems))) for image, xml in files]
+    return _dataset(entries, _names([objects for _, objects in entries], root), problems, str(root))
+
+
+def _names(objects: Iterable[Sequence[_Object]], root: Path) -> tuple[str, ...]:
+    names = tuple(sorted({entry.name for entries in objects for entry in entries}))
     check_names(names, str(root))
+    return names
+
+
+def _dataset(
+    entries: Iterable[tuple[Path, Sequence[_Object]]], names: tuple[str, ...], problems: list[Problem], source: str
+) -> Dataset:
+    labels = {name: label for label, name in enumerate(names)}
     samples: list[Sample] = []
-    for stem in stems:
-        image = _image(root, stem)
+    for image, objects in entries:
         size = size_of(image, problems)
         if size is None:
             continue
-        boxes = [Box(entry.xyxy, names.index(entry.name), entry.where) for entry in objects.get(stem, [])]
+        boxes = [Box(entry.xyxy, labels[entry.name], entry.where) for entry in objects]
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
-    return Dataset(names, flat(samples), tuple(problems), f"{root} ({split})")
+    return Dataset(names, flat(samples), tuple(problems), source)
 
 
 def _stems(root: Path, split: str) -> dict[str, None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,26 @@ def read_yolo(path: Path, split: str) -> Dataset:
     document = _document(path)
     names = _names(document, str(path))
     root = _root(document, path)
+    files = [(image, label_file(image)) for image in _images(document, root, split, path)]
+    return _dataset(files, names, f"{path} ({split})")
+
+
+def read_labelled(root: Path, files: Sequence[tuple[Path, Path]], names: Sequence[str]) -> Dataset:
+    """The images and label files `files` below `root`, as `read_yolo` reads those of a split."""
+    check_names(names, str(root))
+    return _dataset(files, tuple(names), str(root))
+
+
+def _dataset(files: Iterable[tuple[Path, Path]], names: tuple[str, ...], source: str) -> Dataset:
     problems: list[Problem] = []
     samples: list[Sample] = []
-    for image in _images(document, root, split, path):
+    for image, labels in files:
         size = size_of(image, problems)
         if size is None:
             continue
-        boxes = _boxes(_label_file(image), size, len(names), problems)
+        boxes = _boxes(labels, size, len(names), problems)
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
-    return Dataset(names, flat(samples), tuple(problems), f"{path} ({split})")
+    return Dataset(names, flat(samples), tuple(problems), source)
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -136,7 +147,7 @@ def _entry(root: Path, entry: str, where: str) -> Path:
     return path_inside(root, entry, where=where)
 
 
-def _label_file(image: Path) -> Path:
+def label_file(image: Path) -> Path:
     """The label file of an image: `labels` for the last `images` in its path."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):

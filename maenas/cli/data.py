@@ -1,4 +1,4 @@
-"""`maenas data`: check a data set before training, and write the built-in one."""
+"""`maenas data`: check a data set before training, cut one into splits, and write the built-in one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from maenas.errors import printable_line
 if TYPE_CHECKING:
     from detector.data.check import Kind, Report
 
-data_app = typer.Typer(help="Data sets: check one, write the built-in shapes.", no_args_is_help=True)
+MOST_CLASSES = 20  # shown with their boxes
+
+data_app = typer.Typer(help="Data sets: check one, split one, write the built-in shapes.", no_args_is_help=True)
 
 
 @data_app.command("check")
@@ -57,6 +59,46 @@ def data_check(
         raise typer.Exit(1)
 
 
+@data_app.command("split")
+def data_split(
+    path: Annotated[
+        str, typer.Argument(help="Folder with annotated images (COCO .json, VOC .xml, YOLO with classes.txt), or file.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="New folder for images/ and annotations/ (COCO).", callback=output_folder)
+    ],
+    val: Annotated[float, typer.Option("--val", help="Share of the images for validation.", min=0.001, max=0.9)] = 0.2,
+    test: Annotated[float, typer.Option("--test", help="Share of the images for a test.", min=0, max=0.9)] = 0.0,
+    group: Annotated[
+        str,
+        typer.Option(
+            "--group",
+            help="Regular expression; images in whose path it finds the same text stay together, e.g. of a video.",
+        ),
+    ] = "",
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same splits.", min=0, max=2**63 - 1)] = 0,
+) -> None:
+    """Cut annotated images into a training, a validation and, if wanted, a test split; the source stays as it is.
+
+    Every class is shared out in proportion. Equal images stay together. The new folder gets hard links to the images
+    where that is possible, else copies.
+    """
+    require_extra("detector")
+    from tqdm import tqdm
+
+    from detector.data.dataset import class_counts
+    from detector.data.sample import summarise
+    from detector.data.split import split_data
+
+    with tqdm(unit=" images", desc="split", disable=not sys.stderr.isatty()) as bar:
+        found = split_data(path, out, val=val, test=test, seed=seed, group=group, on_image=bar.update)
+    for line in summarise(found.problems):
+        print(f"left out {line}")
+    for name, split in found.splits.items():
+        print(f"{name:<6} {len(split)} images, {_counts_text(split.names, class_counts(split).tolist())}")
+    print(f"wrote  {out}")
+
+
 @data_app.command("shapes")
 def data_shapes(
     out: Annotated[
@@ -83,14 +125,19 @@ def _text(report: Report, written: Sequence[Path]) -> str:
             f"{name:<6} {split.images} images ({split.images_without_boxes} without boxes), "
             f"{split.boxes} boxes: {split.source}"
         )
-        shown = list(split.classes.items())
-        classes = ", ".join(f"{printable_line(label)} {count}" for label, count in shown[:20])
-        lines.append(f"       {len(shown)} classes: {classes}{' ...' if len(shown) > 20 else ''}")
+        counts = _counts_text(list(split.classes), list(split.classes.values()))
+        lines.append(f"       {len(split.classes)} classes: {counts}")
         lines += _problem_lines(split.problems)
     lines += _problem_lines(report.leak_kinds())
     lines += [f"wrote  {path}" for path in written]
     lines.append("usable" if report.usable else "cannot be trained on: see above")
     return "\n".join(lines)
+
+
+def _counts_text(names: Sequence[str], counts: Sequence[int]) -> str:
+    """How many boxes every class has, for the first ones."""
+    shown = [f"{printable_line(name)} {count}" for name, count in zip(names, counts, strict=True)]
+    return ", ".join(shown[:MOST_CLASSES]) + (" ..." if len(shown) > MOST_CLASSES else "")
 
 
 def _problem_lines(problems: dict[str, Kind]) -> list[str]:

@@ -148,7 +148,7 @@ def _announce(job: Job) -> Callback:
 
 def _print_job(job: Job, begin: BeginEvent) -> None:
     from detector.data.sample import summarise
-    from detector.job import start_text
+    from detector.job import leak_text, start_text
 
     size = job.spec.input
     classes = ", ".join(map(printable_line, job.train.names[:8])) + (", ..." if len(job.train.names) > 8 else "")
@@ -158,6 +158,8 @@ def _print_job(job: Job, begin: BeginEvent) -> None:
     print(f"{'data':<11}{len(job.train)} images to train on, {rated} to evaluate on ({job.train.source})")
     for line in summarise(problems):
         print(f"{'left out':<11}{line}")
+    if text := leak_text(job):
+        print(f"{'warning':<11}{text}")
     if text := start_text(job):
         print(f"{'start':<11}{text}")
     print(f"{'recipe':<11}{job.chosen}")
