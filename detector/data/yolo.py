@@ -54,7 +54,7 @@ def read_yolo(path: Path, split: str) -> Dataset:
 
 def read_labelled(root: Path, files: Sequence[tuple[Path, Path]], names: Sequence[str]) -> Dataset:
     """The images and label files `files` below `root`, as `read_yolo` reads those of a split."""
-    check_names(names, str(root))
+    _check(tuple(names), str(root))
     return _dataset(files, tuple(names), str(root))
 
 
@@ -97,13 +97,17 @@ def _names(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise MaenasError(f"{where}: names[{index}] is read as {name!r:.60}; put it in quotes")
     texts = tuple(str(name) for name in names)
-    check_names(texts, where)
-    if len(set(texts)) < len(texts):
-        twice = next(name for name in texts if texts.count(name) > 1)
-        raise MaenasError(f"{where}: the class {twice!r:.80} appears twice")
+    _check(texts, where)
     if "nc" in document and document["nc"] != len(texts):
         raise MaenasError(f"{where}: nc is {document['nc']!s:.80}, but names has {len(texts)}; drop nc or correct it")
     return texts
+
+
+def _check(names: tuple[str, ...], where: str) -> None:
+    check_names(names, where)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MaenasError(f"{where}: the class {twice!r:.80} appears twice")
 
 
 def _root(document: Mapping[str, Any], path: Path) -> Path:

@@ -36,6 +36,7 @@ def write_loose_yolo(root: Path, labels: str) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{number % 2} 0.5 0.5 0.5 0.5\n")
     (root / labels / "classes.txt").write_text("cat\ndog\n\n")
+    (root / "notes.json").write_text('{"info": "of the tool"}')
     return root
 
 
@@ -110,6 +111,26 @@ def test_a_file_without_a_partner_is_named_and_left_out(tmp_path: Path) -> None:
     assert len(found) == 8
     kinds = {(problem.kind, Path(problem.where.split()[-1]).name) for problem in found.problems}
     assert kinds == {(UNANNOTATED, "3.jpg"), (MISSING_IMAGE, "4.xml")}
+
+
+def test_a_class_listed_twice_is_refused(tmp_path: Path) -> None:
+    root = write_loose_yolo(tmp_path / "data", "labels")
+    (root / "labels" / "classes.txt").write_text("cat\ncat\n")
+    with pytest.raises(MaenasError, match="the class 'cat' appears twice"):
+        open_unsplit(root)
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    """Photographs often lie on another disk."""
+    root = write_loose_voc(tmp_path / "data")
+    (root / "images").rename(tmp_path / "far")
+    (root / "images").symlink_to(tmp_path / "far")
+    (root / "loop").symlink_to(tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "back").symlink_to(tmp_path / "empty")
+    (tmp_path / "far" / ".thumbnails").symlink_to(root)
+    cut = split_data(root, tmp_path / "new")
+    assert sum(map(len, cut.splits.values())) == 10
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
