@@ -6,6 +6,10 @@ the 95 % quantile of Student's t with n - 1 degrees of freedom,
 
     factor = exp(mean r)        90 % interval = x/÷ exp(t s sqrt(1 + 1/n))
 
+An int8 network also converts tensors to int8 and back, at its ends and around what stays in float, which no kernel
+does alone. So its wholes give a time of the network's own, too: factor and time are the least squares of the relative
+errors, n - 2 the degrees of freedom, and r the log ratios to the corrected sums.
+
 The interval is the wider of the networks' and the blocks'. Networks alone are too few, and measured too close together
 in time, to show what the device's state does between two runs (docs/latency.md has the coverage of both).
 
@@ -20,7 +24,6 @@ are estimated from the bytes they move, by the constants that devices share, and
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,11 +50,18 @@ MOVEMENTS = ("maxpool", "mean", "concat", "resize", "space_to_depth", "integral"
 
 @dataclass(frozen=True)
 class Whole:
-    """How whole networks or blocks compare with the sums of their kernels: `log_half_width` of a 90 % interval."""
+    """How whole networks or blocks compare with the sums of their kernels: `factor` times those plus `seconds`, and
+    `log_half_width` of a 90 % interval."""
 
     count: int
     factor: float
+    seconds: float
     log_half_width: float
+
+    @property
+    def text(self) -> str:
+        own = f" + {self.seconds * 1e3:.3f} ms" if self.seconds else ""
+        return f"x {self.factor:.3f}{own}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,14 +142,14 @@ def measured_predictor(
         device=interpolator.device,
         precision=table.precision,
         batch=table.batch,
-        network_seconds=0.0,
+        network_seconds=networks.seconds if networks else 0.0,
         table_id=table.id,
         description=(
             f"measured: {interpolator.device.name}, {table.runtime}, {table.precision}, batch {table.batch}, "
             f"{len(table.rows)} rows; predicted kernels within {held_out.median_error:.1%} at the median, "
             f"{held_out.mean_error:.1%} at the mean (held out)"
             + (f"; {', '.join(estimated)} not in it, estimated from bytes" if estimated else "")
-            + (f"; sums x {networks.factor:.3f}, from {networks.count} networks measured whole" if networks else "")
+            + (f"; sums {networks.text}, from {networks.count} networks measured whole" if networks else "")
         ),
         calibrated=True,
         conditions={
@@ -162,6 +172,7 @@ def measured_predictor(
             ),
             **({"estimated_ops": list(estimated)} if estimated else {}),
             "factor": networks.factor if networks else 1.0,
+            "network_seconds": networks.seconds if networks else 0.0,
             **{f"measured_{name}": text for name, text in table.conditions.items()},
         },
         factor=networks.factor if networks else 1.0,
@@ -175,25 +186,33 @@ def measured_predictor(
 def whole_networks(interpolator: Interpolator) -> Whole | None:
     """What the table's networks say about sums of kernels; None where there are fewer than `MIN_NETWORKS`."""
     rows = [(lower(row.detector), row.median_s) for row in interpolator.table.networks]
-    return _compare(rows, interpolator)
+    return _compare(rows, interpolator, own_time=interpolator.table.precision == "int8")
 
 
 def whole_blocks(interpolator: Interpolator) -> Whole | None:
     """What the table's blocks say about sums of kernels; None where there are fewer than `MIN_NETWORKS`."""
     rows = [(block_kernels(row.key), row.median_s) for row in interpolator.table.blocks]
-    return _compare(rows, interpolator)
+    return _compare(rows, interpolator, own_time=False)
 
 
-def _compare(rows: Sequence[tuple[Sequence[Kernel], float]], interpolator: Interpolator) -> Whole | None:
+def _compare(
+    rows: Sequence[tuple[Sequence[Kernel], float]], interpolator: Interpolator, *, own_time: bool
+) -> Whole | None:
     if len(rows) < MIN_NETWORKS:
         return None
     seconds = interpolator.seconds_of_all([kernel for kernels, _ in rows for kernel in kernels])
     ends = np.cumsum([len(kernels) for kernels, _ in rows])
-    sums = [math.fsum(part) for part in np.split(seconds, ends[:-1])]
-    logs = [math.log(measured / total) for total, (_, measured) in zip(sums, rows, strict=True)]
-    n = len(logs)
-    half_width = student_t95(n - 1) * statistics.stdev(logs) * math.sqrt(1 + 1 / n)
-    return Whole(n, math.exp(statistics.fmean(logs)), half_width)
+    sums = np.array([math.fsum(part) for part in np.split(seconds, ends[:-1])])
+    measured = np.array([whole for _, whole in rows])
+    factor, own = float(np.exp(np.log(measured / sums).mean())), 0.0
+    if own_time:
+        fitted = np.linalg.lstsq(np.column_stack([sums, np.ones_like(sums)]) / measured[:, None], np.ones_like(sums))[0]
+        if fitted.min() > 0:
+            factor, own = map(float, fitted)
+    n, free = len(rows), len(rows) - (2 if own else 1)
+    errors = np.log(measured / (factor * sums + own))
+    half_width = student_t95(free) * math.sqrt((errors**2).sum() / free * (1 + 1 / n))
+    return Whole(n, factor, own, half_width)
 
 
 def whole_texts(table: MeasuredTable) -> list[str]:
@@ -203,7 +222,7 @@ def whole_texts(table: MeasuredTable) -> list[str]:
     interpolator = fit_table(table)
     found = (("blocks", whole_blocks(interpolator)), ("networks", whole_networks(interpolator)))
     return [
-        f"{whole.count} {name} measured whole: {whole.factor:.3f} of the sums of their predicted kernels, "
+        f"{whole.count} {name} measured whole: {whole.text[2:]} of the sums of their predicted kernels, "
         f"90 % of the next within x/÷ {math.exp(whole.log_half_width):.3f}"
         for name, whole in found
         if whole is not None

@@ -29,11 +29,14 @@ from maenas.profiler.validate import agreement, kendall_tau, networks_to_validat
 from maenas.spec import DetectorSpec
 
 FAST = TimingSettings(warm_up_s=1e-8, max_warm_up_s=1e-3, rounds=3, attempts=1)
-PER_FLOP, PER_NETWORK = 1e-10, 1.25
+PER_FLOP, PER_NETWORK, CONVERSIONS = 1e-10, 1.25, 3e-4
 
 
 class Exact:
-    """A device whose kernels cost their operations, and whose networks cost a quarter more than their kernels."""
+    """A device whose kernels cost their operations, and whose networks cost a quarter more than their kernels.
+
+    In int8 they also take a time of their own.
+    """
 
     runtime, device_name, gpu, conditions = "fake 1", "Fake", None, {"threads": "1"}
 
@@ -41,7 +44,8 @@ class Exact:
         from maenas.cost import kernel_flops
 
         seconds = 1e-9 + math.fsum(1e-6 + PER_FLOP * float(kernel_flops(kernel)) for kernel in program.kernels)
-        seconds *= PER_NETWORK if program.outputs and len(program.kernels) > 20 else 1.0
+        if program.outputs and len(program.kernels) > 20:
+            seconds = PER_NETWORK * seconds + (CONVERSIONS if precision == "int8" else 0)
 
         class Runner:
             def time_once(self) -> float:
@@ -68,6 +72,17 @@ def test_networks_measured_whole_correct_the_sums_of_kernels(tmp_path: Path) -> 
     assert agreement(rows).mean_error < 1e-3
     spec = rows[0].spec
     assert predict(lower(spec), predictor).seconds == pytest.approx(rows[0].timing.median_s, rel=1e-3)
+
+
+def test_int8_networks_have_a_time_of_their_own(tmp_path: Path) -> None:
+    setup, specs = Setup(Exact(), precision="int8", settings=FAST), detectors(MIN_NETWORKS + 4)
+    known = list(specs.values())[:MIN_NETWORKS]
+    samples = {sample.key: sample for spec in specs.values() for sample in spec_samples(spec)}
+    predictor = measured_predictor(profile([*samples.values(), *known], setup, device="fake", path=tmp_path / "t.json"))
+    assert predictor.factor == pytest.approx(PER_NETWORK, rel=1e-2)
+    assert predictor.network_seconds == pytest.approx(CONVERSIONS, rel=1e-2)
+    rows = validate(dict(itertools.islice(specs.items(), MIN_NETWORKS, None)), predictor, setup)
+    assert agreement(rows).worst_error < 1e-3
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=12, unique=True), st.randoms())
