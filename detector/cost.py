@@ -14,7 +14,7 @@ from detector.step import Parts, train_step
 
 STEPS = 3  # the first one is not timed: it allocates, and chooses algorithms
 FORWARD = 1 / 3  # of a training step's time: backward takes twice as long
-STATES = {"sgd": 1, "adamw": 2}  # numbers that the optimizer keeps for each parameter
+STATES = {"sgd": 1, "adamw": 2, "muon": 1}  # numbers that the optimizer keeps for each parameter
 
 
 @dataclass(frozen=True)

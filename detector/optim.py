@@ -1,4 +1,4 @@
-"""Optimizers and the learning rate of a step, as released with DAMO-YOLO (arXiv 2211.15444)."""
+"""Optimizers, and the learning rate of a step as released with DAMO-YOLO (arXiv 2211.15444)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
+
+from detector.muon import Muon
 
 
 def parameter_groups(*modules: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -23,15 +25,20 @@ def parameter_groups(*modules: nn.Module, weight_decay: float) -> list[dict[str,
 
 
 def make_optimizer(
-    kind: Literal["sgd", "adamw"], *modules: nn.Module, lr: float, weight_decay: float, momentum: float = 0.9
+    kind: Literal["sgd", "adamw", "muon"], *modules: nn.Module, lr: float, weight_decay: float, momentum: float = 0.9
 ) -> Optimizer:
-    """SGD with Nesterov `momentum`, or AdamW with torch's betas (`momentum` is then not used), in fused kernels."""
+    """SGD with Nesterov `momentum`, AdamW with torch's betas, both in fused kernels, or Muon (`detector.muon`).
+
+    `momentum` is for SGD only.
+    """
     groups = parameter_groups(*modules, weight_decay=weight_decay)
     match kind:
         case "sgd":
             return SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
         case "adamw":
             return AdamW(groups, lr=lr, fused=True)
+        case "muon":
+            return Muon(groups, lr=lr)
 
 
 def lr_at(

@@ -66,7 +66,7 @@ class Recipe:
     batch: int | Literal["auto"] = "auto"
     accumulate: int = 1  # batches whose gradients are averaged before a step
     # Optimizer
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     lr_per_image: float = 0.01 / 64  # the rate is this times the images of a step: 0.04 at 256 (report: 0.4)
     min_lr_ratio: float = 0.05  # the cosine ends at this fraction of the full rate
     momentum: float = 0.9  # Nesterov momentum, for SGD only

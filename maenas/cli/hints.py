@@ -32,7 +32,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "opset": "nothing: the opset is fixed, and every export is checked against torch",
         "lr": "--set lr_per_image=X: the learning rate is that times the images of a step",
         "lr0": "--set lr_per_image=X: the learning rate is that times the images of a step",
-        "optimizer": "--set optimizer=adamw, or sgd",
+        "optimizer": "--set optimizer=muon, adamw or sgd",
         "workers": "--set workers=N",
         "amp": "--set amp=bf16, fp16 or none",
         "hyp": "--recipe FILE",
