@@ -99,7 +99,11 @@ def assert_same_run(one: Path, two: Path) -> None:
         states = getattr(first, name), getattr(second, name)
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     momenta = first.optimizer["state"], second.optimizer["state"]
-    assert all(torch.equal(momenta[0][k]["momentum_buffer"], momenta[1][k]["momentum_buffer"]) for k in momenta[0])
+    assert momenta[0]
+    assert momenta[0].keys() == momenta[1].keys()
+    for number, values in momenta[0].items():
+        assert values
+        assert all(torch.equal(value, momenta[1][number][key]) for key, value in values.items())
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +197,21 @@ def test_a_run_stopped_by_ctrl_c_ends_as_an_uninterrupted_one(
     assert read_checkpoint(tmp_path / LAST).step == step + 1
     train(job, ALONE, tmp_path, resume=True)
     assert_same_run(uninterrupted, tmp_path)
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_run_of_other_optimizers_ends_as_an_uninterrupted_one(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    short = replace(job, recipe=override(RECIPE, [f"optimizer={optimizer}", "epochs=2", "eval_every=9"]))
+    train(short, ALONE, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(MaenasError, match="interrupted after step 3"):
+            train(short, ALONE, tmp_path / "parts")
+    train(short, ALONE, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.usefixtures("no_plots")
