@@ -374,11 +374,13 @@ def test_gradients_of_accumulated_batches_are_averaged(job: Job, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_half_precision_trains(job: Job, tmp_path: Path, amp: str) -> None:
-    recipe = override(RECIPE, [f"amp={amp}", "epochs=1", "warmup_epochs=0"])
+def test_half_precision_trains(job: Job, tmp_path: Path, amp: str, optimizer: str) -> None:
+    short = [f"optimizer={optimizer}", "epochs=1", "warmup_epochs=0"]
+    recipe = override(RECIPE, [f"amp={amp}", *short])
     train(replace(job, recipe=recipe), ALONE, tmp_path)
-    exact = override(RECIPE, ["epochs=1", "warmup_epochs=0"])
+    exact = override(RECIPE, short)
     train(replace(job, recipe=exact), ALONE, tmp_path / "exact")
     losses = [[float(row[3]) for row in rows(out)[1:]] for out in (tmp_path, tmp_path / "exact")]
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.1)
