@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -165,7 +165,8 @@ class _Run:
                 quiet = self.listeners.quiet
                 told = TrainingLog(self.out, step=self.step, closed=self.closed, total_steps=total, quiet=quiet)
                 log = stack.enter_context(told)
-            batches = self.loader.batches(self.parts.schedule.first_batch(self.step))
+            first = self.parts.schedule.first_batch(self.step)
+            batches = stack.enter_context(closing(self.loader.batches(first)))
             try:
                 for epoch in range(self.closed, self.job.recipe.epochs):
                     if self._ends_early():

@@ -50,6 +50,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "benchmark": (("a.safetensors",), "detector"),
     "data check": (("shapes",), "detector"),
     "data shapes": (("shapes",), "detector"),
+    "data split": (("photographs", "new"), "detector"),
     "weights inherit": (("a.safetensors", "--spec", "damo-yolo-t", "--out", "b.safetensors"), "detector"),
     "weights convert": (("a.pth", "a.safetensors", "--spec", "damo-yolo-t"), "detector"),
 }

@@ -10,9 +10,10 @@ Legend: B batch of this process, H/W training size, M most boxes of an image in 
 from __future__ import annotations
 
 import mmap
+import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -82,8 +83,8 @@ class Loader:
         self.steps_per_epoch = max(1, len(dataset) // self._global_batch)
         self.total_steps = self.steps_per_epoch * settings.epochs
 
-    def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The batches of the steps `start`, `start` + 1, ... to the end of the training.
+    def batches(self, start: int = 0) -> Generator[Batch]:
+        """The batches of the steps `start`, `start` + 1, ... to the end of the training; close it when it is over.
 
         Raises MaenasError where so many images are broken that none can be put in their place.
         """
@@ -236,9 +237,12 @@ class _Parts:
         return EvalBatch(stack(images), tuple(ids), tuple(placements)) if images else None
 
 
-def _in_workers(source: Any, order: range, settings: LoaderSettings) -> DataLoader[Any]:
-    """source[i] for i in `order`, made by worker processes ahead of time."""
-    return DataLoader(
+def _in_workers(source: Any, order: range, settings: LoaderSettings) -> Iterator[Any]:
+    """source[i] for i in `order`, made by worker processes ahead of time; the processes end with the iterator.
+
+    One that hangs is killed: it ignores the signal by which Python would end it, and would wait for, at its own exit.
+    """
+    loader = DataLoader(
         source,
         batch_size=None,
         sampler=order,
@@ -250,6 +254,16 @@ def _in_workers(source: Any, order: range, settings: LoaderSettings) -> DataLoad
         # Forked workers share the image cache.
         multiprocessing_context="fork" if sys.platform == "linux" else None,
     )
+    others = {process.pid for process in multiprocessing.active_children()}
+    batches = iter(loader)
+    workers = [process for process in multiprocessing.active_children() if process.pid not in others]
+    try:
+        yield from batches
+    finally:
+        del batches  # which asks them to end, and waits for a few seconds
+        for process in workers:
+            if process.is_alive():
+                process.kill()
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,5 +1,8 @@
 import logging
 import mmap
+import multiprocessing
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from PIL import Image
 
 from detector.data.augment import shift_colours
 from detector.data.dataset import Dataset, open_dataset
-from detector.data.loader import Batch, LoaderSettings, eval_batches, make_loader, padded_count
+from detector.data.loader import Batch, Loader, LoaderSettings, eval_batches, make_loader, padded_count
 from detector.data.pictures import Pictures, Reports, load_image
 from detector.data.sample import Sample
 from detector.data.settings import AugmentSettings
@@ -328,3 +331,26 @@ def test_colours_shift_within_their_limits_and_keep_grey_grey(shapes: Dataset) -
     grey = np.full((8, 8, 3), 100, np.uint8)
     shift_colours(grey, moved.augment, np.random.default_rng(0))
     assert (grey == grey[0, 0, 0]).all()
+
+
+def test_a_worker_that_hangs_ends_with_its_batches(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left alone, Python would wait for it when the program is over, for ever."""
+    if sys.platform != "linux":
+        pytest.skip("other platforms start workers that know nothing of the patch")
+    loader = make_loader(shapes, replace(SETTINGS, workers=2))
+    batch = Loader.batch
+
+    def stuck(self: Loader, step: int) -> Batch:
+        while step > 1:
+            time.sleep(1)
+        return batch(self, step)
+
+    monkeypatch.setattr(Loader, "batch", stuck)
+    batches = loader.batches()
+    next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    deadline = time.monotonic() + 20
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not multiprocessing.active_children()
