@@ -14,7 +14,7 @@ from detector.data.coco import find_coco, read_coco
 from detector.data.flat import flat
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import are_built_in, cached_shapes
-from detector.data.unsplit import CLASSES, read_unsplit
+from detector.data.unsplit import CLASSES, find_unsplit
 from detector.data.voc import is_voc, read_voc
 from detector.data.yolo import find_yolo, read_yolo
 from maenas.errors import MaenasError, NoSplitError
@@ -43,7 +43,7 @@ def how_to_split(path: str | Path) -> str:
 
 
 def open_unsplit(path: str | Path) -> Dataset:
-    """All images of the data set at `path`, in a form of `read_unsplit` or `read_dataset`, fit as for `open_dataset`.
+    """All images of the data set at `path`, in a form of `find_unsplit` or `read_dataset`, fit as for `open_dataset`.
 
     Raises MaenasError, too, where there are validation images already.
     """
@@ -54,13 +54,13 @@ def open_unsplit(path: str | Path) -> Dataset:
             if count := len(rated) - shared_images(dataset, rated):
                 raise MaenasError(f"{dataset.source}: there are {count} validation images already ({rated.source})")
     except NoSplitError:
-        found = read_unsplit(Path(os.path.abspath(path))) if os.path.isdir(path) else None
-        if found is None:
+        read = find_unsplit(Path(os.path.abspath(path))) if os.path.isdir(path) else None
+        if read is None:
             raise MaenasError(
                 f"data {path}: nothing here can be cut; wanted: one COCO .json, Pascal VOC .xml files named as their "
                 f"images, or YOLO label files and one {CLASSES}"
             ) from None
-        dataset = found
+        dataset = read()
     return _usable(dataset)
 
 
@@ -94,12 +94,10 @@ def read_dataset(path: str | Path, split: Split) -> Dataset:
     if are_built_in(path):
         return read_coco(cached_shapes() / "annotations" / f"instances_{'train' if split == 'train' else 'val'}.json")
     path = Path(os.path.abspath(path))
-    if path.is_file():
-        return _read_file(path, split)
-    if not path.is_dir():
+    if not path.exists():
         raise MaenasError(f"data {path}: there is no such file or folder")
     try:
-        return _read_folder(path, split)
+        return _read_folder(path, split) if path.is_dir() else _read_file(path, split)
     except NoSplitError as error:
         if split == "test":
             raise
@@ -125,7 +123,7 @@ def _read_folder(path: Path, split: Split) -> Dataset:
     annotations = find_coco(path, split)
     if annotations is not None:
         return read_coco(annotations)
-    if read_unsplit(path) is not None:
+    if find_unsplit(path) is not None:
         raise NoSplitError(f"data {path}: annotated images, but nothing says which ones to train on")
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise MaenasError(

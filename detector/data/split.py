@@ -18,6 +18,7 @@ import numpy as np
 from detector.choices import Split
 from detector.data.dataset import open_unsplit
 from detector.data.flat import flat
+from detector.data.geometry import box_areas
 from detector.data.sample import Dataset, Problem, Sample
 from maenas.errors import MaenasError
 from maenas.files import new_folder, reason, write_atomic
@@ -70,10 +71,11 @@ def split_data(
         for number, split in enumerate(shares):
             rows = np.sort(np.concatenate([groups[i] for i in np.flatnonzero(owners == number)]))
             samples = [dataset.samples[row] for row in rows]
-            document = _document(dataset.names, samples, [names[row] for row in rows])
+            files = [names[row] for row in rows]
+            document = _document(dataset.names, samples, files)
             write_atomic(work / ANNOTATIONS / f"instances_{split}.json", json.dumps(document))
-            for row in rows:
-                _link(dataset.samples[row].path, work / IMAGES / names[row])
+            for sample, file in zip(samples, files, strict=True):
+                _link(sample.path, work / IMAGES / file)
             splits[split] = replace(dataset, samples=flat(samples), problems=())
     return Cut(splits, dataset.problems)
 
@@ -162,7 +164,7 @@ def _document(names: Sequence[str], samples: Sequence[Sample], files: Sequence[s
     ]
     annotations = []
     for number, sample in enumerate(samples, start=1):
-        areas = [*sample.areas.tolist(), *_areas(sample.crowd_boxes)]
+        areas = [*sample.areas.tolist(), *box_areas(sample.crowd_boxes).tolist()]
         boxes = np.concatenate([sample.boxes, sample.crowd_boxes]).astype(float).tolist()
         labels = [*sample.labels.tolist(), *sample.crowd_labels.tolist()]
         for place, ((x1, y1, x2, y2), label, area) in enumerate(zip(boxes, labels, areas, strict=True)):
@@ -178,10 +180,6 @@ def _document(names: Sequence[str], samples: Sequence[Sample], files: Sequence[s
             )
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def _areas(boxes: np.ndarray) -> list[float]:
-    return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).astype(float).tolist()
 
 
 def _link(source: Path, target: Path) -> None:

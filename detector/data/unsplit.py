@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,36 +21,50 @@ CLASSES: Final = "classes.txt"
 DEEPEST: Final = 4  # folders below which nobody looks: a link may lead back, and --data may be a whole disk
 
 
-def read_unsplit(root: Path) -> Dataset | None:
-    """The images of the folder `root` that have annotations; None where it holds none of the known forms.
+def find_unsplit(root: Path) -> Callable[[], Dataset] | None:
+    """What reads the images of the folder `root` that have annotations; None where it holds none of the known forms.
 
     These are Pascal VOC .xml files anywhere, named as their images; YOLO label files and one `classes.txt`, in
     `labels/` for `images/` or beside the images; else one COCO .json, in `root` or in `annotations/`. An image without
     a file of its own is left out, for nobody may have looked at it yet; `problems` names it.
 
-    Raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
+    The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
     """
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     annotations = [path for path in files if path.suffix.lower() == ".xml"]
     lists = [path for path in files if path.name.lower() == CLASSES]
     by_name = {path.stem: path for path in annotations}
+    if any(image.stem in by_name for image in images):
+        return partial(_read_voc, root, images, annotations)
+    if len(lists) == 1:
+        return partial(_read_yolo, root, images, lists[0])
+    documents = [*root.glob("*.json"), *root.glob("annotations/*.json")]
+    return partial(read_coco, documents[0]) if len(documents) == 1 else None
+
+
+def _read_voc(root: Path, images: Sequence[Path], annotations: Sequence[Path]) -> Dataset:
+    by_name = {path.stem: path for path in annotations}
     pairs = [(image, by_name[image.stem]) for image in images if image.stem in by_name]
-    if pairs:
-        _require_single(annotations)
-        _require_single([image for image, _ in pairs])
-        dataset = read_annotated(root, pairs)
-    elif len(lists) == 1:
-        pairs = [(image, labels) for image in images if (labels := _labels(image)) is not None]
-        names = [line.strip() for line in read_text(lists[0], what="list of classes").splitlines() if line.strip()]
-        dataset = read_labelled(root, pairs, names)
-    else:
-        documents = [*root.glob("*.json"), *root.glob("annotations/*.json")]
-        return read_coco(documents[0]) if len(documents) == 1 else None
+    _require_single(annotations)
+    _require_single([image for image, _ in pairs])
     used = {path for pair in pairs for path in pair}
-    left = [Problem(UNANNOTATED, str(image)) for image in images if image not in used]
-    left += [Problem(MISSING_IMAGE, f"that of {path}") for path in annotations if path not in used]
-    return replace(dataset, problems=(*dataset.problems, *left))
+    alone = [Problem(MISSING_IMAGE, f"that of {path}") for path in annotations if path not in used]
+    return _with_problems(read_annotated(root, pairs), [*_unannotated(images, used), *alone])
+
+
+def _read_yolo(root: Path, images: Sequence[Path], classes: Path) -> Dataset:
+    pairs = [(image, labels) for image in images if (labels := _labels(image)) is not None]
+    names = [line.strip() for line in read_text(classes, what="list of classes").splitlines() if line.strip()]
+    return _with_problems(read_labelled(root, pairs, names), _unannotated(images, {image for image, _ in pairs}))
+
+
+def _unannotated(images: Sequence[Path], used: Container[Path]) -> list[Problem]:
+    return [Problem(UNANNOTATED, str(image)) for image in images if image not in used]
+
+
+def _with_problems(dataset: Dataset, more: Sequence[Problem]) -> Dataset:
+    return replace(dataset, problems=(*dataset.problems, *more))
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -59,9 +59,12 @@ class Whole:
     log_half_width: float
 
     @property
+    def own_text(self) -> str:
+        return f" + {self.seconds * 1e3:.3f} ms" if self.seconds else ""
+
+    @property
     def text(self) -> str:
-        own = f" + {self.seconds * 1e3:.3f} ms" if self.seconds else ""
-        return f"x {self.factor:.3f}{own}"
+        return f"{self.factor:.3f}{self.own_text}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +152,7 @@ def measured_predictor(
             f"{len(table.rows)} rows; predicted kernels within {held_out.median_error:.1%} at the median, "
             f"{held_out.mean_error:.1%} at the mean (held out)"
             + (f"; {', '.join(estimated)} not in it, estimated from bytes" if estimated else "")
-            + (f"; sums {networks.text}, from {networks.count} networks measured whole" if networks else "")
+            + (f"; sums x {networks.text}, from {networks.count} networks measured whole" if networks else "")
         ),
         calibrated=True,
         conditions={
@@ -222,8 +225,8 @@ def whole_texts(table: MeasuredTable) -> list[str]:
     interpolator = fit_table(table)
     found = (("blocks", whole_blocks(interpolator)), ("networks", whole_networks(interpolator)))
     return [
-        f"{whole.count} {name} measured whole: {whole.text[2:]} of the sums of their predicted kernels, "
-        f"90 % of the next within x/÷ {math.exp(whole.log_half_width):.3f}"
+        f"{whole.count} {name} measured whole: {whole.factor:.3f} of the sums of their predicted kernels"
+        f"{whole.own_text}, 90 % of the next within x/÷ {math.exp(whole.log_half_width):.3f}"
         for name, whole in found
         if whole is not None
     ]

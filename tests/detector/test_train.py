@@ -199,6 +199,16 @@ def test_a_run_stopped_by_ctrl_c_ends_as_an_uninterrupted_one(
     assert_same_run(uninterrupted, tmp_path)
 
 
+def assert_goes_on(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of `job` in `folder`/parts, stopped after its third step and resumed, ends as the one in `folder`/whole."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(MaenasError, match="interrupted after step 3"):
+            train(job, ALONE, folder / "parts")
+    train(job, ALONE, folder / "parts", resume=True)
+    assert_same_run(folder / "whole", folder / "parts")
+
+
 @pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_stopped_run_of_other_optimizers_ends_as_an_uninterrupted_one(
@@ -206,12 +216,7 @@ def test_a_stopped_run_of_other_optimizers_ends_as_an_uninterrupted_one(
 ) -> None:
     short = replace(job, recipe=override(RECIPE, [f"optimizer={optimizer}", "epochs=2", "eval_every=9"]))
     train(short, ALONE, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(MaenasError, match="interrupted after step 3"):
-            train(short, ALONE, tmp_path / "parts")
-    train(short, ALONE, tmp_path / "parts", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_goes_on(short, tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -356,12 +361,7 @@ def test_a_teacher_is_learned_from_and_resumed_with(
     distill = [float(row[3 + LOSSES.index("distill")]) for row in rows(tmp_path / "whole")[1:]]
     assert all(value > 0 for value in distill[:STEPS_PER_EPOCH])
     assert not any(distill[STEPS_PER_EPOCH:])
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(MaenasError, match="interrupted after step 3"):
-            train(taught, ALONE, tmp_path / "parts")
-    train(taught, ALONE, tmp_path / "parts", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_goes_on(taught, tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -90,8 +90,9 @@ def test_data_with_training_images_only_are_cut_whatever_their_form(tmp_path: Pa
     write_voc(tmp_path / "voc")
     (tmp_path / "voc" / "ImageSets" / "Main" / "val.txt").unlink()
     for form, images in (("yolo", 2), ("coco", 8), ("voc", 2)):
-        with pytest.raises(NoSplitError, match="maenas data split"):
-            open_dataset(tmp_path / form, "val")
+        for path in (tmp_path / form, tmp_path / "yolo" / "data.yaml"):
+            with pytest.raises(NoSplitError, match=re.escape(f"maenas data split {path} NEW")):
+                open_dataset(path, "val")
         cut = split_data(tmp_path / form, tmp_path / f"{form}-new", val=0.4)
         assert sum(map(len, cut.splits.values())) == images
 
@@ -225,10 +226,7 @@ def test_a_val_that_is_train_is_said(tmp_path: Path) -> None:
     job = make_job("damo-yolo-t", root)
     assert leak_text(job) == "2 validation images are trained on, too: AP says little about new images"
     assert leak_text(make_job("damo-yolo-t", write_yolo(tmp_path / "other"))) == ""
-    document = json.loads(
-        (split_data(root, tmp_path / "new", val=0.5) and tmp_path / "new")
-        .joinpath("annotations", "instances_val.json")
-        .read_text()
-    )
-    assert len(document["images"]) == 1
+    parts = split_data(root, tmp_path / "new", val=0.5).splits
+    document = json.loads((tmp_path / "new" / "annotations" / "instances_val.json").read_text())
+    assert len(document["images"]) == len(parts["val"]) == 1
     assert class_counts(open_dataset(tmp_path / "new", "train")).sum() + len(document["annotations"]) == 2
