@@ -59,7 +59,7 @@ CLASSIFIERS = (
         "densenet121",
         "shufflenet_v2_x1_0",
     ),
-    *("squeezenet1_1", "mnasnet1_0"),
+    *("squeezenet1_1", "mnasnet1_0", "inception_v3", "swin_t"),
 )
 DETECTORS = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn")
 SIDES = {"classifier": (224, 160), "detector": (320, 224)}

@@ -50,6 +50,7 @@ SHIPPED: Final[Mapping[DataKind, tuple[str, ...]]] = MappingProxyType(
             "cpu-amd-epyc-openvino-t1-fp32-b1.json",
             "cpu-amd-epyc-openvino-t1-int8-b1.json",
             "cpu-epyc-zen4-onnxruntime-t1-fp32-b1.json",
+            "cpu-epyc-zen4-openvino-t1-bf16-b1.json",
             "cpu-epyc-zen4-openvino-t1-fp32-b1.json",
             "cpu-epyc-zen4-openvino-t1-int8-b1.json",
             "devices.yaml",

@@ -16,6 +16,10 @@ from maenas.score_names import DEFAULT_SCORE, scores_help
 
 MAX_BATCH: Final = 65536
 PLOT_FORMATS: Final = (".png", ".svg", ".pdf")
+FILE_ENDINGS: Final = (
+    *(*PLOT_FORMATS, ".json", ".html", ".yaml", ".yml", ".csv", ".jpg", ".jpeg", ".mp4"),
+    *(".onnx", ".engine", ".safetensors", ".pt", ".pth"),
+)
 
 SPACE_HELP = "A shipped space (see `maenas spaces`) or a YAML file."
 OneSpace = Annotated[str, typer.Option("--space", help=SPACE_HELP)]
@@ -107,9 +111,11 @@ def output_file(path: Path | None) -> Path | None:
 
 
 def output_folder(path: Path | None) -> Path | None:
-    """As `output_file`, for a folder to write into."""
+    """As `output_file`, for a folder to write into, which is not called like a file unless it exists."""
     if path is not None:
         check_folder(path)
+        if path.suffix.lower() in FILE_ENDINGS and not path.is_dir():
+            raise MaenasError(f"cannot write into {path}: a folder is asked for here, and this is the name of a file")
     return path
 
 

@@ -104,6 +104,7 @@ def profile_command(
     if setup.runtime in ("onnxruntime", "openvino"):
         require_extra("openvino" if setup.runtime == "openvino" else "export")
     job = open_job(request, out)
+    print(f"measuring {len(job.items)} items into {job.path}, for {minutes:g} minutes at most", flush=True)
     table, reference = _run(job, minutes)
     counts = f"{len(table.rows)} kernels, {len(table.blocks)} blocks, {len(table.networks)} networks"
     print(f"wrote {job.path} (id {table.id}): {counts} of {job.setup.backend.device_name}")

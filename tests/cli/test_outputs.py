@@ -117,6 +117,19 @@ def test_a_folder_in_the_place_of_a_file_is_refused_at_once(
     assert done.err == f"error: cannot write {tmp_path / 'folder.png'}: this is a folder; name a file in it\n"
 
 
+@pytest.mark.parametrize("parameter", FOLDERS, ids=label)
+def test_a_file_s_name_in_the_place_of_a_folder_is_refused_at_once(
+    parameter: Parameter, tmp_path: Path, maenas: Maenas
+) -> None:
+    done = maenas(*call(parameter, str(tmp_path / "mine.json")))
+    assert done.code == 2
+    assert done.err == (
+        f"error: cannot write into {tmp_path / 'mine.json'}: "
+        "a folder is asked for here, and this is the name of a file\n"
+    )
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("parameter", FILES + FOLDERS, ids=label)
 def test_nothing_is_made_before_the_work(parameter: Parameter, tmp_path: Path, maenas: Maenas) -> None:
     """The call fails for another reason: what it reads does not exist."""

@@ -33,9 +33,9 @@ def predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
-    """A convolution with ReLU and an unknown operator; batch, height and width are symbolic."""
+    """A convolution of 5x5 with ReLU and an unknown operator; batch, height and width are symbolic."""
     nodes = [
-        helper.make_node("Conv", ["x", "w"], ["a"], "first", pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        helper.make_node("Conv", ["x", "w"], ["a"], "first", pads=[2, 2, 2, 2], kernel_shape=[5, 5]),
         helper.make_node("Relu", ["a"], ["b"]),
         helper.make_node("CumSum", ["b", "axis"], ["y"]),
     ]
@@ -44,7 +44,7 @@ def network(tmp_path: Path) -> Path:
         for name, channels in (("x", 16), ("y", 32))
     ]
     constants = [
-        numpy_helper.from_array(np.zeros((32, 16, 3, 3), np.float32), "w"),
+        numpy_helper.from_array(np.zeros((32, 16, 5, 5), np.float32), "w"),
         numpy_helper.from_array(np.array(1, np.int64), "axis"),
     ]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
@@ -59,7 +59,7 @@ def test_a_prediction_says_what_it_covers(predict, network: Path) -> None:
     assert re.search(r"^latency .* modelled on NVIDIA T4 \(90 % interval", out, re.MULTILINE)
     assert re.search(r"^not modelled +1 CumSum: about \d+\.\d% of the time", out, re.MULTILINE)
     assert re.search(r"^not timed +nothing$", out, re.MULTILINE)
-    assert re.search(r"^first +conv +16 +32 +3 +1 +64x64", out, re.MULTILINE)
+    assert re.search(r"^first +conv +16 +32 +5 +1 +64x64", out, re.MULTILINE)
     document = json.loads(predict(network, "--input", 64, "--json")[1])
     (row,) = document["predictions"]
     assert row["unmodelled"][0]["op"] == "CumSum"

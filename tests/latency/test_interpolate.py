@@ -170,6 +170,14 @@ def test_a_product_is_taken_as_a_convolution_only_where_the_table_has_no_product
     assert fit_table(table_of((*rows, *products)), trees=10).seconds(product) == pytest.approx(1e-9 * 64 * 256, rel=0.3)
 
 
+def test_a_convolution_that_is_not_square_is_one_on_the_plane_that_it_writes() -> None:
+    model, _ = split()
+    unrolled = conv(in_channels=16 * 7, in_height=-(-80 * 80 // 7), in_width=1, kernel=1)
+    square = conv(in_channels=16 * 7, kernel=1)
+    assert (unrolled.out_height, unrolled.out_width) == (square.in_height, square.in_width)
+    assert model.predict(unrolled) == model.predict(square)
+
+
 def test_without_multiprocessors_the_base_counts_operations_and_not_tiles() -> None:
     """On a CPU one more row of positions costs its share, never another tile."""
     rows = tuple(Row("conv", 64, 64, h, h, 3, 1, 1, "", 2e-7 * h * h + 1e-6, None, 1) for h in range(4, 60, 2))

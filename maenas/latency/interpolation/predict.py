@@ -120,6 +120,8 @@ class Interpolator:
         """Prediction with its interval. Raises `MaenasError` for an op that the table did not measure."""
         if kernel.op in STAND_INS and kernel.op not in self.constants:
             kernel = replace(kernel, op=STAND_INS[kernel.op])
+        if kernel.op == "conv" and kernel.kernel == kernel.stride == 1:  # one that is not square reads another plane
+            kernel = replace(kernel, in_height=kernel.out_height, in_width=kernel.out_width)
         widths = np.broadcast_arrays(kernel.in_channels, kernel.out_channels, kernel.groups)
         shape = widths[0].shape
         triples = np.stack([w.ravel() for w in widths], axis=1).astype(np.int64)

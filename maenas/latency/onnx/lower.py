@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.kernels import IMAGE, Kernel
 from maenas.latency.onnx.fuser import (
@@ -48,7 +49,7 @@ from maenas.latency.onnx.fuser import (
     stand_in,
 )
 from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, TensorId, read_json, read_onnx
-from maenas.latency.onnx.products import conv, matmul
+from maenas.latency.onnx.products import conv, einsum, matmul
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,13 @@ class Lowered:
 
     `stand_ins`: operators, by the index of the kernel that only moves as many elements as they do.
     `untimed`: operators without any kernel, since a shape of theirs is not known.
+    `precision`: what the file computes in; see `NodeGraph`.
     """
 
     kernels: tuple[Kernel, ...]
     stand_ins: dict[int, str]
     untimed: tuple[str, ...]
+    precision: Precision
 
 
 def kernels_from_json(document: Any, where: str = "graph") -> tuple[Kernel, ...]:
@@ -111,7 +114,7 @@ def fuse(graph: NodeGraph) -> Lowered:
                 f.write(tensor, first, known(shape))
     if not f.kernels and not f.untimed:
         raise MaenasError(f"{graph.where}: no node reads the image (tensor {', '.join(map(repr, graph.images))})")
-    return Lowered(tuple(f.kernels), f.stand_ins, tuple(f.untimed))
+    return Lowered(tuple(f.kernels), f.stand_ins, tuple(f.untimed), graph.precision)
 
 
 def _is_sized(f: Fuser, node: Node) -> bool:
@@ -135,6 +138,8 @@ def _walk(f: Fuser, node: Node) -> None:
         conv(f, node)
     elif node.op in ("MatMul", "Gemm"):
         matmul(f, node)
+    elif node.op == "Einsum":
+        einsum(f, node)
     elif node.op in VIEWS or _is_read_in_place(f, node):
         _view(f, node)
     elif node.op == "Concat":

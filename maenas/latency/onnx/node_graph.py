@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.files import refuse_pipe
 from maenas.latency.onnx.shapes import DEFAULT_DOMAINS, Shape, tensor_shapes
@@ -17,6 +20,9 @@ Tensor = tuple[TensorId, Shape | None]  # the shape is None where it depends on 
 
 OLDEST_OPSET = 7  # before it, arithmetic broadcast by rules of its own
 MAX_NODES = 200_000
+QUANTISERS = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+# Operators with a product in their name have far more to do than their bytes tell (LSTM, QLinearConv, custom ones).
+PRODUCT_NAMES = re.compile(r"Conv(?!ert)|Gemm|MatMul|Einsum|Attention|LSTM|GRU|RNN", re.IGNORECASE)
 SHAPE_BYTES = 1024  # constants up to this size may be shapes; weights are larger and are not needed
 
 
@@ -33,12 +39,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class NodeGraph:
-    """Nodes in execution order. Tensors that no node writes, and that are not `images`, are constants."""
+    """Nodes in execution order. Tensors that no node writes, and that are not `images`, are constants.
+
+    `precision` is what the file computes in; one in fp32 may be run in any.
+    """
 
     images: tuple[TensorId, ...]
     nodes: tuple[Node, ...]
     outputs: frozenset[TensorId]
     where: str
+    precision: Precision = "fp32"
 
 
 def read_json(document: Any, where: str = "graph") -> NodeGraph:
@@ -100,6 +110,7 @@ def read_onnx(path: str | Path, *, input_size: int | None = None) -> NodeGraph:
         nodes=tuple(_nodes(onnx, model, shapes, path)),
         outputs=frozenset(value.name for value in model.graph.output),
         where=str(path),
+        precision=_precision(onnx, model),
     )
 
 
@@ -210,6 +221,30 @@ def _nodes(onnx: Any, model: Any, shapes: Mapping[str, Shape | None], path: Path
             raise _invalid(path, error) from None
         kind = str(node.op_type)  # protobuf gives bytes where a damaged text is not UTF-8
         op = kind if node.domain in DEFAULT_DOMAINS else f"{node.domain}::{kind}"
-        inputs = tuple((name, shapes.get(name)) for name in node.input if name)
+        inner = [entry for graph in _graphs(node) for entry in graph.node]  # of a branch or a loop
+        if products := [entry.op_type for entry in inner if PRODUCT_NAMES.search(entry.op_type)]:
+            op = f"{op} of {products[0]}"
+        reads = (*node.input, *dict.fromkeys(name for entry in inner for name in entry.input))
+        inputs = tuple((name, shapes.get(name)) for name in reads if name)
         outputs = tuple((name, shapes.get(name)) for name in node.output if name)
         yield Node(op, inputs, outputs, attributes, str(node.name or f"{kind.lower()}{number}"))
+
+
+def _graphs(node: Any) -> list[Any]:
+    """The graphs inside a node, and those inside them."""
+    own = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+    return own + [graph for outer in own for inner in outer.node for graph in _graphs(inner)]
+
+
+def _precision(onnx: Any, model: Any) -> Precision:
+    """int8 where tensors are quantised on the way, else the floating type of most weights."""
+    if any(node.op_type in QUANTISERS for node in model.graph.node):
+        return "int8"
+    constants = [a.t for node in model.graph.node if node.op_type == "Constant" for a in node.attribute]
+    types = onnx.TensorProto
+    names: dict[int, Precision] = {types.FLOAT: "fp32", types.FLOAT16: "fp16", types.BFLOAT16: "bf16"}
+    counts = dict.fromkeys(names, 0)
+    for tensor in (*model.graph.initializer, *constants):
+        if tensor.data_type in counts:
+            counts[tensor.data_type] += math.prod(tensor.dims)
+    return names[max(counts, key=counts.__getitem__)]

@@ -12,9 +12,11 @@ from maenas.kernels import Kernel, is_depthwise
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
+from maenas.latency.onnx.node_graph import PRODUCT_NAMES
 from maenas.latency.predictor import AnyPredictor, Prediction, estimated_seconds, widened_interval
 
 UNKNOWN_FACTOR = 2.0  # how much longer than guessed an operator without a rule may take: a judgement
+MOST_GUESSED = 0.5  # of a network's time; with more it has none
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,16 @@ class GraphPrediction:
 
 
 def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
-    """Latency of a lowered graph. Raises `MaenasError` if none of its kernels can be predicted, or if a convolution
-    or product has no kernel.
+    """Latency of a lowered graph.
+
+    Raises `MaenasError` if the file computes in another precision, if a convolution or product has no kernel, and
+    if most of the time would be guessed.
 
     A kernel that the predictor cannot take (a kind that its table did not measure) counts as unmodelled, at the time
     per byte of the others together. The interval's ends take the unmodelled operators as free and as `UNKNOWN_FACTOR`
     times as long as guessed; that is a judgement.
     """
+    _require_precision(lowered, predictor)
     _require_products(lowered)
     guesses = enumerate(_seconds(kernel, predictor) for kernel in lowered.kernels)
     known = {index: seconds for index, seconds in guesses if seconds is not None}
@@ -73,10 +78,17 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
         predictor = predictor.for_others([lowered.kernels[i] for i in sure])
     low, high = widened_interval(predictor, modelled + predictor.network_seconds, estimated)
     guessed = math.fsum(value for values in unmodelled.values() for value in values)
-    rows = (Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items())
+    rows = [Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items()]
+    rows.sort(key=lambda row: -row.seconds)
+    if guessed > MOST_GUESSED * total:
+        names = ", ".join(f"{row.count} {row.op}" for row in rows)
+        raise MaenasError(
+            f"the network has no latency: {guessed / total:.0%} of it would be guessed from the bytes that operators "
+            f"without a model move: {names}"
+        )
     return GraphPrediction(
         Prediction(total, low, high + UNKNOWN_FACTOR * guessed, tuple(seconds), parts, estimated),
-        tuple(sorted(rows, key=lambda row: -row.seconds)),
+        tuple(rows),
         tuple(Counter(lowered.untimed).items()),
     )
 
@@ -99,16 +111,35 @@ def _seconds(kernel: Kernel, predictor: AnyPredictor) -> float | None:
         return None
 
 
+def _require_precision(lowered: Lowered, predictor: AnyPredictor) -> None:
+    """A file in fp32 may be run in any precision, and any file in int8 once it is quantised; no other is converted."""
+    if lowered.precision != "fp32" and predictor.precision not in (lowered.precision, "int8"):
+        raise MaenasError(
+            f"the file computes in {lowered.precision}, and the latencies are those of {predictor.precision}: give the "
+            f"file in fp32, or --precision {lowered.precision} if the device has it"
+        )
+
+
 def _require_products(lowered: Lowered) -> None:
     """Raises `MaenasError` where a convolution or product is not timed: a latency without it would say nothing."""
-    missing = Counter(op for op in lowered.untimed if op in PRODUCTS)
-    if missing:
-        counted = " and ".join(f"{count} {op}" for op, count in missing.items())
+    shapeless = Counter(op for op in lowered.untimed if PRODUCT_NAMES.search(op))
+    if shapeless:
         raise MaenasError(
-            f"the network has no latency: the sizes of {counted} are not known. The first operator whose shape depends "
-            f"on data is {lowered.untimed[0]}. Give the input's side with --input, or export with fixed sizes (no "
-            "dynamic axes); or cut the file before that operator, if it only selects boxes"
+            f"the network has no latency: the sizes of {_counted(shapeless)} are not known. The first operator whose "
+            f"shape depends on data is {lowered.untimed[0]}. Give the input's side with --input, or export with fixed "
+            "sizes (no dynamic axes); or cut the file before that operator, if it only selects boxes"
         )
+    foreign = Counter(op for op in lowered.stand_ins.values() if PRODUCT_NAMES.search(op))
+    if foreign:
+        raise MaenasError(
+            f"the network has no latency: {_counted(foreign)} would be most of the work, and there is no model of it. "
+            f"Export with plain operators ({', '.join(PRODUCTS)}), without branches and loops, and int8 with "
+            "QuantizeLinear and DequantizeLinear"
+        )
+
+
+def _counted(names: Counter[str]) -> str:
+    return " and ".join(f"{count} {op}" for op, count in names.items())
 
 
 def _names(lowered: Lowered) -> list[str]:

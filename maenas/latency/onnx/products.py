@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 
-from maenas.latency.onnx.fuser import Fuser, absorb, known, positive, stand_in
-from maenas.latency.onnx.node_graph import Node
+from maenas.latency.onnx.fuser import Fuser, absorb, known, positive
+from maenas.latency.onnx.node_graph import Node, Shape, TensorId
 
 
 def conv(f: Fuser, node: Node) -> None:
@@ -23,20 +24,23 @@ def conv(f: Fuser, node: Node) -> None:
         or any(channels % groups for channels in (*cout, *cin))
     ):
         raise f.fail(node, f"{list(shape)} by {list(weight)} in {groups} groups is not a convolution to {list(out)}")
+    read, written = _image(shape), _image(out)
+    taps = math.prod(weight[2:])
     square = len(weight) == 4 and len({*weight[2:]}) == 1 and len({*strides}) == 1
     if transposed:
         index = _transposed(f, node, weight[2] if square else 0, strides[0], groups)
-    elif square:
-        shapes = ((1, cin[0], shape[0] * shape[2], shape[3]), (1, cout[0], out[0] * out[2], out[3]))
-        index = f.emit(node, "conv", [source], shapes, kernel=weight[2], stride=strides[0], groups=groups)
-    elif 1 < groups == cin[0]:
-        stand_in(f, node)  # as a product, its one column a group would be mistaken for a whole tile
-        return
+    elif square or 1 < groups == cin[0]:  # a line is as many taps; unrolled, its one column a group were a whole tile
+        side = max(1, round(math.sqrt(taps)))
+        index = f.emit(node, "conv", [source], (read, written), kernel=side, stride=min(strides), groups=groups)
     else:
-        taps = math.prod(weight[2:])
         unrolled = (1, cin[0] * taps, -(-math.prod(shape) // (cin[0] * taps)), 1)  # each element is read once
-        index = f.emit(node, "conv", [source], (unrolled, (1, cout[0], math.prod(out) // cout[0], 1)), groups=groups)
+        index = f.emit(node, "conv", [source], (unrolled, written), groups=groups)
     absorb(f, index, tensor, out)
+
+
+def _image(shape: Shape) -> Shape:
+    """A tensor of any rank as one image, further images and axes folded into its height."""
+    return 1, shape[1], shape[0] * math.prod(shape[2:-1]), shape[-1]
 
 
 def _transposed(f: Fuser, node: Node, size: int, stride: int, groups: int) -> int:
@@ -48,24 +52,60 @@ def _transposed(f: Fuser, node: Node, size: int, stride: int, groups: int) -> in
     (source, shape), (_, weight) = ((tensor, known(shape)) for tensor, shape in node.inputs[:2])
     phases = stride**2 if size and size % stride == 0 else math.prod(weight[2:])
     kernel = size // stride if size and size % stride == 0 else 1
-    positions = shape[0] * math.prod(shape[2:-1])
-    shapes = ((1, shape[1], positions, shape[-1]), (1, weight[1] * groups * phases, positions, shape[-1]))
-    return f.emit(node, "conv", [source], shapes, kernel=kernel, groups=groups)
+    read = _image(shape)
+    written = (1, weight[1] * groups * phases, *read[2:])
+    return f.emit(node, "conv", [source], (read, written), kernel=kernel, groups=groups)
 
 
 def matmul(f: Fuser, node: Node) -> None:
-    """`MatMul` and `Gemm`: rows are positions, columns and depth are channels of one group a batch entry."""
+    """`MatMul` and `Gemm`. Raises `MaenasError` where the shapes contradict each other."""
     (left, a), (right, b) = ((tensor, known(shape)) for tensor, shape in node.inputs[:2])
-    out, out_shape = node.outputs[0][0], known(node.outputs[0][1])
+    a, b = (1, *a) if len(a) == 1 else a, (*b, 1) if len(b) == 1 else b
     operands = [tensor for tensor in (left, right) if tensor in f.values]
-    if min(len(a), len(b), len(out_shape)) < 2 or not operands:
-        stand_in(f, node)
-        return
-    depth = a[-2] if node.op == "Gemm" and node.attributes.get("transA") else a[-1]
-    if depth != (b[-1] if node.op == "Gemm" and node.attributes.get("transB") else b[-2]):
+    if min(len(a), len(b)) < 2 or not operands:
+        raise f.fail(node, f"operands of shapes {list(a)} and {list(b)} are no product of what depends on the image")
+    if node.op == "Gemm":
+        a = (a[1], a[0]) if node.attributes.get("transA") else a
+        b = (b[1], b[0]) if node.attributes.get("transB") else b
+    if a[-1] != b[-2]:
         raise f.fail(node, f"operands of shapes {list(a)} and {list(b)} cannot be multiplied")
-    batch = math.prod(out_shape[:-2]) if len(operands) == 2 else 1
-    columns = out_shape[-1] if left in f.values else out_shape[-2]  # of constants, or of the right operand
-    rows = math.prod(out_shape) // (batch * columns)
+    batch = math.prod(known(node.outputs[0][1])) // (a[-2] * b[-1])
+    _product(f, node, operands, (batch, a[-2], a[-1], b[-1]))
+
+
+def einsum(f: Fuser, node: Node) -> None:
+    """`Einsum` of two operands. Raises `MaenasError` for an equation that is not a product of their shapes."""
+    equation = node.attributes.get("equation", b"")
+    text = equation.decode("ascii", "replace") if isinstance(equation, bytes) else str(equation)
+    terms = re.fullmatch(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]*)", text.replace(" ", ""))
+    shapes = [known(shape) for _, shape in node.inputs]
+    if terms is None or len(shapes) != 2 or any(len(t) != len(s) for t, s in zip(terms.groups(), shapes, strict=False)):
+        raise f.fail(node, f"the equation {text:.60} is not one of two operands with explicit axes and result")
+    left, right, out = terms.groups()
+    sides = dict(zip(left + right, (*shapes[0], *shapes[1]), strict=True))
+    batch, rows, depth, columns = (
+        math.prod(sides[axis] for axis in axes)
+        for axes in (
+            set(left) & set(right) & set(out),
+            set(left) - set(right),
+            (set(left) & set(right)) - set(out),
+            set(right) - set(left),
+        )
+    )
+    operands = [tensor for tensor, _ in node.inputs if tensor in f.values]
+    _product(f, node, operands, (batch, rows, depth, columns))
+
+
+def _product(f: Fuser, node: Node, operands: list[TensorId], sizes: tuple[int, int, int, int]) -> None:
+    """`batch` products of `[rows, depth]` and `[depth, columns]`: rows are positions, columns and depth channels of one
+    group a batch entry. Of two operands the constant one stands where weights do, and its batch entries are rows."""
+    batch, rows, depth, columns = sizes
+    out, shape = node.outputs[0][0], known(node.outputs[0][1])
+    if batch * rows * columns != math.prod(shape):
+        raise f.fail(node, f"{batch} products of {rows} x {depth} and {depth} x {columns} do not give {list(shape)}")
+    if node.inputs[0][0] not in f.values:
+        rows, columns = columns, rows
+    if len(operands) == 1:
+        batch, rows = 1, batch * rows
     shapes = ((1, batch * depth, rows), (1, batch * columns, rows))
-    absorb(f, f.emit(node, "matmul", operands, shapes, groups=batch), out, out_shape)
+    absorb(f, f.emit(node, "matmul", operands, shapes, groups=batch), out, shape)

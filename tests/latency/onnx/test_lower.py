@@ -1,5 +1,7 @@
 """Graphs become the kernels that a runtime would launch."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -179,11 +181,50 @@ def test_a_transposed_convolution_counts_each_input_position_once_a_tap(size: in
         assert kernel_activations(kernel) == 8 * (32 * stride) ** 2
 
 
-def test_a_depthwise_convolution_of_a_line_is_known_by_its_bytes_only():
-    line = [50, [1, 16, 100]]
-    node = op("Conv", [line, [51, [16, 1, 9]]], 1, [1, 16, 100], strides=[1], group=16)
-    image = op("Reshape", [IMAGE], 50, line[1])
-    assert fuse(read_json({"nodes": [image, node]})).stand_ins == {0: "Conv"}
+@pytest.mark.parametrize(("image", "weight"), [([1, 16, 100], [16, 1, 9]), ([1, 16, 20, 20], [16, 1, 1, 9])])
+def test_a_depthwise_convolution_that_is_not_square_is_one_of_as_many_taps(image: list[int], weight: list[int]):
+    (kernel,) = kernels(
+        op("Reshape", [IMAGE], 50, image),
+        op("Conv", [[50, image], [51, weight]], 1, image, strides=[1] * (len(image) - 2), group=16),
+    )
+    assert (kernel.kernel, kernel.groups) == (3, 16)
+    assert kernel_flops(kernel) == 2 * 9 * math.prod(image)
+    assert kernel_reads(kernel) == kernel_activations(kernel) == math.prod(image)
+
+
+@pytest.mark.parametrize(
+    ("equation", "left", "right", "out"),
+    [
+        ("bchw,dc->bdhw", [1, 16, 32, 32], [24, 16], [1, 24, 32, 32]),
+        ("bchw,bchk -> bcwk", [1, 16, 32, 32], [1, 16, 32, 8], [1, 16, 32, 8]),
+    ],
+)
+def test_an_einsum_of_two_operands_has_the_operations_of_its_axes(equation: str, left: Any, right: Any, out: Any):
+    (kernel,) = kernels(op("Einsum", [[0, left], [50, right]], 1, out, equation=equation))
+    summed = {"bchw,dc->bdhw": 16}.get(equation, 32)
+    assert kernel_flops(kernel) == 2 * math.prod(out) * summed
+    assert kernel_activations(kernel) == math.prod(out)
+
+
+def test_an_einsum_of_two_computed_tensors_is_their_product():
+    read, by, out = [1, [1, 16, 32, 32]], [2, [1, 16, 32, 32]], [1, 16, 32, 32]
+    before = [op("Relu", [IMAGE], 1, read[1]), op("Softmax", [IMAGE], 2, by[1])]
+    *_, product = kernels(*before, op("MatMul", [read, by], 3, out))
+    *_, einsum = kernels(*before, op("Einsum", [read, by], 3, out, equation="bcij,bcjk->bcik"))
+    assert replace(einsum, name="") == replace(product, name="")
+    assert (einsum.groups, einsum.inputs) == (16, (0, 1))
+
+
+@pytest.mark.parametrize("equation", ["bchw->bc", "bchw,bchw,bchw->b", "...c,c->...", "bchw,bchw->bxyz", "", 3])
+def test_an_einsum_that_is_no_product_of_two_is_refused(equation: Any):
+    with pytest.raises(MaenasError, match="Einsum node"):
+        kernels(op("Einsum", [IMAGE, [50, IMAGE[1]]], 1, [1, 16, 32, 32], equation=equation))
+
+
+def test_a_product_with_a_vector_has_one_column():
+    (kernel,) = kernels(op("MatMul", [IMAGE, [50, [32]]], 1, [1, 16, 32]))
+    assert kernel_flops(kernel) == 2 * 16 * 32 * 32
+    assert kernel_activations(kernel) == 16 * 32
 
 
 def test_constants_may_stand_on_the_left_of_a_product():

@@ -78,6 +78,7 @@ def test_a_quantised_network_has_the_same_kernels(saved) -> None:
     kernels = lower(PUBLISHED["damo-yolo-t"])
     path = saved(quantize(write_onnx(network(kernels), precision="fp16")))
     assert anonymous(kernels_from_onnx(path)) == anonymous(kernels)
+    assert read_onnx(path).precision == "int8"
 
 
 @settings(max_examples=25)
@@ -137,6 +138,29 @@ def test_operators_of_other_domains_and_unknown_shapes_are_listed(saved) -> None
     lowered = lower_onnx(saved(proto))
     assert lowered.untimed == ("my.ops::Fancy", "Relu")
     assert list(lowered.stand_ins.values()) == ["TopK"]
+
+
+def branching(inner: Any) -> Any:
+    """A network whose If chooses between two graphs that read its image."""
+    branch = helper.make_graph([inner], "branch", [], [value(inner.output[0], [1, 16, 32, 32])])
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    flag = numpy_helper.from_array(np.array(True), "c")
+    return model([helper.make_node("Relu", ["x"], ["a"]), choice], weights=(flag,))
+
+
+def test_a_branch_reads_what_its_graphs_read_and_names_the_product_in_them(saved) -> None:
+    lowered = lower_onnx(saved(branching(helper.make_node("Relu", ["a"], ["b"]))))
+    assert lowered.stand_ins == {1: "If"}
+    lowered = lower_onnx(saved(branching(helper.make_node("MatMul", ["a", "a"], ["b"]))))
+    assert lowered.stand_ins == {1: "If of MatMul"}
+
+
+@pytest.mark.parametrize(("kind", "precision"), [(np.float32, "fp32"), (np.float16, "fp16"), (np.int8, "fp32")])
+def test_a_file_computes_in_the_type_of_most_of_its_weights(saved, kind: Any, precision: str) -> None:
+    proto = conv_model()
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((8, 16, 3, 3), kind), "w"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(3, np.float64), "unused"))
+    assert read_onnx(saved(proto)).precision == precision
 
 
 def test_local_functions_are_looked_into(saved) -> None:

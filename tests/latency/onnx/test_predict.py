@@ -1,15 +1,17 @@
-"""Networks with operators that a predictor does not know: listed, guessed, never an error."""
+"""Networks with operators that a predictor does not know: listed and guessed, or refused where they are the most."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from maenas.choices import Precision
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel
 from maenas.latency.onnx.lower import Lowered, fuse
 from maenas.latency.onnx.node_graph import read_json
-from maenas.latency.onnx.predict import UNKNOWN_FACTOR, kernel_kind, predict_graph
+from maenas.latency.onnx.predict import MOST_GUESSED, UNKNOWN_FACTOR, kernel_kind, predict_graph
 from maenas.latency.predictor import load_predictor, predict
 from maenas.reports.graph import format_graph, graph_document
 
@@ -49,8 +51,9 @@ def test_a_network_of_known_operators_is_predicted_as_its_kernels() -> None:
 
 def test_an_unknown_operator_is_in_the_time_and_in_the_list_and_widens_the_interval() -> None:
     predictor = load_predictor("t4")
-    with_it = predict_graph(lowered(node("Conv", 0, 1), node("Fancy", 1, 2), node("Fancy", 2, 3)), predictor)
-    without = predict_graph(lowered(node("Conv", 0, 1)), predictor)
+    convs = node("Conv", 0, 1), node("Conv", 1, 2)
+    with_it = predict_graph(lowered(*convs, node("Fancy", 2, 3), node("Fancy", 3, 4)), predictor)
+    without = predict_graph(lowered(*convs), predictor)
     (row,) = with_it.unmodelled
     assert (row.op, row.count) == ("Fancy", 2)
     assert with_it.prediction.seconds == pytest.approx(without.prediction.seconds + row.seconds)
@@ -71,6 +74,37 @@ def test_a_kind_that_the_table_did_not_measure_counts_as_not_modelled() -> None:
 def test_a_network_of_which_nothing_can_be_timed_is_an_error() -> None:
     with pytest.raises(MaenasError, match="no operator of the network can be timed"):
         predict_graph(lowered(node("Conv", 0, 1, group=2)), WithoutGroups())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["LSTM", "QLinearConv", "me::DeformConv2d", "Attention", "If of Conv"])
+def test_an_unknown_operator_that_hides_a_product_is_refused(name: str) -> None:
+    with pytest.raises(MaenasError, match=f"no latency: 1 {name} would be most of the work"):
+        predict_graph(lowered(node("Conv", 0, 1), node(name, 1, 2)), load_predictor("t4"))
+
+
+def test_a_network_most_of_whose_time_would_be_guessed_is_refused() -> None:
+    predictor = load_predictor("t4")
+    fancy = [node("Fancy", number, number + 1) for number in range(1, 9)]
+    assert predict_graph(lowered(node("Conv", 0, 1), fancy[0]), predictor).unmodelled_share < MOST_GUESSED
+    with pytest.raises(MaenasError, match=r"% of it would be guessed .*: 8 Fancy"):
+        predict_graph(lowered(node("Conv", 0, 1), *fancy), predictor)
+
+
+@pytest.mark.parametrize(
+    ("file", "table", "fits"),
+    [
+        *(("fp32", table, True) for table in ("fp32", "fp16", "int8")),
+        *(("fp16", table, fits) for table, fits in (("fp32", False), ("fp16", True), ("int8", True))),
+        *(("int8", table, fits) for table, fits in (("fp32", False), ("fp16", False), ("int8", True))),
+    ],
+)
+def test_a_file_of_another_precision_has_no_latency(file: Precision, table: Precision, fits: bool) -> None:
+    graph, predictor = replace(lowered(node("Conv", 0, 1)), precision=file), load_predictor("t4", precision=table)
+    if fits:
+        assert predict_graph(graph, predictor).prediction.seconds > 0
+    else:
+        with pytest.raises(MaenasError, match=f"computes in {file}, and the latencies are those of {table}"):
+            predict_graph(graph, predictor)
 
 
 def test_text_and_data_name_what_was_left_out() -> None:
