@@ -14,6 +14,7 @@ from detector.data.coco import find_coco, read_coco
 from detector.data.flat import flat
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import are_built_in, cached_shapes
+from detector.data.split_folders import find_split_folders
 from detector.data.unsplit import CLASSES, find_unsplit
 from detector.data.voc import is_voc, read_voc
 from detector.data.yolo import find_yolo, read_yolo
@@ -25,8 +26,9 @@ __all__ = ["Dataset", "Problem", "Sample", "Split", "align_names", "open_dataset
 def open_dataset(path: str | Path, split: Split) -> Dataset:
     """The data set at `path`, fit to be trained on or evaluated with.
 
-    `path` is a folder in one of the three formats, a COCO `.json` (whatever its split), a YOLO `data.yaml`, or the word
-    `shapes` for the generated data set (`./shapes` is a folder of that name).
+    `path` is a folder in one of the three formats, or with a folder for each split (`split_folders`), a COCO `.json`
+    (whatever its split), a YOLO `data.yaml`, or the word `shapes` for the generated data set (`./shapes` is a folder of
+    that name).
 
     Samples and annotations with a fault are left out; `problems` says which, and names classes without a box. Whether
     images can be decoded shows only when they are: `maenas data check` tries them all.
@@ -58,7 +60,7 @@ def open_unsplit(path: str | Path) -> Dataset:
         if read is None:
             raise MaenasError(
                 f"data {path}: nothing here can be cut; wanted: one COCO .json, Pascal VOC .xml files named as their "
-                f"images, or YOLO label files and one {CLASSES}"
+                f"images, or YOLO label files and one {' or '.join(CLASSES)}"
             ) from None
         dataset = read()
     return _usable(dataset)
@@ -123,6 +125,12 @@ def _read_folder(path: Path, split: Split) -> Dataset:
     annotations = find_coco(path, split)
     if annotations is not None:
         return read_coco(annotations)
+    inner = [child for child in sorted(path.iterdir()) if child.is_dir() and (find_yolo(child) or is_voc(child))]
+    if inner:
+        raise MaenasError(f"data {path}: the data lie in a folder of it; give {' or '.join(map(str, inner[:4]))}")
+    read = find_split_folders(path)
+    if read is not None:
+        return read(split)
     if find_unsplit(path) is not None:
         raise NoSplitError(f"data {path}: annotated images, but nothing says which ones to train on")
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"

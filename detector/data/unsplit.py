@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from detector.data.coco import read_coco
 from detector.data.sample import MISSING_IMAGE, UNANNOTATED, Dataset, Problem
@@ -17,53 +17,87 @@ from detector.images import SUFFIXES
 from maenas.errors import MaenasError
 from maenas.files import read_text
 
-CLASSES: Final = "classes.txt"
+CLASSES: Final = ("classes.txt", "obj.names")
 DEEPEST: Final = 4  # folders below which nobody looks: a link may lead back, and --data may be a whole disk
+
+
+class Heap(NamedTuple):
+    """What lies in a folder, in order of folders and names: images, Pascal VOC .xml files, and lists of classes."""
+
+    images: list[Path]
+    annotations: list[Path]
+    lists: list[Path]
+
+
+def heap_of(root: Path) -> Heap:
+    """The files below `root`."""
+    files = list(_files(root))
+    return Heap(
+        [path for path in files if path.suffix.lower() in SUFFIXES],
+        [path for path in files if path.suffix.lower() == ".xml"],
+        [path for path in files if path.name.lower() in CLASSES],
+    )
 
 
 def find_unsplit(root: Path) -> Callable[[], Dataset] | None:
     """What reads the images of the folder `root` that have annotations; None where it holds none of the known forms.
 
-    These are Pascal VOC .xml files anywhere, named as their images; YOLO label files and one `classes.txt`, in
+    These are Pascal VOC .xml files anywhere, named as their images; YOLO label files and one list of `CLASSES`, in
     `labels/` for `images/` or beside the images; else one COCO .json, in `root` or in `annotations/`. An image without
     a file of its own is left out, for nobody may have looked at it yet; `problems` names it.
 
     The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
     """
-    files = list(_files(root))
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    annotations = [path for path in files if path.suffix.lower() == ".xml"]
-    lists = [path for path in files if path.name.lower() == CLASSES]
-    by_name = {path.stem: path for path in annotations}
-    if any(image.stem in by_name for image in images):
-        return partial(_read_voc, root, images, annotations)
-    if len(lists) == 1:
-        return partial(_read_yolo, root, images, lists[0])
+    heap = heap_of(root)
+    if are_voc(heap):
+        return partial(_read_voc, root, heap)
+    if len(heap.lists) == 1:
+        return partial(read_lines, root, heap)
     documents = [*root.glob("*.json"), *root.glob("annotations/*.json")]
     return partial(read_coco, documents[0]) if len(documents) == 1 else None
 
 
-def _read_voc(root: Path, images: Sequence[Path], annotations: Sequence[Path]) -> Dataset:
-    by_name = {path.stem: path for path in annotations}
-    pairs = [(image, by_name[image.stem]) for image in images if image.stem in by_name]
-    _require_single(annotations)
+def are_voc(heap: Heap) -> bool:
+    """Whether any image has an .xml file of its name."""
+    names = {path.stem for path in heap.annotations}
+    return any(image.stem in names for image in heap.images)
+
+
+def voc_pairs(heap: Heap) -> list[tuple[Path, Path]]:
+    """Images and their .xml files. Raises MaenasError where two of either are called alike."""
+    by_name = {path.stem: path for path in heap.annotations}
+    pairs = [(image, by_name[image.stem]) for image in heap.images if image.stem in by_name]
+    _require_single(heap.annotations)
     _require_single([image for image, _ in pairs])
+    return pairs
+
+
+def without_partner(heap: Heap, pairs: Sequence[tuple[Path, Path]]) -> list[Problem]:
+    """Images and .xml files that are in none of the pairs."""
     used = {path for pair in pairs for path in pair}
-    alone = [Problem(MISSING_IMAGE, f"that of {path}") for path in annotations if path not in used]
-    return _with_problems(read_annotated(root, pairs), [*_unannotated(images, used), *alone])
+    alone = [Problem(MISSING_IMAGE, f"that of {path}") for path in heap.annotations if path not in used]
+    return [*_unannotated(heap.images, used), *alone]
 
 
-def _read_yolo(root: Path, images: Sequence[Path], classes: Path) -> Dataset:
-    pairs = [(image, labels) for image in images if (labels := _labels(image)) is not None]
+def _read_voc(root: Path, heap: Heap) -> Dataset:
+    pairs = voc_pairs(heap)
+    return with_problems(read_annotated(root, pairs), without_partner(heap, pairs))
+
+
+def read_lines(root: Path, heap: Heap) -> Dataset:
+    """The images of a heap with one list of classes that have YOLO label files."""
+    pairs = [(image, labels) for image in heap.images if (labels := _labels(image)) is not None]
+    (classes,) = heap.lists
     names = [line.strip() for line in read_text(classes, what="list of classes").splitlines() if line.strip()]
-    return _with_problems(read_labelled(root, pairs, names), _unannotated(images, {image for image, _ in pairs}))
+    return with_problems(read_labelled(root, pairs, names), _unannotated(heap.images, {image for image, _ in pairs}))
 
 
 def _unannotated(images: Sequence[Path], used: Container[Path]) -> list[Problem]:
     return [Problem(UNANNOTATED, str(image)) for image in images if image not in used]
 
 
-def _with_problems(dataset: Dataset, more: Sequence[Problem]) -> Dataset:
+def with_problems(dataset: Dataset, more: Sequence[Problem]) -> Dataset:
+    """`dataset` with `more` problems."""
     return replace(dataset, problems=(*dataset.problems, *more))
 
 

@@ -54,11 +54,15 @@ def read_voc(root: Path, split: str) -> Dataset:
     return _dataset(entries, names, problems, f"{root} ({split})")
 
 
-def read_annotated(root: Path, files: Sequence[tuple[Path, Path]]) -> Dataset:
-    """The images and XML files `files` below `root`, as `read_voc` reads those of a split."""
+def read_annotated(root: Path, files: Sequence[tuple[Path, Path]], *, classes_of: Sequence[Path] = ()) -> Dataset:
+    """The images and XML files `files` below `root`, as `read_voc` reads those of a split.
+
+    The classes are those of the XML files `classes_of`, too.
+    """
     problems: list[Problem] = []
     entries = [(image, list(_objects(xml, problems))) for image, xml in files]
-    return _dataset(entries, _names([objects for _, objects in entries], root), problems, str(root))
+    others = (list(_objects(xml, [])) for xml in classes_of)
+    return _dataset(entries, _names([*(found for _, found in entries), *others], root), problems, str(root))
 
 
 def _names(objects: Iterable[Sequence[_Object]], root: Path) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ def find_yolo(root: Path) -> Path | None:
 def read_yolo(path: Path, split: str) -> Dataset:
     """The data set of a split; classes in the order of `names`. Images get the ids 1, 2, ... in order of their paths.
 
-    `path:` in the YAML is the folder that everything else is relative to, the folder of the file where it is missing.
+    `path:` in the YAML is the folder that everything else is relative to. The folder of the file takes its place where
+    it is missing, and where it leads nowhere and all splits lie there.
     A line with more than two points is a polygon, whose box is taken.
 
     Raises MaenasError for a broken YAML file, a split that it does not have, and for paths outside the data folder.
@@ -115,11 +116,20 @@ def _root(document: Mapping[str, Any], path: Path) -> Path:
     if root is None or root == "":
         return path.parent
     folder = path.parent / str(root)
+    if not os.path.isdir(folder) and _lie_beside(document, path.parent):
+        return path.parent
     if not os.path.isdir(folder):
         raise MaenasError(
             f"{path}: path leads to {folder!s:.300}, which is no folder; correct it, or drop it to use {path.parent}"
         )
     return folder
+
+
+def _lie_beside(document: Mapping[str, Any], folder: Path) -> bool:
+    """Whether all splits lie in `folder`: a file made on another machine names the folder where they lay there."""
+    splits = [document[name] for names in ALIASES.values() for name in names if document.get(name)]
+    entries = [entry for found in splits for entry in (found if isinstance(found, list) else [found])]
+    return bool(entries) and all(os.path.exists(folder / str(entry)) for entry in entries)
 
 
 def _images(document: Mapping[str, Any], root: Path, split: str, path: Path) -> list[Path]:

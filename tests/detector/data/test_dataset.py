@@ -237,7 +237,7 @@ def test_broken_yolo_images_are_left_out(tmp_path: Path) -> None:
         ("val: images/val\nnames: [a, b]", "no train split .it has val."),
         ("train: images/none\nnames: [a, b]", "neither a folder nor"),
         ("train: ../../etc\nnames: [a, b]", "leads out of the data folder"),
-        ("path: nowhere\ntrain: images/train\nnames: [a, b]", "is no folder"),
+        ("path: nowhere\ntrain: elsewhere\nnames: [a, b]", "is no folder"),
         ("train: [\nnames: [a, b]", "not valid YAML"),
         ("just text", "a mapping"),
         ("train: images/train\nnames: [a]", "class that is not listed"),

@@ -1,0 +1,62 @@
+"""Data whose splits are folders: `train/`, `valid/` and `test/` of annotated images, without a file that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from detector.choices import Split
+from detector.data.coco import ALIASES
+from detector.data.sample import Dataset
+from detector.data.unsplit import Heap, are_voc, heap_of, read_lines, voc_pairs, with_problems, without_partner
+from detector.data.voc import read_annotated
+from maenas.errors import NoSplitError
+
+
+def find_split_folders(root: Path) -> Callable[[Split], Dataset] | None:
+    """What reads a split of the folder `root`; None where it has no folder of training images.
+
+    A file belongs to the first folder on its way that is called like a split (`ALIASES`), such as `train/images/` or
+    `images/train/`. Annotations are Pascal VOC .xml files, named as the images of their split, or YOLO label files and
+    one list of classes (`unsplit.CLASSES`). All splits have the same classes.
+
+    The reader raises MaenasError as that of `find_unsplit`, and for a split without images.
+    """
+    heap = heap_of(root)
+    parts = {split: _part(root, heap, split) for split in get_args(Split)}
+    if are_voc(parts["train"]):
+        return partial(_read_voc, root, parts)
+    return partial(_read_yolo, root, parts) if parts["train"].images and len(heap.lists) == 1 else None
+
+
+def _part(root: Path, heap: Heap, split: Split) -> Heap:
+    """The files of one split; the lists of classes are of all."""
+    images, annotations = ([path for path in files if _split_of(root, path) == split] for files in heap[:2])
+    return Heap(images, annotations, heap.lists)
+
+
+def _split_of(root: Path, path: Path) -> str | None:
+    folders = (part.lower() for part in path.relative_to(root).parts[:-1])
+    return next((split for folder in folders for split, names in ALIASES.items() if folder in names), None)
+
+
+def _read_voc(root: Path, parts: dict[Split, Heap], split: Split) -> Dataset:
+    _require(root, parts, split)
+    pairs = {name: voc_pairs(heap) for name, heap in parts.items()}
+    dataset = read_annotated(root, pairs[split], classes_of=[xml for found in pairs.values() for _, xml in found])
+    dataset = with_problems(dataset, without_partner(parts[split], pairs[split]))
+    return replace(dataset, source=f"{root} ({split})")
+
+
+def _read_yolo(root: Path, parts: dict[Split, Heap], split: Split) -> Dataset:
+    _require(root, parts, split)
+    return replace(read_lines(root, parts[split]), source=f"{root} ({split})")
+
+
+def _require(root: Path, parts: dict[Split, Heap], split: Split) -> None:
+    if not parts[split].images:
+        known = ", ".join(name for name, heap in parts.items() if heap.images)
+        raise NoSplitError(f"{root}: no folder called {' or '.join(ALIASES[split])} holds images (found {known})")
