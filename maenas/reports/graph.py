@@ -23,11 +23,13 @@ def format_graph(title: str, lowered: Lowered, predictor: AnyPredictor, *, layer
     kind = "90 % interval" if predictor.calibrated else "90 % range over devices"
     span = f"{format_latency(prediction.low)} to {format_latency(prediction.high)}"
     word = provenance_word(predictor)
+    untimed = sum(count for _, count in graph.untimed)
+    without = f"; not in it: what depends on data, {untimed} of the operators" if untimed else ""
     lines = [
         ("network", title),
         ("device", predictor.description),
         ("cost", f"{format_count(cost.params)} parameters, {format_count(cost.flops)} FLOPs"),
-        ("latency", f"{format_latency(prediction.seconds)} {word} on {predictor.device.name} ({kind} {span})"),
+        ("latency", f"{format_latency(prediction.seconds)} {word} on {predictor.device.name} ({kind} {span}){without}"),
         ("not modelled", _unmodelled_text(graph)),
         *(
             [("estimated", estimated_text(lowered.kernels, predictor, prediction))]

@@ -10,8 +10,9 @@ Fusion follows what TensorRT and ONNX Runtime do to convolutional networks:
   `Concat` that only it reads and, after that, the `Concat` of its results; a normalisation is a kernel of its own;
 - `Softmax` is an `integral` kernel that keeps its channels, or one with its expectation where only a product with a
   constant vector reads it; pools are `maxpool` and reductions `mean` kernels (bytes only);
-- `MatMul` is a `matmul` with one group a batch entry: its right operand stands where weights would. A convolution that
-  is not square is a 1x1 convolution with one tap a channel, and so is a transposed one (see `_transposed`);
+- `MatMul` is a `matmul` with one group a batch entry: its right operand stands where weights would. So is an `Einsum`
+  of two operands. A convolution that is not square is a 1x1 convolution with one tap a channel, and so is a transposed
+  one (see `_transposed`); a depthwise one that is not square is a square one of as many taps;
 - what depends on constants only is folded.
 For any other operator stands a pointwise kernel that moves as many elements: `Lowered` says for which.
 """

@@ -113,6 +113,7 @@ def test_text_and_data_name_what_was_left_out() -> None:
     text = format_graph("net", graph, predictor, layers=True)
     assert "1 Fancy: about" in text
     assert "not timed     1 NonZero" in text
+    assert "; not in it: what depends on data, 1 of the operators" in text
     assert "modelled on NVIDIA T4" in text
     document = graph_document(graph, predictor, layers=True)
     assert document["untimed"] == {"NonZero": 1}
