@@ -59,13 +59,14 @@ class Lowered:
 
     `stand_ins`: operators, by the index of the kernel that only moves as many elements as they do.
     `untimed`: operators without any kernel, since a shape of theirs is not known.
-    `precision`: what the file computes in; see `NodeGraph`.
+    `precision`, `where`: what the file computes in, and what messages call it; see `NodeGraph`.
     """
 
     kernels: tuple[Kernel, ...]
     stand_ins: dict[int, str]
     untimed: tuple[str, ...]
     precision: Precision
+    where: str
 
 
 def kernels_from_json(document: Any, where: str = "graph") -> tuple[Kernel, ...]:
@@ -115,7 +116,7 @@ def fuse(graph: NodeGraph) -> Lowered:
                 f.write(tensor, first, known(shape))
     if not f.kernels and not f.untimed:
         raise MaenasError(f"{graph.where}: no node reads the image (tensor {', '.join(map(repr, graph.images))})")
-    return Lowered(tuple(f.kernels), f.stand_ins, tuple(f.untimed), graph.precision)
+    return Lowered(tuple(f.kernels), f.stand_ins, tuple(f.untimed), graph.precision, graph.where)
 
 
 def _is_sized(f: Fuser, node: Node) -> bool:

@@ -57,7 +57,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     guesses = enumerate(_seconds(kernel, predictor) for kernel in lowered.kernels)
     known = {index: seconds for index, seconds in guesses if seconds is not None}
     if not math.fsum(known.values()):
-        raise MaenasError("no operator of the network can be timed: " + ", ".join(_names(lowered)))
+        raise MaenasError(f"{lowered.where}: no operator of the network can be timed: {', '.join(_names(lowered))}")
     per_element = math.fsum(known.values()) / sum(int(kernel_traffic(lowered.kernels[index])) for index in known)
     seconds, modelled = [], 0.0
     unmodelled: dict[str, list[float]] = {}
@@ -83,8 +83,8 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     if guessed > MOST_GUESSED * total:
         names = ", ".join(f"{row.count} {row.op}" for row in rows)
         raise MaenasError(
-            f"the network has no latency: {guessed / total:.0%} of it would be guessed from the bytes that operators "
-            f"without a model move: {names}"
+            f"{lowered.where}: the network has no latency: {guessed / total:.0%} of it would be guessed from the bytes "
+            f"that operators without a model move: {names}"
         )
     return GraphPrediction(
         Prediction(total, low, high + UNKNOWN_FACTOR * guessed, tuple(seconds), parts, estimated),
@@ -115,8 +115,8 @@ def _require_precision(lowered: Lowered, predictor: AnyPredictor) -> None:
     """A file in fp32 may be run in any precision, and any file in int8 once it is quantised; no other is converted."""
     if lowered.precision != "fp32" and predictor.precision not in (lowered.precision, "int8"):
         raise MaenasError(
-            f"the file computes in {lowered.precision}, and the latencies are those of {predictor.precision}: give the "
-            f"file in fp32, or --precision {lowered.precision} if the device has it"
+            f"{lowered.where}: the file computes in {lowered.precision}, and the latencies are those of "
+            f"{predictor.precision}: give the file in fp32, or --precision {lowered.precision} if the device has it"
         )
 
 
@@ -125,16 +125,16 @@ def _require_products(lowered: Lowered) -> None:
     shapeless = Counter(op for op in lowered.untimed if PRODUCT_NAMES.search(op))
     if shapeless:
         raise MaenasError(
-            f"the network has no latency: the sizes of {_counted(shapeless)} are not known. The first operator whose "
-            f"shape depends on data is {lowered.untimed[0]}. Give the input's side with --input, or export with fixed "
-            "sizes (no dynamic axes); or cut the file before that operator, if it only selects boxes"
+            f"{lowered.where}: the network has no latency: the sizes of {_counted(shapeless)} are not known. The first "
+            f"operator whose shape depends on data is {lowered.untimed[0]}. Give the input's side with --input, or "
+            "export with fixed sizes (no dynamic axes); or cut the file before that operator, if it only selects boxes"
         )
     foreign = Counter(op for op in lowered.stand_ins.values() if PRODUCT_NAMES.search(op))
     if foreign:
         raise MaenasError(
-            f"the network has no latency: {_counted(foreign)} would be most of the work, and there is no model of it. "
-            f"Export with plain operators ({', '.join(PRODUCTS)}), without branches and loops, and int8 with "
-            "QuantizeLinear and DequantizeLinear"
+            f"{lowered.where}: the network has no latency: {_counted(foreign)} would be most of the work, and there is "
+            f"no model of it. Export with plain operators ({', '.join(PRODUCTS)}), without branches and loops, and "
+            "int8 with QuantizeLinear and DequantizeLinear"
         )
 
 
