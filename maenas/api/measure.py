@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maenas.choices import Scope
+from maenas.choices import Precision, Scope
 from maenas.latency.measured import MeasuredTable
 from maenas.latency.predictor import load_predictor
 from maenas.profiler import validate as validation
@@ -57,6 +57,7 @@ def validate(
     specs: Mapping[str, DetectorSpec] | None = None,
     *,
     device: str = "cpu",
+    precision: Precision | None = None,
     scope: Scope = "detector",
     on_measured: Callable[[Checked], None] = lambda row: None,
     on_rows: Callable[[Validation], None] = lambda so_far: None,
@@ -67,7 +68,7 @@ def validate(
     so far. Raises `MaenasError` where the table is of another machine.
     """
     chosen = validation.networks_to_validate() if specs is None else specs
-    predictor = measured_predictor_of(load_predictor(device))
+    predictor = measured_predictor_of(load_predictor(device, precision=precision))
     clock = clock_of_table(predictor)
     rows: list[Checked] = []
 

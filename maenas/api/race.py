@@ -18,6 +18,7 @@ from maenas.api.race_cluster import Share, workers
 from maenas.api.race_setup import RaceRequest, RaceSetup, prepare_race
 from maenas.api.race_verdict import decide, write_winner
 from maenas.api.race_workers import Runner
+from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder
 from maenas.locks import locked
@@ -78,6 +79,7 @@ def race(
     data: str | Path = SHAPES,
     budget: str | None = None,
     device: str = "t4",
+    precision: Precision | None = None,
     space: str = "k1kx",
     shortlist: int = 9,
     control: str | Path | None = None,
@@ -99,6 +101,8 @@ def race(
 ) -> RaceResult:
     """Train `candidates` (spec files), or a shortlist within `budget` on `device`, and keep the best on `data`.
 
+    `device` and `precision` are as in `search`.
+
     After each of the `rungs` the best `eta`-th goes on from its checkpoint, up to `epochs`. The `control`, in a
     shortlist the published detector of that latency, stays to the end. Finalists are trained with `seeds` seeds.
     `train_on` are devices to train on, one candidate on each; with `ray`, the address of a Ray cluster or "auto", they
@@ -112,6 +116,7 @@ def race(
         candidates=tuple(map(str, candidates)),
         budget=budget,
         device=device,
+        precision=precision,
         space=space,
         shortlist=shortlist,
         control=None if control is None else str(control),

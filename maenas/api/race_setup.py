@@ -16,6 +16,7 @@ from detector.data.shapes import SIZE, are_built_in
 from detector.job import Job, make_job
 from detector.recipe import Recipe
 from maenas.api.search import make_request
+from maenas.choices import Precision
 from maenas.cost import total_cost
 from maenas.errors import MaenasError, NoSplitError
 from maenas.latency.predictor import load_predictor, predict
@@ -39,6 +40,7 @@ class RaceRequest:
     candidates: tuple[str, ...] = ()
     budget: str | None = None
     device: str = "t4"
+    precision: Precision | None = None
     space: str = "k1kx"
     shortlist: int = 9
     control: str | None = None
@@ -134,7 +136,7 @@ def _given(request: RaceRequest, classes: int) -> tuple[Candidate, ...]:
     if len(set(own.values())) > 1:
         shown = ", ".join(f"{name} {count}" for name, count in own.items())
         raise MaenasError(f"the candidates have different numbers of classes ({shown}); race those of one task")
-    predictor = load_predictor(request.device)
+    predictor = load_predictor(request.device, precision=request.precision)
     rows = []
     for file, is_control in files:
         spec = _fitted(file.detector, request, classes)
@@ -162,7 +164,12 @@ def _first_device(request: RaceRequest) -> str:
 def _shortlisted(request: RaceRequest, classes: int) -> tuple[Candidate, ...]:
     assert request.budget is not None
     asked = make_request(
-        request.budget, request.device, space=request.space, classes=classes, input_size=_input_size(request)
+        request.budget,
+        request.device,
+        precision=request.precision,
+        space=request.space,
+        classes=classes,
+        input_size=_input_size(request),
     )
     rows = []
     for number, entry in enumerate(shortlist(asked, request.shortlist), start=1):
@@ -240,6 +247,7 @@ def _settings(request: RaceRequest, recipe: Recipe) -> Settings:
         eta=request.eta,
         seeds=request.seeds,
         recipe=json.loads(json.dumps(asdict(recipe))),
+        precision=request.precision,
     )
 
 

@@ -67,12 +67,13 @@ def report(
     return path
 
 
-def _race_report(folders: Sequence[str], settings: Sequence[object], path: Path) -> Path:
-    if len(folders) != 1 or any(settings):
+def _race_report(folders: Sequence[str], others: Sequence[object], path: Path) -> Path:
+    if len(folders) != 1 or any(others):
         raise MaenasError("the page of a race is about one folder, and takes no other options than --out")
     folder = Path(folders[0])
     check_file(path)
-    sections = race_sections(folder, load_predictor(read_race(folder).settings.device))
+    settings = read_race(folder).settings
+    sections = race_sections(folder, load_predictor(settings.device, precision=settings.precision))
     write_atomic(path, render_page(f"race {folder.resolve().name}", sections))
     return path
 

@@ -25,6 +25,7 @@ class Racers:
         ),
     ] = None
     device: options.OneDevice = "t4"
+    precision: options.AnyPrecision = None
     space: options.AnySpace = "k1kx"
     shortlist: Annotated[
         int, typer.Option("--shortlist", help="Candidates, the published control among them.", min=2, max=64)

@@ -34,6 +34,7 @@ class Drawn:
 def validate_command(
     *,
     device: Annotated[str, typer.Option("--device", help="cpu, or a table measured on this machine.")] = "cpu",
+    precision: options.AnyPrecision = None,
     spec: Annotated[
         list[str] | None,
         typer.Option("--spec", help="Spec file, or a shipped name. Repeatable.", show_default="published"),
@@ -59,7 +60,7 @@ def validate_command(
     from maenas.profiler.validate import networks_to_validate
     from maenas.reports.scatter import scatter
 
-    predictor = load_predictor(device)
+    predictor = load_predictor(device, precision=precision)
     require_extra("openvino" if str(predictor.conditions["runtime"]).startswith("openvino") else "export")
     specs = networks_to_validate(spec or (), space or (), **vars(drawn))
     if not as_json:
@@ -77,7 +78,9 @@ def validate_command(
             write_atomic(out, json.dumps(so_far.document(), indent=1) + "\n")
 
     try:
-        result = validate(specs, device=device, scope=scope, on_measured=on_measured, on_rows=on_rows)
+        result = validate(
+            specs, device=device, precision=precision, scope=scope, on_measured=on_measured, on_rows=on_rows
+        )
     except KeyboardInterrupt:
         kept = f"; {out} holds them" if out is not None and done else ""
         raise MaenasError(f"interrupted after {len(done)} of {len(specs)} networks{kept}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from maenas import __version__
+from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.files import read_text, write_atomic
 from maenas.racing.schedule import staying
@@ -36,6 +37,7 @@ class Settings:
     eta: int
     seeds: int
     recipe: Mapping[str, Any]  # of every candidate
+    precision: Precision | None = None  # of the latency; None: a measured table's own, else fp16
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,23 @@ def test_a_mistake_is_one_message_and_leaves_nothing(place: Path, tmp_path: Path
         assert not out.exists()
 
 
+def test_latencies_are_of_the_precision_asked_for(place: Path, tmp_path: Path) -> None:
+    files = (str(place / "a.json"), str(place / "b.json"))
+    for precision in ("fp16", "int8"):
+        options = {"recipe": RECIPE, "rungs": 2, "train_on": "cpu", "precision": precision}
+        setup = prepare_race(RaceRequest(str(place / "data"), files, **options), tmp_path / "race", resume=False)
+        for row in setup.candidates:
+            assert row.seconds * 1e3 == maenas.predict(row.spec, device="t4", precision=precision).latency_ms
+        assert setup.race.settings.precision == precision
+
+
+def test_a_race_of_before_there_were_precisions_is_read(whole: maenas.RaceResult, tmp_path: Path) -> None:
+    document = json.loads((whole.folder / "race.json").read_text())
+    assert document["settings"].pop("precision") is None
+    (tmp_path / "race.json").write_text(json.dumps(document))
+    assert read_race(tmp_path) == whole.race
+
+
 def test_a_folder_of_a_race_is_not_overwritten(place: Path, whole: maenas.RaceResult) -> None:
     before = (whole.folder / "race.json").read_bytes()
     with pytest.raises(MaenasError, match="already holds a race; add --resume"):
