@@ -230,11 +230,11 @@ def choose_recipe(*, images: int, classes: int, device: str, start: bool, shapes
     """
     if shapes:
         return Choice("demo", "the built-in shapes")
-    if start:
-        return Choice("finetune", "there are weights to begin with")
     kinds = f"{images} images of {classes} class{'' if classes == 1 else 'es'}"
-    if images <= SMALL_DATA:
+    if images <= SMALL_DATA:  # with weights to begin with, too: docs/lab/recipes.md
         return Choice("small-data", f"{kinds}, at most {SMALL_DATA} images")
+    if start:
+        return Choice("finetune", f"{kinds}, and weights to begin with")
     if device != "cuda":
         return Choice("small-data", f"{kinds}, but no GPU for 300 epochs")
     if depthwise:

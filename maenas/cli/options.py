@@ -119,6 +119,21 @@ def output_folder(path: Path | None) -> Path | None:
     return path
 
 
+def output_specs(path: Path) -> Path:
+    """As `output_folder`, for a folder of specs or the file of one."""
+    if is_spec_file(path):
+        check_file(path)
+        check_name(path.stem, "--out")
+        return path
+    check_folder(path)
+    return path
+
+
+def is_spec_file(path: Path) -> bool:
+    """Whether what names the place of specs names a file."""
+    return path.suffix.lower() == ".json" and not path.is_dir()
+
+
 def output_plot(path: Path | None) -> Path | None:
     """As `output_file`, for a plot, whose kind follows from its name."""
     if path is not None and path.suffix.lower() not in PLOT_FORMATS:

@@ -16,6 +16,7 @@ import typer
 
 from maenas.choices import Solver
 from maenas.cli import options
+from maenas.errors import MaenasError
 
 if TYPE_CHECKING:
     from maenas.api.search import Design, Watch
@@ -58,9 +59,10 @@ class Written:
         int,
         typer.Option("--shortlist", help="Write this many different detectors of the budget's latency.", min=0, max=64),
     ] = 0
-    out: Annotated[Path, typer.Option("--out", help="Folder of the spec files.", callback=options.output_folder)] = (
-        Path("searched_models")
-    )
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder of the specs, or the file of one (.json).", callback=options.output_specs),
+    ] = Path("searched_models")
     name: Annotated[
         str | None,
         typer.Option(
@@ -95,16 +97,16 @@ def search_command(
     from maenas.nas.written import spec_files
 
     budgets, wanted = budget or [], SearchOptions(space=space, **vars(target), **vars(limits))
-    name = written.name or _default_name(space, device, budgets, limits)
+    folder, name = _place(written, _default_name(space, device, budgets, limits))
     if written.shortlist:
         request = make_request(budgets, device, seed=effort.seed, **wanted)
         count, replace = written.shortlist, written.overwrite
-        with spec_files(written.out, name, request, count, kind="shortlist", overwrite=replace) as files:
+        with spec_files(folder, name, request, count, kind="shortlist", overwrite=replace) as files:
             _write_shortlist(request, count, files, as_json=written.as_json)
         return
     asked = make_request(budgets, device, **vars(effort), **wanted)
     with (
-        spec_files(written.out, name, asked, written.top_k, overwrite=written.overwrite) as files,
+        spec_files(folder, name, asked, written.top_k, overwrite=written.overwrite) as files,
         _watched(effort, quiet=written.as_json, score=target.score) as watch,
     ):
         result = search(
@@ -118,7 +120,7 @@ def search_command(
             **vars(effort),
             **wanted,
         )
-        paths = result.save(written.out, name, count=written.top_k)
+        paths = result.save(folder, name, count=written.top_k)
         files.finish(paths)
     _print_designs(list(zip(paths, result, strict=False)), result.found, written)
 
@@ -156,6 +158,15 @@ def _write_shortlist(request: Request, count: int, files: SpecFiles, *, as_json:
         return
     print(format_shortlist(entries))
     print(f"wrote {files.paths[0]} to {files.paths[len(entries) - 1].name}")
+
+
+def _place(written: Written, default: str) -> tuple[Path, str]:
+    """The folder of the spec files and their name. Raises `MaenasError` where two options give the name."""
+    if not options.is_spec_file(written.out):
+        return written.out, written.name or default
+    if written.name is not None:
+        raise MaenasError(f"--out {written.out} names the spec, and so does --name {written.name}; give one of them")
+    return written.out.parent, written.out.stem
 
 
 def _default_name(space: str, devices: list[str], budgets: list[str], limits: options.Limits) -> str:

@@ -92,6 +92,19 @@ def test_a_search_writes_its_spec_and_says_modelled_of_every_latency(tmp_path: P
     assert "within" in done.stdout or "proven" in done.stdout
 
 
+def test_out_may_name_the_file_of_the_spec(maenas: Maenas, tmp_path: Path) -> None:
+    done = maenas(*TINY, "--budget", "2.2ms", "--out", "new/mine.json")
+    assert (done.code, done.err) == (0, "")
+    assert list(files_in(tmp_path)) == ["new/mine.json"]
+    assert read_spec(tmp_path / "new" / "mine.json").name == "mine"
+    done = maenas(*TINY, "--budget", "2.2ms", "--out", "other.json", "--name", "another")
+    assert done.code == 2
+    assert done.err == "error: --out other.json names the spec, and so does --name another; give one of them\n"
+    (tmp_path / "folder.json").mkdir()
+    assert maenas(*TINY, "--budget", "2.2ms", "--out", "folder.json", "--name", "mine").code == 0
+    assert (tmp_path / "folder.json" / "mine.json").is_file()
+
+
 def test_json_prints_one_document_as_the_last_line_and_nothing_else(tmp_path: Path) -> None:
     done = process(*TINY, "--budget", "2.2ms", "--json", "--top-k", "2", cwd=tmp_path)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)

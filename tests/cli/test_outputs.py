@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maenas.cli.options import output_file, output_folder, output_name, output_plot
+from maenas.cli.options import output_file, output_folder, output_name, output_plot, output_specs
 from maenas.cli.tree import Parameter, commands
 from tests.conftest import Maenas
 
@@ -33,6 +33,7 @@ OUTPUT_NAMES = ("--out", "--plot", "--plots", "--sheet", "--name", "OUT", "NEW")
 ALL = [parameter for found in commands().values() for parameter in found]
 FILES = [parameter for parameter in ALL if parameter.check in (output_file, output_plot)]
 FOLDERS = [parameter for parameter in ALL if parameter.check is output_folder]
+PLACES = [parameter for parameter in ALL if parameter.check is output_specs]
 NAMES = [parameter for parameter in ALL if parameter.check is output_name]
 
 
@@ -42,9 +43,9 @@ def label(parameter: Parameter) -> str:
 
 def test_every_path_is_an_input_or_checked_as_an_output() -> None:
     paths = {(p.command, p.name) for p in ALL if p.kind is Path}
-    checked = {(p.command, p.name) for p in FILES + FOLDERS}
+    checked = {(p.command, p.name) for p in FILES + FOLDERS + PLACES}
     assert paths - checked == INPUTS
-    assert all(p in FILES + FOLDERS + NAMES for p in ALL if p.name in OUTPUT_NAMES)
+    assert all(p in FILES + FOLDERS + PLACES + NAMES for p in ALL if p.name in OUTPUT_NAMES)
 
 
 def call(parameter: Parameter, value: str) -> list[str]:
@@ -79,7 +80,7 @@ BAD = {"fifo": make_fifo, "device": make_device, "link to itself": make_loop}
 
 
 @pytest.mark.parametrize("kind", BAD)
-@pytest.mark.parametrize("parameter", FILES + FOLDERS, ids=label)
+@pytest.mark.parametrize("parameter", FILES + FOLDERS + PLACES, ids=label)
 def test_what_is_no_regular_file_is_refused_at_once_and_stays(
     parameter: Parameter, kind: str, tmp_path: Path, maenas: Maenas
 ) -> None:
@@ -95,7 +96,7 @@ def test_what_is_no_regular_file_is_refused_at_once_and_stays(
 
 
 @pytest.mark.parametrize("name", ["file/below.png", "file/far/below.png", f"{'n' * 256}.png", f"{'n' * 256}/a.png"])
-@pytest.mark.parametrize("parameter", FILES + FOLDERS, ids=label)
+@pytest.mark.parametrize("parameter", FILES + FOLDERS + PLACES, ids=label)
 def test_a_place_where_nothing_can_be_written_is_refused_at_once(
     parameter: Parameter, name: str, tmp_path: Path, maenas: Maenas
 ) -> None:
@@ -130,7 +131,7 @@ def test_a_file_s_name_in_the_place_of_a_folder_is_refused_at_once(
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("parameter", FILES + FOLDERS, ids=label)
+@pytest.mark.parametrize("parameter", FILES + FOLDERS + PLACES, ids=label)
 def test_nothing_is_made_before_the_work(parameter: Parameter, tmp_path: Path, maenas: Maenas) -> None:
     """The call fails for another reason: what it reads does not exist."""
     words = [*call(parameter, str(tmp_path / "new" / "a.png")), "--no-such-option"]

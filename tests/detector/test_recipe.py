@@ -106,6 +106,8 @@ def test_warm_up_and_plain_epochs_follow_the_epochs_that_are_asked_for(name: str
     [
         ({"shapes": True}, "demo"),
         ({"start": True}, "finetune"),
+        ({"start": True, "device": "cpu"}, "finetune"),
+        ({"start": True, "images": 205, "classes": 3}, "small-data"),
         ({"images": 205, "classes": 3}, "small-data"),
         ({"images": 118_000, "classes": 80}, "damo"),
         ({"images": 118_000, "classes": 80, "depthwise": True}, "nano"),
