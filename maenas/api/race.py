@@ -99,17 +99,15 @@ def race(
     resume: bool = False,
     say: Callable[[str], object] = lambda text: None,
 ) -> RaceResult:
-    """Train `candidates` (spec files), or a shortlist within `budget` on `device`, and keep the best on `data`.
-
-    `device` and `precision` are as in `search`.
+    """Train `candidates` (spec files), or a shortlist within `budget` on `device` (as in `search`); keep the best.
 
     After each of the `rungs` the best `eta`-th goes on from its checkpoint, up to `epochs`. The `control`, in a
     shortlist the published detector of that latency, stays to the end. Finalists are trained with `seeds` seeds.
     `train_on` are devices to train on, one candidate on each; with `ray`, the address of a Ray cluster or "auto", they
-    train there, each with that many CPUs and GPUs (parts are allowed). `say` hears who goes on.
+    train there, each with that many CPUs and GPUs (parts are allowed). `say` hears who goes on. The race lies in the
+    folder `out`; with `resume` it goes on there.
 
-    The race lies in the folder `out`; with `resume` it goes on there. Raises `MaenasError` as `maenas.train` does, and
-    where the candidates do not fit together.
+    Raises `MaenasError` as `maenas.train` does, and where the candidates do not fit together.
     """
     request = RaceRequest(
         data=str(data),

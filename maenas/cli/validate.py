@@ -61,7 +61,7 @@ def validate_command(
     from maenas.reports.scatter import scatter
 
     predictor = load_predictor(device, precision=precision)
-    require_extra("openvino" if str(predictor.conditions["runtime"]).startswith("openvino") else "export")
+    require_extra("openvino" if "openvino" in str(predictor.conditions["runtime"]) else "export")
     specs = networks_to_validate(spec or (), space or (), **vars(drawn))
     if not as_json:
         print(predictor.description, end="\n\n")
@@ -78,9 +78,8 @@ def validate_command(
             write_atomic(out, json.dumps(so_far.document(), indent=1) + "\n")
 
     try:
-        result = validate(
-            specs, device=device, precision=precision, scope=scope, on_measured=on_measured, on_rows=on_rows
-        )
+        hear = {"on_measured": on_measured, "on_rows": on_rows}
+        result = validate(specs, device=device, precision=precision, scope=scope, **hear)
     except KeyboardInterrupt:
         kept = f"; {out} holds them" if out is not None and done else ""
         raise MaenasError(f"interrupted after {len(done)} of {len(specs)} networks{kept}") from None
@@ -90,9 +89,7 @@ def validate_command(
         print(json.dumps(result.document()))
         return
     _print_summary(result)
-    for path in (out, plot):
-        if path is not None:
-            print(f"wrote {path}")
+    print("".join(f"wrote {path}\n" for path in (out, plot) if path is not None), end="")
 
 
 def _print_summary(result: Validation) -> None:

@@ -47,12 +47,12 @@ def _unmodelled_text(graph: GraphPrediction) -> str:
     if not graph.unmodelled:
         return "nothing"
     names = ", ".join(f"{row.count} {row.op}" for row in graph.unmodelled)
-    return f"{names}: about {graph.unmodelled_share:.1%} of the time, guessed from the bytes they move"
+    return f"{names}: about {graph.unmodelled_share:.1%} of the time, guessed from the elements they move or compute"
 
 
 def _kind_table(lowered: Lowered, graph: GraphPrediction, word: str) -> str:
     total = graph.prediction.seconds
-    counts = Counter(_kinds(lowered))
+    counts = {row.op: row.count for row in graph.unmodelled} | Counter(_kinds(lowered))
     rows = [["kind", "kernels", f"ms {word}", "share"]]
     for kind, seconds in sorted(graph.prediction.parts.items(), key=lambda item: -item[1]):
         rows.append([kind, str(counts[kind]), f"{seconds * 1e3:.4f}", f"{seconds / total:.1%}"])

@@ -59,12 +59,14 @@ class Lowered:
 
     `stand_ins`: operators, by the index of the kernel that only moves as many elements as they do.
     `untimed`: operators without any kernel, since a shape of theirs is not known.
+    `elements`: how many the nodes of every operator write, those inside of kernels too, where it is known.
     `precision`, `where`: what the file computes in, and what messages call it; see `NodeGraph`.
     """
 
     kernels: tuple[Kernel, ...]
     stand_ins: dict[int, str]
     untimed: tuple[str, ...]
+    elements: dict[str, list[int]]
     precision: Precision
     where: str
 
@@ -116,7 +118,16 @@ def fuse(graph: NodeGraph) -> Lowered:
                 f.write(tensor, first, known(shape))
     if not f.kernels and not f.untimed:
         raise MaenasError(f"{graph.where}: no node reads the image (tensor {', '.join(map(repr, graph.images))})")
-    return Lowered(tuple(f.kernels), f.stand_ins, tuple(f.untimed), graph.precision, graph.where)
+    return Lowered(tuple(f.kernels), f.stand_ins, tuple(f.untimed), _elements(f), graph.precision, graph.where)
+
+
+def _elements(f: Fuser) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for node in f.nodes:
+        for tensor, shape in node.outputs[:1]:
+            if tensor in f.computed and shape is not None and all(0 < side < MAX_SIDE for side in shape):
+                found.setdefault(node.op, []).append(math.prod(shape))
+    return found
 
 
 def _is_sized(f: Fuser, node: Node) -> bool:

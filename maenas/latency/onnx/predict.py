@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Final
 
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
@@ -18,10 +19,17 @@ from maenas.latency.predictor import AnyPredictor, Prediction, estimated_seconds
 UNKNOWN_FACTOR = 2.0  # how much longer than guessed an operator without a rule may take: a judgement
 MOST_GUESSED = 0.5  # of a network's time; with more it has none
 
+# Nanoseconds an element, of what ONNX Runtime computes one after the other on a CPU and fuses with nothing: measured on
+# one core of a Zen 4, docs/lab/latency.md
+ONE_BY_ONE: Final = {
+    **{"Softplus": 11.5, "Mish": 12.2, "PRelu": 2.0, "Elu": 2.1, "Selu": 2.1, "Celu": 2.1},
+    **{"Log": 1.8, "Sin": 2.0, "Cos": 2.0, "DepthToSpace": 2.0},
+}
+
 
 @dataclass(frozen=True)
 class Unmodelled:
-    """Operators of one kind that were not modelled: how many, and their time as guessed from the bytes they move."""
+    """Operators of one kind that were not modelled: how many, and their time as guessed."""
 
     op: str
     count: int
@@ -49,8 +57,8 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     if most of the time would be guessed.
 
     A kernel that the predictor cannot take (a kind that its table did not measure) counts as unmodelled, at the time
-    per byte of the others together. The interval's ends take the unmodelled operators as free and as `UNKNOWN_FACTOR`
-    times as long as guessed; that is a judgement.
+    per byte of the others together; `ONE_BY_ONE` operators do at that of their elements. The interval's ends take
+    the unmodelled operators as free and as `UNKNOWN_FACTOR` times as long as guessed; that is a judgement.
     """
     _require_precision(lowered, predictor)
     _require_products(lowered)
@@ -71,7 +79,12 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
             modelled += value
         else:
             unmodelled.setdefault(kind, []).append(value)
-    total = math.fsum(seconds) + predictor.network_seconds
+    moved = math.fsum(value for values in unmodelled.values() for value in values)
+    counted = _one_by_one(lowered, predictor)
+    for op, times in counted.items():
+        unmodelled.setdefault(op, []).extend(times)
+        parts[op] = parts.get(op, 0.0) + math.fsum(times)
+    total = math.fsum([*seconds, *(value for times in counted.values() for value in times)]) + predictor.network_seconds
     sure = [i for i in known if i not in lowered.stand_ins]
     estimated = estimated_seconds([lowered.kernels[i] for i in sure], [known[i] for i in sure], predictor)
     if isinstance(predictor, MeasuredPredictor):
@@ -80,10 +93,10 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     guessed = math.fsum(value for values in unmodelled.values() for value in values)
     rows = [Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items()]
     rows.sort(key=lambda row: -row.seconds)
-    if guessed > MOST_GUESSED * total:
+    if moved > MOST_GUESSED * total:
         names = ", ".join(f"{row.count} {row.op}" for row in rows)
         raise MaenasError(
-            f"{lowered.where}: the network has no latency: {guessed / total:.0%} of it would be guessed from the bytes "
+            f"{lowered.where}: the network has no latency: {moved / total:.0%} of it would be guessed from the bytes "
             f"that operators without a model move: {names}"
         )
     return GraphPrediction(
@@ -109,6 +122,17 @@ def _seconds(kernel: Kernel, predictor: AnyPredictor) -> float | None:
         return float(predictor.kernel_seconds(kernel))
     except MaenasError:
         return None
+
+
+def _one_by_one(lowered: Lowered, predictor: AnyPredictor) -> dict[str, list[float]]:
+    """Seconds of the nodes of each operator of `ONE_BY_ONE`, where ONNX Runtime runs them on a CPU."""
+    if not isinstance(predictor, MeasuredPredictor) or not predictor.conditions["runtime"].startswith(
+        "onnxruntime-cpu"
+    ):
+        return {}
+    per_element = 1e-9 / int(predictor.conditions.get("measured_threads", 1))
+    known = {op: sizes for op, sizes in lowered.elements.items() if op in ONE_BY_ONE}
+    return {op: [size * ONE_BY_ONE[op] * per_element for size in sizes] for op, sizes in known.items()}
 
 
 def _require_precision(lowered: Lowered, predictor: AnyPredictor) -> None:

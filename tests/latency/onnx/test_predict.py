@@ -11,7 +11,7 @@ from maenas.errors import MaenasError
 from maenas.kernels import Kernel
 from maenas.latency.onnx.lower import Lowered, fuse
 from maenas.latency.onnx.node_graph import read_json
-from maenas.latency.onnx.predict import MOST_GUESSED, UNKNOWN_FACTOR, kernel_kind, predict_graph
+from maenas.latency.onnx.predict import MOST_GUESSED, ONE_BY_ONE, UNKNOWN_FACTOR, kernel_kind, predict_graph
 from maenas.latency.predictor import load_predictor, predict
 from maenas.reports.graph import format_graph, graph_document
 
@@ -88,6 +88,24 @@ def test_a_network_most_of_whose_time_would_be_guessed_is_refused() -> None:
     assert predict_graph(lowered(node("Conv", 0, 1), fancy[0]), predictor).unmodelled_share < MOST_GUESSED
     with pytest.raises(MaenasError, match=r"% of it would be guessed .*: 8 Fancy"):
         predict_graph(lowered(node("Conv", 0, 1), *fancy), predictor)
+
+
+def test_what_onnx_runtime_computes_one_by_one_counts_by_its_elements_there_and_nowhere_else() -> None:
+    elements = 16 * 64 * 64
+    with_it, without = (lowered(node("Conv", 0, 1), node(name, 1, 2)) for name in ("Mish", "Gelu"))
+    for table, threads in (("cpu-epyc-zen4-onnxruntime-t1-fp32-b1", 1), ("cpu-amd-epyc-onnxruntime-t2-fp32-b1", 2)):
+        predictor = load_predictor(table)
+        result, plain = (predict_graph(graph, predictor) for graph in (with_it, without))
+        extra = elements * ONE_BY_ONE["Mish"] * 1e-9 / threads
+        assert result.prediction.seconds == pytest.approx(plain.prediction.seconds + extra)
+        assert result.prediction.low == pytest.approx(plain.prediction.low)
+        assert result.prediction.high == pytest.approx(plain.prediction.high + UNKNOWN_FACTOR * extra)
+        assert [(row.op, row.count, row.seconds) for row in result.unmodelled] == [("Mish", 1, pytest.approx(extra))]
+        assert result.prediction.parts["Mish"] == pytest.approx(extra)
+        assert "Mish" in format_graph("net", with_it, predictor, layers=False)
+    for table in ("cpu-epyc-zen4-openvino-t1-fp32-b1", "t4"):
+        result, plain = (predict_graph(graph, load_predictor(table)) for graph in (with_it, without))
+        assert result == plain
 
 
 @pytest.mark.parametrize(
