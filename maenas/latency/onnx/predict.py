@@ -126,11 +126,10 @@ def _seconds(kernel: Kernel, predictor: AnyPredictor) -> float | None:
 
 def _one_by_one(lowered: Lowered, predictor: AnyPredictor) -> dict[str, list[float]]:
     """Seconds of the nodes of each operator of `ONE_BY_ONE`, where ONNX Runtime runs them on a CPU."""
-    if not isinstance(predictor, MeasuredPredictor) or not predictor.conditions["runtime"].startswith(
-        "onnxruntime-cpu"
-    ):
+    runtime = predictor.conditions["runtime"] if isinstance(predictor, MeasuredPredictor) else ""
+    if not runtime.startswith("onnxruntime-cpu"):
         return {}
-    per_element = 1e-9 / int(predictor.conditions.get("measured_threads", 1))
+    per_element = 1e-9 * predictor.batch / int(predictor.conditions.get("measured_threads", 1))
     known = {op: sizes for op, sizes in lowered.elements.items() if op in ONE_BY_ONE}
     return {op: [size * ONE_BY_ONE[op] * per_element for size in sizes] for op, sizes in known.items()}
 

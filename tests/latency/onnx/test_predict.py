@@ -103,6 +103,8 @@ def test_what_onnx_runtime_computes_one_by_one_counts_by_its_elements_there_and_
         assert [(row.op, row.count, row.seconds) for row in result.unmodelled] == [("Mish", 1, pytest.approx(extra))]
         assert result.prediction.parts["Mish"] == pytest.approx(extra)
         assert "Mish" in format_graph("net", with_it, predictor, layers=False)
+        (row,) = predict_graph(with_it, replace(predictor, batch=4)).unmodelled
+        assert row.seconds == pytest.approx(4 * extra)
     for table in ("cpu-epyc-zen4-openvino-t1-fp32-b1", "t4"):
         result, plain = (predict_graph(graph, load_predictor(table)) for graph in (with_it, without))
         assert result == plain
