@@ -46,7 +46,8 @@ def _split_of(root: Path, path: Path) -> str | None:
 def _read_voc(root: Path, parts: dict[Split, Heap], split: Split) -> Dataset:
     _require(root, parts, split)
     pairs = {name: voc_pairs(heap) for name, heap in parts.items()}
-    dataset = read_annotated(root, pairs[split], classes_of=[xml for found in pairs.values() for _, xml in found])
+    others = [xml for name, found in pairs.items() if name != split for _, xml in found]
+    dataset = read_annotated(root, pairs[split], classes_of=others)
     dataset = with_problems(dataset, without_partner(parts[split], pairs[split]))
     return replace(dataset, source=f"{root} ({split})")
 

@@ -116,13 +116,13 @@ def _root(document: Mapping[str, Any], path: Path) -> Path:
     if root is None or root == "":
         return path.parent
     folder = path.parent / str(root)
-    if not os.path.isdir(folder) and _lie_beside(document, path.parent):
+    if os.path.isdir(folder):
+        return folder
+    if _lie_beside(document, path.parent):
         return path.parent
-    if not os.path.isdir(folder):
-        raise MaenasError(
-            f"{path}: path leads to {folder!s:.300}, which is no folder; correct it, or drop it to use {path.parent}"
-        )
-    return folder
+    raise MaenasError(
+        f"{path}: path leads to {folder!s:.300}, which is no folder; correct it, or drop it to use {path.parent}"
+    )
 
 
 def _lie_beside(document: Mapping[str, Any], folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,8 +79,9 @@ def validate_command(
             write_atomic(out, json.dumps(so_far.document(), indent=1) + "\n")
 
     try:
-        hear = {"on_measured": on_measured, "on_rows": on_rows}
-        result = validate(specs, device=device, precision=precision, scope=scope, **hear)
+        result = validate(
+            specs, device=device, precision=precision, scope=scope, on_measured=on_measured, on_rows=on_rows
+        )
     except KeyboardInterrupt:
         kept = f"; {out} holds them" if out is not None and done else ""
         raise MaenasError(f"interrupted after {len(done)} of {len(specs)} networks{kept}") from None
@@ -89,7 +91,7 @@ def validate_command(
         print(json.dumps(result.document()))
         return
     _print_summary(result)
-    print("".join(f"wrote {path}\n" for path in (out, plot) if path is not None), end="")
+    _print_written(out, plot)
 
 
 def _print_summary(result: Validation) -> None:
@@ -99,6 +101,12 @@ def _print_summary(result: Validation) -> None:
         f"Kendall tau {summary.kendall_tau:.3f} (by FLOPs {summary.flops_tau:.3f}); "
         f"{summary.inside:.0%} inside their 90 % interval"
     )
+
+
+def _print_written(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None:
+            print(f"wrote {path}")
 
 
 def _print_row(row: Checked) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,7 @@ def _unfolded(model: Any) -> int:
 
     def size(node: Any) -> int:
         key = (node.domain, node.op_type)
-        inner = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
-        return (body_size(key) if key in bodies else 1) + sum(size(node) for graph in inner for node in graph.node)
+        return (body_size(key) if key in bodies else 1) + sum(map(size, _inside(node)))
 
     return sum(map(size, model.graph.node))
 
@@ -221,7 +220,7 @@ def _nodes(onnx: Any, model: Any, shapes: Mapping[str, Shape | None], path: Path
             raise _invalid(path, error) from None
         kind = str(node.op_type)  # protobuf gives bytes where a damaged text is not UTF-8
         op = kind if node.domain in DEFAULT_DOMAINS else f"{node.domain}::{kind}"
-        inner = [entry for graph in _graphs(node) for entry in graph.node]  # of a branch or a loop
+        inner = list(_within(node))
         if products := [entry.op_type for entry in inner if PRODUCT_NAMES.search(entry.op_type)]:
             op = f"{op} of {products[0]}"
         reads = (*node.input, *dict.fromkeys(name for entry in inner for name in entry.input))
@@ -230,10 +229,17 @@ def _nodes(onnx: Any, model: Any, shapes: Mapping[str, Shape | None], path: Path
         yield Node(op, inputs, outputs, attributes, str(node.name or f"{kind.lower()}{number}"))
 
 
-def _graphs(node: Any) -> list[Any]:
-    """The graphs inside a node, and those inside them."""
-    own = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
-    return own + [graph for outer in own for inner in outer.node for graph in _graphs(inner)]
+def _inside(node: Any) -> list[Any]:
+    """The nodes of the graphs of a branch or a loop."""
+    graphs = (graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs))
+    return [entry for graph in graphs for entry in graph.node]
+
+
+def _within(node: Any) -> Iterator[Any]:
+    """The nodes inside a branch or a loop, and those inside them."""
+    for entry in _inside(node):
+        yield entry
+        yield from _within(entry)
 
 
 def _precision(onnx: Any, model: Any) -> Precision:

@@ -84,13 +84,13 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     for op, times in counted.items():
         unmodelled.setdefault(op, []).extend(times)
         parts[op] = parts.get(op, 0.0) + math.fsum(times)
-    total = math.fsum([*seconds, *(value for times in counted.values() for value in times)]) + predictor.network_seconds
+    extra = math.fsum(value for times in counted.values() for value in times)
+    total = math.fsum(seconds) + predictor.network_seconds + extra
     sure = [i for i in known if i not in lowered.stand_ins]
     estimated = estimated_seconds([lowered.kernels[i] for i in sure], [known[i] for i in sure], predictor)
     if isinstance(predictor, MeasuredPredictor):
         predictor = predictor.for_others([lowered.kernels[i] for i in sure])
     low, high = widened_interval(predictor, modelled + predictor.network_seconds, estimated)
-    guessed = math.fsum(value for values in unmodelled.values() for value in values)
     rows = [Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items()]
     rows.sort(key=lambda row: -row.seconds)
     if moved > MOST_GUESSED * total:
@@ -100,7 +100,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
             f"that operators without a model move: {names}"
         )
     return GraphPrediction(
-        Prediction(total, low, high + UNKNOWN_FACTOR * guessed, tuple(seconds), parts, estimated),
+        Prediction(total, low, high + UNKNOWN_FACTOR * (moved + extra), tuple(seconds), parts, estimated),
         tuple(rows),
         tuple(Counter(lowered.untimed).items()),
     )
