@@ -200,6 +200,8 @@ def _load_shapes(onnx: Any, model: Any, path: Path) -> None:
                     f"{path}: the constant {tensor.name!r} lies in another file, which cannot be read; "
                     "keep the data files beside the model"
                 ) from None
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            tensor.ClearField("external_data")
 
 
 def _size_bytes(tensor: Any) -> int:
