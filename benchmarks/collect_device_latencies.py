@@ -49,8 +49,12 @@ def main() -> None:
         if row["setup"] not in names or graph is None:
             continue
         if name not in networks:
-            networks[name] = PublishedNetwork(name, None, None, kernel_rows(kernels_from_json(graph, name)))
-        latencies.append(PublishedLatency(row["setup"], name, series(row["model"]), True, row["latency_ms"]))
+            networks[name] = PublishedNetwork(name, kernels=kernel_rows(kernels_from_json(graph, name)))
+        latencies.append(
+            PublishedLatency(
+                setup=row["setup"], network=name, family=series(row["model"]), latency_ms=row["latency_ms"]
+            )
+        )
     parts = (tuple(map(_setup, setups)), tuple(networks.values()), tuple(latencies))
     published = dataclasses.asdict(Published("maenas/published-latencies@1", *parts))
     data = json.dumps(published, separators=(",", ":")).encode()

@@ -50,7 +50,7 @@ def devices_command(as_json: options.AsJson = False) -> None:
 
 def calibrate_command(
     data: Annotated[
-        Path | None, typer.Argument(help="Published-latencies file.", show_default="the shipped T4 one")
+        Path | None, typer.Argument(help="File of whole networks' latencies.", show_default="the shipped T4 one")
     ] = None,
     out: Annotated[
         Path | None,

@@ -113,13 +113,18 @@ def import_published(path: str | Path) -> Published:
     latencies = []
     for row in source.measurements:
         rows = None if row.graph is None else kernel_rows(kernels_from_json(row.graph, row.model))
-        network = PublishedNetwork(row.model, row.model if rows is None else None, None, rows)
+        network = PublishedNetwork(row.model, row.model if rows is None else None, kernels=rows)
         if networks.setdefault(row.model, network) != network:
             raise MaenasError(f"{path}: {row.model} is there with two different graphs")
-        latencies.append(PublishedLatency(row.setup, row.model, row.model, True, row.latency_ms))
+        latencies.append(
+            PublishedLatency(setup=row.setup, network=row.model, family=row.model, latency_ms=row.latency_ms)
+        )
     for network, latency_ms in _neck_variants(source.ablations):
         networks[network.name] = network
-        latencies.append(PublishedLatency(source.ablations.setup, network.name, str(network.spec), False, latency_ms))
+        setup, family = source.ablations.setup, str(network.spec)
+        latencies.append(
+            PublishedLatency(setup=setup, network=network.name, family=family, scored=False, latency_ms=latency_ms)
+        )
     return Published("maenas/published-latencies@1", setups, tuple(networks.values()), tuple(latencies))
 
 
@@ -138,7 +143,7 @@ def _neck_variants(ablations: _Ablations, spec: str = "damo-yolo-s") -> list[tup
         if dataclasses.replace(neck, depth=variant.depth, hidden_ratio=variant.hidden_ratio) == neck:
             continue
         name = f"{spec}-neck-depth{depth}-hidden{variant.hidden_ratio:g}"
-        network = PublishedNetwork(name, spec, variant, None)
+        network = PublishedNetwork(name, spec, variant)
         ours = total_cost(network_kernels(network)).flops / 1e9
         if abs(ours / gflops - 1) > GFLOPS_TOLERANCE:
             raise MaenasError(f"{name}: {gflops} GFLOPs published, {ours:.2f} lowered; it is another network")

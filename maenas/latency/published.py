@@ -1,6 +1,7 @@
 """Published whole-network latencies: the file the kernel model is calibrated on (`latency_tables/published/`).
 
-A network is either a spec in `searched_models/` (with another neck, for the published ablations) or a list of kernels.
+A network is a spec in `searched_models/` (with another neck, for the published ablations), an ONNX file, or a list of
+kernels.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from maenas.errors import MaenasError
 from maenas.files import read_packed_text, shipped_file
 from maenas.kernels import Epilogue, Kernel, Op
 from maenas.latency.calibration import Measured
+from maenas.latency.onnx.lower import kernels_from_onnx
 from maenas.lowering import lower
 from maenas.spec import published_spec
 from maenas.strict import STRICT, parse_json
@@ -51,20 +53,23 @@ class NeckVariant:
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """`spec` names a file in `searched_models/` (without .json); exactly one of `spec` and `kernels` is given."""
+    """`spec` names a file in `searched_models/` (without .json); exactly one of `spec` and `kernels` is given.
+
+    `kernels` may name the ONNX file to read them from, relative to the folder of the file that says so.
+    """
 
     __pydantic_config__: ClassVar = STRICT
     name: str
-    spec: str | None
-    neck: NeckVariant | None
-    kernels: tuple[KernelRow, ...] | None
+    spec: str | None = None
+    neck: NeckVariant | None = None
+    kernels: tuple[KernelRow, ...] | str | None = None
 
     def __post_init__(self) -> None:
         if (self.spec is None) == (self.kernels is None):
             raise MaenasError(f"network {self.name}: give either spec or kernels")
         if self.neck is not None and self.spec is None:
             raise MaenasError(f"network {self.name}: a neck variant needs a spec")
-        for index, row in enumerate(self.kernels or ()):
+        for index, row in enumerate(self.kernels if isinstance(self.kernels, tuple) else ()):
             sides = (*row[2:4], *row[4], *row[5], *row[6:9])
             sources = (*row[1], *(() if row[10] is None else (row[10],)))
             if any(not 0 < side < MAX_SIDE for side in sides) or any(not -1 <= i < index for i in sources):
@@ -73,15 +78,15 @@ class PublishedNetwork:
                 raise MaenasError(f"network {self.name}: kernel {index}: the groups do not divide the channels")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PublishedLatency:
-    """One measurement; see `calibration.Measured` for `family` and `scored`."""
+    """One measurement; see `calibration.Measured` for `scored` and `family`, which is the network's name if empty."""
 
     __pydantic_config__: ClassVar = STRICT
     setup: str
     network: str
-    family: str
-    scored: bool
+    family: str = ""
+    scored: bool = True
     latency_ms: float
 
     def __post_init__(self) -> None:
@@ -119,12 +124,20 @@ class Published:
 
 
 def read_published(path: str | Path | None = None) -> Published:
-    """Read a file of published latencies (.json or .json.gz); the shipped T4 file if `path` is None.
+    """Read a file of published latencies (.json or .json.gz), and the ONNX files that it names; the shipped T4 file if
+    `path` is None.
 
-    Raises `MaenasError`.
+    Raises `MaenasError`, also for an ONNX file with an operator that has no rule.
     """
     path = shipped_file("latency_tables", "published/t4.json") if path is None else Path(path)
-    return parse_json(read_packed_text(path, what="published latencies"), Published, where=str(path))
+    published = parse_json(read_packed_text(path, what="published latencies"), Published, where=str(path))
+    return dataclasses.replace(published, networks=tuple(_read(n, path.parent) for n in published.networks))
+
+
+def _read(network: PublishedNetwork, folder: Path) -> PublishedNetwork:
+    if not isinstance(network.kernels, str):
+        return network
+    return dataclasses.replace(network, kernels=kernel_rows(kernels_from_onnx(folder / network.kernels)))
 
 
 def measured_networks(published: Published, setup: str) -> tuple[Measured, ...]:
@@ -132,14 +145,21 @@ def measured_networks(published: Published, setup: str) -> tuple[Measured, ...]:
     published.find_setup(setup)
     networks = {network.name: network for network in published.networks}
     return tuple(
-        Measured(row.network, network_kernels(networks[row.network]), row.latency_ms / 1e3, row.family, row.scored)
+        Measured(
+            row.network,
+            network_kernels(networks[row.network]),
+            row.latency_ms / 1e3,
+            row.family or row.network,
+            row.scored,
+        )
         for row in published.measurements
         if row.setup == setup
     )
 
 
 def network_kernels(network: PublishedNetwork) -> tuple[Kernel, ...]:
-    """Deployed kernels of a published network."""
+    """Deployed kernels of a published network, as `read_published` gives it."""
+    assert not isinstance(network.kernels, str)
     if network.spec is None:
         return tuple(_kernel(index, row) for index, row in enumerate(network.kernels or ()))
     spec = published_spec(network.spec)

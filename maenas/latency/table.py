@@ -203,7 +203,7 @@ def calibrate_all(published: Published) -> tuple[LatencyTable, ...]:
 
 def table_name(table: LatencyTable) -> str:
     """File name of a table, without .json."""
-    return f"{table.device}-{table.setup}-{table.precision}-b{table.batch}"
+    return f"{get_device(table.device).id}-{table.setup}-{table.precision}-b{table.batch}"
 
 
 def _record(calibration: Calibration, source: str, base: LatencyTable | None, pulled: bool) -> CalibrationRecord:
