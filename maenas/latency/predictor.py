@@ -207,7 +207,7 @@ def _description(table: LatencyTable | None, transfer: Transfer, device: Device,
         )
     record = table.calibration
     scored, alone = len(record.scored), record.families == len(record.scored)
-    counted = f"{scored} published {'networks' if alone else f'latencies in {record.families} series'}"
+    counted = f"{scored} {'networks' if alone else f'latencies in {record.families} series'}"
     return (
         f"modelled: {device.name}, {table.runtime}, {precision}, batch {batch}; calibrated on {counted}, "
         f"mean abs error {record.mean_error_left_out:.1%} {'leave-one-out' if alone else 'leave-one-series-out'}"

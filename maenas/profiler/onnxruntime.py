@@ -96,10 +96,12 @@ class OrtRunner:
         self._binding: Any = session.io_binding()
         self._clock = clock
         self._failures = session_errors(ort)
+        self._images: list[np.ndarray] = []  # on a CPU, what is bound is their memory
         rng = np.random.default_rng(0)
         for value in session.get_inputs():
             dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.type]
             image = rng.random(value.shape, dtype=np.float32).astype(dtype)
+            self._images.append(image)
             self._binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(image, target, 0))
         for value in session.get_outputs():
             if target == "cpu":
