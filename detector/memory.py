@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import mmap
 import os
 import sys
+from functools import cache
+from typing import Final
 
 import torch
 
 from detector.distributed import World, any_process, gather_rows
+
+HANDED_OVER: Final = "/dev/shm"  # where torch lays what loading processes hand over
+AHEAD: Final = 2  # batches that a loading process makes ahead
+IN_USE: Final = 2  # batches that are being trained on, or about to be
+
+_log = logging.getLogger(__name__)
 
 
 def node_memory(world: World, size: int) -> mmap.mmap:
@@ -53,3 +63,33 @@ def _opened(own: int, process: int, descriptor: int, size: int) -> mmap.mmap | N
         return mmap.mmap(other, size)
     finally:
         os.close(other)
+
+
+def loaders_that_fit(wanted: int, batch_bytes: int) -> int:
+    """Loading processes, at most `wanted`, that the system's shared memory has room for; 0 where not even one fits.
+
+    Containers often have 64 MB of it. The batch of a process that finds no room there never comes. The processes of
+    a node share the room evenly. A smaller number is told once.
+    """
+    try:
+        room = os.statvfs(HANDED_OVER)
+    except (OSError, AttributeError):  # the system hands over otherwise
+        return wanted
+    if room.f_blocks == 0:  # no limit
+        return wanted
+    free = room.f_bavail * room.f_frsize // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fitting = max(0, (free // batch_bytes - IN_USE) // AHEAD)
+    if fitting < wanted:
+        needed = (wanted * AHEAD + IN_USE) * batch_bytes / 1e6
+        tell_node(
+            f"fewer processes load images than the {wanted} wanted: {HANDED_OVER} has no room for the {needed:.0f} MB "
+            f"that they would take. In Docker: --shm-size {math.ceil(needed / 500)}g"
+        )
+    return min(wanted, fitting)
+
+
+@cache
+def tell_node(text: str) -> None:
+    """Warns once, and of the processes of a node only the first."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        _log.warning("%s", text)

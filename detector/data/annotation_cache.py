@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import mmap
 import multiprocessing
 import os
@@ -17,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,10 +24,10 @@ from safetensors.numpy import save
 
 from detector.data.flat import Columns, FlatSamples, flat
 from detector.data.sample import Dataset, Problem
+from detector.memory import tell_node
 from maenas.errors import MaenasError
 from maenas.files import FileStamp, ensure_folder, file_stamp, write_atomic
 
-_log = logging.getLogger(__name__)
 SCHEMA: Final = "maenas/annotations@1"  # to be raised with every change of what is read from the same file
 LEAST_BYTES: Final = 8 * 2**20  # of a file that is worth it: a smaller one is parsed in a second
 APART_BYTES: Final = 64 * 2**20  # of a file whose parsing takes gigabytes, most of which Python would keep
@@ -69,7 +67,7 @@ def cached(path: Path, parse: Callable[[], Parsed]) -> Dataset:
             ensure_folder(file.parent)
             stack.enter_context(_turn(file.with_suffix(".lock")))
         except (MaenasError, OSError) as error:
-            _tell(f"annotations are parsed by every process, because they cannot be cached: {error}")
+            tell_node(f"annotations are parsed by every process, because they cannot be cached: {error}")
             return parse().dataset
         found = _read(file, path, digest)
         if found is None and before.size >= APART_BYTES and sys.platform == "linux":
@@ -90,7 +88,7 @@ def _fill(file: Path, path: Path, before: FileStamp, digest: str, parse: Callabl
     try:
         write_atomic(file, _written(parsed.dataset, path, digest, folders))
     except MaenasError as error:
-        _tell(f"annotations are parsed by every process, because they cannot be cached: {error}")
+        tell_node(f"annotations are parsed by every process, because they cannot be cached: {error}")
         return parsed.dataset
     return _read(file, path, digest) or parsed.dataset
 
@@ -124,13 +122,6 @@ def _turn(place: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@cache
-def _tell(text: str) -> None:
-    """Warns once, and of the processes of a node only the first."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        _log.warning("%s", text)
 
 
 def _digest(path: Path) -> str:

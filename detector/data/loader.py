@@ -32,6 +32,7 @@ from detector.data.sample import Dataset, Sample
 from detector.data.scratch import Scratch
 from detector.data.settings import AugmentSettings
 from detector.images import Placement, prepare, stack
+from detector.memory import AHEAD, loaders_that_fit
 from maenas.errors import MaenasError
 from maenas.spec import InputSpec
 
@@ -88,10 +89,7 @@ class Loader:
 
         Raises MaenasError where so many images are broken that none can be put in their place.
         """
-        if self._settings.workers == 0:
-            yield from map(self.batch, range(start, self.total_steps))
-            return
-        for batch in _in_workers(_Step(self), range(start, self.total_steps), self._settings):
+        for batch in _made(_Step(self), range(start, self.total_steps), self._settings):
             if isinstance(batch, MaenasError):
                 raise batch
             yield batch
@@ -170,11 +168,7 @@ def eval_batches(
     """
     parts = [range(len(dataset))[at : at + batch_size] for at in range(0, len(dataset), batch_size)]
     source = _Parts(dataset.samples, parts, size, reports or Reports(dataset.samples))
-    if workers == 0:
-        found = map(source.__getitem__, range(len(parts)))
-    else:
-        settings = LoaderSettings(size, batch_size, epochs=1, workers=workers)
-        found = _in_workers(source, range(len(parts)), settings)
+    found = _made(source, range(len(parts)), LoaderSettings(size, batch_size, epochs=1, workers=workers))
     yield from (batch for batch in found if batch is not None)
 
 
@@ -237,6 +231,17 @@ class _Parts:
         return EvalBatch(stack(images), tuple(ids), tuple(placements)) if images else None
 
 
+def _made(source: Any, order: range, settings: LoaderSettings) -> Iterator[Any]:
+    """source[i] for i in `order`, made ahead of time by as many of the wanted processes as there is room for."""
+    sizes = [scaled(settings.input, side) for side in settings.multi_scale] or [settings.input]
+    batch_bytes = 3 * settings.batch_size * max(size.height * size.width for size in sizes)
+    workers = loaders_that_fit(settings.workers, batch_bytes) if settings.workers else 0
+    if workers:
+        yield from _in_workers(source, order, replace(settings, workers=workers))
+    else:
+        yield from map(source.__getitem__, order)
+
+
 def _in_workers(source: Any, order: range, settings: LoaderSettings) -> Iterator[Any]:
     """source[i] for i in `order`, made by worker processes ahead of time; the processes end with the iterator.
 
@@ -248,7 +253,7 @@ def _in_workers(source: Any, order: range, settings: LoaderSettings) -> Iterator
         sampler=order,
         collate_fn=_as_it_is,
         num_workers=settings.workers,
-        prefetch_factor=2,
+        prefetch_factor=AHEAD,
         pin_memory=settings.pin_memory,
         worker_init_fn=_start_worker,
         # Forked workers share the image cache.

@@ -1,20 +1,24 @@
 """The processes of a node have one cache."""
 
+import multiprocessing
 import os
+import types
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detector.batch_size import largest_size, random_batch
 from detector.data.dataset import open_dataset
-from detector.data.loader import padded_count
+from detector.data.loader import LoaderSettings, make_loader, padded_count
 from detector.data.pictures import Pictures
 from detector.data.shapes import write_shapes
 from detector.distributed import any_process, join_world, wait_for_all
-from detector.memory import node_memory
+from detector.memory import AHEAD, IN_USE, loaders_that_fit, node_memory, tell_node
 from detector.process import algorithms
 from detector.recipe import Recipe, override
 from maenas.spec import InputSpec
@@ -59,6 +63,45 @@ def split_memory(out: Path) -> None:
 def test_processes_that_cannot_share_have_a_part_each(tmp_path: Path) -> None:
     run(2, split_memory, tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["0", "1"]
+
+
+@given(st.integers(1, 64), st.integers(1, 10**8), st.integers(0, 10**10), st.integers(1, 8))
+def test_as_many_load_as_there_is_room_for(wanted: int, batch_bytes: int, room: int, processes: int) -> None:
+    blocks = types.SimpleNamespace(f_blocks=10**7, f_bavail=room // 4096, f_frsize=4096)
+    with (
+        mock.patch("os.statvfs", return_value=blocks, create=True),
+        mock.patch.dict(os.environ, LOCAL_WORLD_SIZE=str(processes)),
+    ):
+        found = loaders_that_fit(wanted, batch_bytes)
+    share = room // 4096 * 4096 / processes
+    assert 0 <= found <= wanted
+    assert found == 0 or (AHEAD * found + IN_USE) * batch_bytes <= share
+    assert found == wanted or (AHEAD * (found + 1) + IN_USE) * batch_bytes > share - 1
+
+
+def test_without_a_limit_all_load() -> None:
+    unlimited = types.SimpleNamespace(f_blocks=0, f_bavail=0, f_frsize=4096)
+    with mock.patch("os.statvfs", return_value=unlimited, create=True):
+        assert loaders_that_fit(4, 10**9) == 4
+    with mock.patch("os.statvfs", side_effect=FileNotFoundError, create=True):
+        assert loaders_that_fit(4, 10**9) == 4
+
+
+def test_a_container_without_room_loads_in_its_own_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The default of Docker, 64 MB, in which torch would wait for ever for a batch that never comes."""
+    tell_node.cache_clear()
+    write_shapes(tmp_path / "shapes", images=20, size=64, seed=0)
+    settings = LoaderSettings(InputSpec(height=640, width=640), batch_size=16, epochs=2, workers=4)
+    loader = make_loader(open_dataset(tmp_path / "shapes", "train"), settings)
+    docker = types.SimpleNamespace(f_blocks=16384, f_bavail=16384, f_frsize=4096)
+    with mock.patch("os.statvfs", return_value=docker, create=True):
+        for _ in range(2):
+            batches = loader.batches()
+            next(batches)
+            assert not multiprocessing.active_children()
+    (message,) = caplog.messages
+    assert "197 MB" in message
+    assert "--shm-size 1g" in message
 
 
 def test_a_trial_step_has_the_largest_images_and_the_most_boxes() -> None:

@@ -25,8 +25,7 @@ def test_the_default_setup_of_t4_is_tensorrt10_and_says_how_good_it_is():
     assert predictor.calibrated
     assert predictor.conditions["setup"] == "tensorrt10"
     assert predictor.description == (
-        "modelled: NVIDIA T4, TensorRT 10, fp16, batch 1; calibrated on 10 networks, "
-        "mean abs error 2.8% leave-one-out"
+        "modelled: NVIDIA T4, TensorRT 10, fp16, batch 1; calibrated on 10 networks, mean abs error 2.8% leave-one-out"
     )
 
 

@@ -19,6 +19,7 @@ from detector.data.coco import parse_coco, read_coco
 from detector.data.dataset import class_counts
 from detector.data.flat import flat
 from detector.data.sample import MISSING_IMAGE, Dataset, Sample
+from detector.memory import tell_node
 from maenas.errors import MaenasError
 from tests.detector.data.conftest import coco_document, write_coco
 
@@ -26,7 +27,7 @@ from tests.detector.data.conftest import coco_document, write_coco
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Its own cache for each test, for files of any size, also right after a change."""
-    annotation_cache._tell.cache_clear()
+    tell_node.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(coco, "LEAST_BYTES", 0)
     monkeypatch.setattr(annotation_cache, "SETTLED_S", -1e6)
