@@ -26,7 +26,7 @@ from detector.checkpoint import (
     write_checkpoint,
 )
 from detector.data.label_plot import label_plot
-from detector.data.loader import Batch
+from detector.data.loader import Batch, lost_loaders
 from detector.data.pictures import Reports
 from detector.distributed import (
     World,
@@ -85,13 +85,15 @@ def train(
     The `callbacks` of the main process hear of every event (`detector.events`) and may end the run early; with
     `quiet` only they tell of epochs.
     Raises MaenasError if `out` holds a run and `resume` is not set, or a run of another job; at a loss that is not
-    finite; if the disk is full; and when interrupted. In the last three cases the last checkpoint is whole.
+    finite; if the disk is full; if a loading process is killed; and when interrupted. In the last four cases the last
+    checkpoint is whole.
     """
     last = out / LAST
     listeners = Listeners(callbacks if world.is_main else (), quiet=quiet)
     try:
         with ExitStack() as stack:
             stack.enter_context(lost_processes(lambda: how_to_go_on(last)))
+            stack.enter_context(lost_loaders(lambda: how_to_go_on(last)))
             data = from_main(world, lambda: take_folder(out, stack, resume=resume or was_restarted()))
             stack.enter_context(algorithms(deterministic=job.recipe.deterministic))
             stopped = stack.enter_context(stop_requested(world))

@@ -13,7 +13,8 @@ import mmap
 import multiprocessing
 import signal
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -269,6 +270,20 @@ def _in_workers(source: Any, order: range, settings: LoaderSettings) -> Iterator
         for process in workers:
             if process.is_alive():
                 process.kill()
+
+
+@contextmanager
+def lost_loaders(advice: Callable[[], str]) -> Iterator[None]:
+    """Raises MaenasError where a worker process was killed, which torch tells wherever the main process just is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise MaenasError(
+            "a process that loads images was killed, perhaps because memory ran out; with --set workers=0 there is "
+            f"none. {advice()}"
+        ) from error
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -463,6 +464,24 @@ def test_a_scheduler_that_ends_the_whole_group_leaves_a_checkpoint(folder: Path,
     _, err = process.communicate(timeout=60)
     assert "interrupted after step" in err
     assert "killed by signal" not in err
+    assert read_checkpoint(out / LAST).step > 0
+
+
+def test_a_loading_process_that_is_killed_ends_in_one_message(folder: Path, tmp_path: Path) -> None:
+    """As by a system that runs out of memory."""
+    out = tmp_path / "run"
+    command = training_command(tmp_path, folder, replace(EVERY_STEP, workers=1, epochs=500), out)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out / LAST).exists():
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("the system does not tell the children of a process")
+    for child in children.read_text(encoding="utf-8").split():
+        os.kill(int(child), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert re.search(r"process that loads images was killed.*--set workers=0.*--resume", err)
     assert read_checkpoint(out / LAST).step > 0
 
 
