@@ -13,6 +13,7 @@ from maenas.latency.measured import MAX_TABLE_BYTES, SCHEMA, MeasuredTable, read
 
 FOLDER = Path("latency_tables")  # where `maenas profile` writes, beside the user's other files
 THIS_MACHINE = "cpu"
+IDENTITY = ("cpu family", "model", "CPU implementer", "CPU part")  # in /proc/cpuinfo: x86, then ARM
 VECTORS = ("amx_tile", "avx512f", "avx2", "avx")  # the widest first
 SCHEMA_WITHIN = 1000  # characters of a file within which its schema stands
 
@@ -83,23 +84,25 @@ def processor() -> str:
     """What a measured table is bound to: the processor's name, family and model, and its widest vectors.
 
     A virtual machine may hide the model behind a name ("AMD EPYC") that generations share which differ by a factor.
+    An ARM processor has no name but "aarch64" on Linux, only a part number for each kind of its cores.
     """
     facts = _cpuinfo()
-    about = [f"{key.removeprefix('cpu ')} {facts[key]}" for key in ("cpu family", "model") if key in facts]
+    about = [f"{key.lower().removeprefix('cpu ')} {facts[key]}" for key in IDENTITY if key in facts]
     flags = facts.get("flags", "").split()
     about += [next((flag for flag in VECTORS if flag in flags), "")]
     stated = " ".join(word for word in about if word)
     return f"{cpu_name()} ({stated})" if stated else cpu_name()
 
 
-def _cpuinfo() -> dict[str, str]:
-    """What Linux says about the first processor; empty elsewhere."""
+def _cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """What Linux says about the first processor, and the parts of all; empty elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return {}
-    pairs = (line.partition(":") for line in lines if line.strip())
+    pairs = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines if line.strip())]
     facts: dict[str, str] = {}
-    for key, _, value in pairs:
-        facts.setdefault(key.strip(), value.strip())
-    return facts
+    for key, value in pairs:
+        facts.setdefault(key, value)
+    parts = dict.fromkeys(value for key, value in pairs if key == "CPU part")
+    return facts | ({"CPU part": " ".join(parts)} if parts else {})

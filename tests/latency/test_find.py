@@ -86,6 +86,17 @@ def test_a_processor_of_which_nothing_more_is_known_has_its_name(monkeypatch: py
     assert find.processor() == find.cpu_name() != ""
 
 
+def test_arm_processors_are_told_apart_by_their_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A big and little one, as Linux writes of it; none of them has a name."""
+    core = "processor\t: {}\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: {}\n\n"
+    (tmp_path / "cpuinfo").write_text("".join(core.format(i, part) for i, part in enumerate(["0xd03"] * 4 + ["0xd09"])))
+    facts = find._cpuinfo(tmp_path / "cpuinfo")
+    monkeypatch.setattr(find, "_cpuinfo", lambda: facts)
+    monkeypatch.setattr(find.platform, "processor", lambda: "")
+    monkeypatch.setattr(find.platform, "machine", lambda: "aarch64")
+    assert find.processor() == "aarch64 (implementer 0x41 part 0xd03 0xd09)"
+
+
 def test_a_local_table_hides_its_shipped_namesake(here: Path) -> None:
     shipped = next(path for path in table_files() if "onnxruntime-t1" in path.name)
     write_measured(here / shipped.name, table())
