@@ -20,7 +20,7 @@ from detector.data.sample import Dataset
 from detector.data.shapes import SHAPES, SIZE, are_built_in
 from detector.device import choose_device
 from detector.distributed import World
-from detector.memory import node_memory
+from detector.memory import node_memory, tell_node
 from detector.model.inherit import other_style
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, load_into, load_net, read_weights
@@ -199,6 +199,12 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
         pin_memory=world.device.type == "cuda",
     )
     loader = make_loader(job.train, settings, rank=world.rank, world_size=world.size, cache=cache)
+    if cache is not None and loader.cached < len(job.train):
+        tell_node(
+            f"only {loader.cached} of {len(job.train)} images fit, decoded, into the {len(cache) / 1e9:.1f} GB for "
+            "them; the others are decoded at every use. Images of twice the side of the network's input have all the "
+            "detail that training looks at, and take less"
+        )
     schedule = Schedule.of(recipe, loader.steps_per_epoch)
     parts = assemble(net, job.teacher, recipe=recipe, batch=batch, schedule=schedule, world=world)
     if stored is not None:

@@ -79,6 +79,7 @@ class Loader:
         self._settings = settings
         self._ids = flat(dataset.samples).ids
         self._pictures = Pictures(dataset.samples, cache=cache)
+        self.cached = self._pictures.cached
         self._scratch = Scratch()
         self._rank = rank
         self._global_batch = settings.batch_size * world_size

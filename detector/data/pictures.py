@@ -59,10 +59,10 @@ class Pictures:
         columns = flat(samples)
         sizes = columns.sizes.prod(axis=1) * 3
         ends = np.cumsum(sizes) + len(samples)  # behind a mark for each image
-        self._cached = int(np.searchsorted(ends, len(memory), side="right"))
+        self.cached = int(np.searchsorted(ends, len(memory), side="right"))  # images that stay decoded
         self._starts = ends - sizes
         self._pixels = np.frombuffer(memory, np.uint8)
-        self._filled = self._pixels[: self._cached]
+        self._filled = self._pixels[: self.cached]
         self.with_boxes = np.flatnonzero(columns.counts > 0)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -89,7 +89,7 @@ class Pictures:
 
     def _image(self, index: int) -> np.ndarray:
         warn = partial(self._reports.warn, index)
-        if index >= self._cached:
+        if index >= self.cached:
             return load_image(self._samples[index], warn=warn)
         sample, start = self._samples[index], self._starts[index]
         slot = self._pixels[start : start + sample.width * sample.height * 3]

@@ -27,7 +27,8 @@ from detector.data.loader import Batch
 from detector.data.shapes import write_shapes
 from detector.distributed import World
 from detector.guard import LossReader
-from detector.job import Job
+from detector.job import Job, assemble_run
+from detector.memory import tell_node
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, read_weights
 from detector.optim import lr_at
@@ -465,6 +466,17 @@ def test_a_scheduler_that_ends_the_whole_group_leaves_a_checkpoint(folder: Path,
     assert "interrupted after step" in err
     assert "killed by signal" not in err
     assert read_checkpoint(out / LAST).step > 0
+
+
+@pytest.mark.parametrize(("free", "told"), [(10**9, []), (100_000, ["only 4 of 16 images fit"])])
+def test_images_that_do_not_stay_decoded_are_told(
+    free: int, told: list[str], job: Job, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 64 x 64 pixels: half of 100 kB holds four."""
+    tell_node.cache_clear()
+    monkeypatch.setattr("detector.job.free_memory", lambda: free)
+    assemble_run(job, ALONE, None)
+    assert [message[: len(told[0])] for message in caplog.messages] == told
 
 
 def test_a_loading_process_that_is_killed_ends_in_one_message(folder: Path, tmp_path: Path) -> None:
