@@ -145,15 +145,32 @@ _DAMO: Final = Recipe()
 # The published weight holds a short run back, and a student that begins as its teacher needs fewer epochs: both in
 # docs/lab/recipes.md
 _SHORT_DISTILLATION: Final = Distillation(start="teacher", weight=0.1)
-_FINETUNE: Final = replace(
+# What was tried for it, with numbers: docs/lab/recipes.md
+_SMALL_DATA: Final = replace(
     _DAMO,
-    epochs=50,
-    warmup_epochs=1.0,
-    plain_epochs=10,
-    lr_per_image=0.0025 / 64,
+    epochs=60,
+    plain_epochs=12,
+    batch=8,
+    optimizer="muon",
+    lr_per_image=0.002 / 8,
+    weight_decay=1e-2,
     clip_norm=30.0,
+    ema_decay=0.999,
     ema_ramp_steps=500.0,
-    eval_every=5,
+    early_matches=10,
+    augment=AugmentSettings(
+        mosaic_prob=0.5,
+        mosaic_size=320,
+        mosaic_scale=(0.5, 1.5),
+        degrees=0.0,
+        shear=0.0,
+        translate=0.1,
+        single_prob=0.5,
+        single_scale=(0.75, 1.25),
+        hue=0.015,
+        saturation=0.4,
+        brightness=0.3,
+    ),
     distill=_SHORT_DISTILLATION,
 )
 
@@ -161,35 +178,8 @@ PRESETS: Final = MappingProxyType(
     {
         "damo": _DAMO,
         "nano": replace(_DAMO, optimizer="adamw", lr_per_image=0.001 / 64, weight_decay=1e-2),
-        "finetune": _FINETUNE,
-        # What was tried for it, with numbers: docs/lab/recipes.md
-        "small-data": replace(
-            _DAMO,
-            epochs=60,
-            plain_epochs=12,
-            batch=8,
-            optimizer="muon",
-            lr_per_image=0.002 / 8,
-            weight_decay=1e-2,
-            clip_norm=30.0,
-            ema_decay=0.999,
-            ema_ramp_steps=500.0,
-            early_matches=10,
-            augment=AugmentSettings(
-                mosaic_prob=0.5,
-                mosaic_size=320,
-                mosaic_scale=(0.5, 1.5),
-                degrees=0.0,
-                shear=0.0,
-                translate=0.1,
-                single_prob=0.5,
-                single_scale=(0.75, 1.25),
-                hue=0.015,
-                saturation=0.4,
-                brightness=0.3,
-            ),
-            distill=_SHORT_DISTILLATION,
-        ),
+        "small-data": _SMALL_DATA,
+        "finetune": replace(_SMALL_DATA, epochs=20, warmup_epochs=1.0, plain_epochs=4, eval_every=5),
         "demo": replace(
             _DAMO,
             epochs=10,
