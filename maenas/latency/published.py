@@ -16,7 +16,6 @@ from maenas.errors import MaenasError
 from maenas.files import read_packed_text, shipped_file
 from maenas.kernels import Epilogue, Kernel, Op
 from maenas.latency.calibration import Measured
-from maenas.latency.onnx.lower import kernels_from_onnx
 from maenas.lowering import lower
 from maenas.spec import published_spec
 from maenas.strict import STRICT, parse_json
@@ -137,6 +136,8 @@ def read_published(path: str | Path | None = None) -> Published:
 def _read(network: PublishedNetwork, folder: Path) -> PublishedNetwork:
     if not isinstance(network.kernels, str):
         return network
+    from maenas.latency.onnx.lower import kernels_from_onnx  # a search needs none of it
+
     return dataclasses.replace(network, kernels=kernel_rows(kernels_from_onnx(folder / network.kernels)))
 
 
