@@ -59,8 +59,8 @@ def open_unsplit(path: str | Path) -> Dataset:
         read = find_unsplit(Path(os.path.abspath(path))) if os.path.isdir(path) else None
         if read is None:
             raise MaenasError(
-                f"data {path}: nothing here can be cut; wanted: one COCO .json, Pascal VOC .xml files named as their "
-                f"images, or YOLO label files and one {' or '.join(CLASSES)}"
+                f"data {path}: nothing here can be cut; wanted: one COCO .json, Pascal VOC .xml or LabelMe .json files "
+                f"named as their images, or YOLO label files and one {' or '.join(CLASSES)}"
             ) from None
         dataset = read()
     return _usable(dataset)

@@ -75,6 +75,14 @@ class Dataset:
         return len(self.samples)
 
 
+class NamedBox(NamedTuple):
+    """One annotation in a file that names classes."""
+
+    name: str
+    xyxy: tuple[float, float, float, float]  # pixels
+    where: str
+
+
 class Box(NamedTuple):
     """One annotation as it is in a file."""
 

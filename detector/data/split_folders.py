@@ -11,7 +11,7 @@ from typing import get_args
 from detector.choices import Split
 from detector.data.coco import ALIASES
 from detector.data.sample import Dataset
-from detector.data.unsplit import Heap, are_voc, heap_of, read_lines, voc_pairs, with_problems, without_partner
+from detector.data.unsplit import Heap, are_single, heap_of, read_lines, single_pairs, with_problems, without_partner
 from detector.data.voc import read_annotated
 from maenas.errors import NoSplitError
 
@@ -20,15 +20,15 @@ def find_split_folders(root: Path) -> Callable[[Split], Dataset] | None:
     """What reads a split of the folder `root`; None where it has no folder of training images.
 
     A file belongs to the first folder on its way that is called like a split (`ALIASES`), such as `train/images/` or
-    `images/train/`. Annotations are Pascal VOC .xml files, named as the images of their split, or YOLO label files and
-    one list of classes (`unsplit.CLASSES`). All splits have the same classes.
+    `images/train/`. Annotations are Pascal VOC .xml or LabelMe .json files, named as the images of their split, or
+    YOLO label files and one list of classes (`unsplit.CLASSES`). All splits have the same classes.
 
     The reader raises MaenasError as that of `find_unsplit`, and for a split without images.
     """
     heap = heap_of(root)
     parts = {split: _part(root, heap, split) for split in get_args(Split)}
-    if are_voc(parts["train"]):
-        return partial(_read_voc, root, parts)
+    if are_single(parts["train"]):
+        return partial(_read_single, root, parts)
     return partial(_read_yolo, root, parts) if parts["train"].images and len(heap.lists) == 1 else None
 
 
@@ -43,10 +43,10 @@ def _split_of(root: Path, path: Path) -> str | None:
     return next((split for folder in folders for split, names in ALIASES.items() if folder in names), None)
 
 
-def _read_voc(root: Path, parts: dict[Split, Heap], split: Split) -> Dataset:
+def _read_single(root: Path, parts: dict[Split, Heap], split: Split) -> Dataset:
     _require(root, parts, split)
-    pairs = {name: voc_pairs(heap) for name, heap in parts.items()}
-    others = [xml for name, found in pairs.items() if name != split for _, xml in found]
+    pairs = {name: single_pairs(heap) for name, heap in parts.items()}
+    others = [file for name, found in pairs.items() if name != split for _, file in found]
     dataset = read_annotated(root, pairs[split], classes_of=others)
     dataset = with_problems(dataset, without_partner(parts[split], pairs[split]))
     return replace(dataset, source=f"{root} ({split})")

@@ -22,7 +22,7 @@ DEEPEST: Final = 4  # folders below which nobody looks: a link may lead back, an
 
 
 class Heap(NamedTuple):
-    """What lies in a folder, in order of folders and names: images, Pascal VOC .xml files, and lists of classes."""
+    """What lies in a folder, in order of folders and names: images, files that annotate one, and lists of classes."""
 
     images: list[Path]
     annotations: list[Path]
@@ -30,41 +30,43 @@ class Heap(NamedTuple):
 
 
 def heap_of(root: Path) -> Heap:
-    """The files below `root`."""
+    """The files below `root`. What annotates an image is .xml, or .json where there is neither .xml nor a list."""
     files = list(_files(root))
-    return Heap(
-        [path for path in files if path.suffix.lower() in SUFFIXES],
-        [path for path in files if path.suffix.lower() == ".xml"],
-        [path for path in files if path.name.lower() in CLASSES],
-    )
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    names = {path.stem for path in images}
+    lists = [path for path in files if path.name.lower() in CLASSES]
+    annotations = [path for path in files if path.suffix.lower() == ".xml"]
+    if not annotations and not lists:
+        annotations = [path for path in files if path.suffix.lower() == ".json" and path.stem in names]
+    return Heap(images, annotations, lists)
 
 
 def find_unsplit(root: Path) -> Callable[[], Dataset] | None:
     """What reads the images of the folder `root` that have annotations; None where it holds none of the known forms.
 
-    These are Pascal VOC .xml files anywhere, named as their images; YOLO label files and one list of `CLASSES`, in
-    `labels/` for `images/` or beside the images; else one COCO .json, in `root` or in `annotations/`. An image without
-    a file of its own is left out, for nobody may have looked at it yet; `problems` names it.
+    These are Pascal VOC .xml or LabelMe .json files anywhere, named as their images; YOLO label files and one list of
+    `CLASSES`, in `labels/` for `images/` or beside the images; else one COCO .json, in `root` or in `annotations/`. An
+    image without a file of its own is left out, for nobody may have looked at it yet; `problems` names it.
 
     The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
     """
     heap = heap_of(root)
-    if are_voc(heap):
-        return partial(_read_voc, root, heap)
+    if are_single(heap):
+        return partial(_read_single, root, heap)
     if len(heap.lists) == 1:
         return partial(read_lines, root, heap)
     documents = [*root.glob("*.json"), *root.glob("annotations/*.json")]
     return partial(read_coco, documents[0]) if len(documents) == 1 else None
 
 
-def are_voc(heap: Heap) -> bool:
-    """Whether any image has an .xml file of its name."""
+def are_single(heap: Heap) -> bool:
+    """Whether any image has an annotation file of its name."""
     names = {path.stem for path in heap.annotations}
     return any(image.stem in names for image in heap.images)
 
 
-def voc_pairs(heap: Heap) -> list[tuple[Path, Path]]:
-    """Images and their .xml files. Raises MaenasError where two of either are called alike."""
+def single_pairs(heap: Heap) -> list[tuple[Path, Path]]:
+    """Images and the files that annotate them. Raises MaenasError where two of either are called alike."""
     by_name = {path.stem: path for path in heap.annotations}
     pairs = [(image, by_name[image.stem]) for image in heap.images if image.stem in by_name]
     _require_single(heap.annotations)
@@ -73,14 +75,14 @@ def voc_pairs(heap: Heap) -> list[tuple[Path, Path]]:
 
 
 def without_partner(heap: Heap, pairs: Sequence[tuple[Path, Path]]) -> list[Problem]:
-    """Images and .xml files that are in none of the pairs."""
+    """Images and annotation files that are in none of the pairs."""
     used = {path for pair in pairs for path in pair}
     alone = [Problem(MISSING_IMAGE, f"that of {path}") for path in heap.annotations if path not in used]
     return [*_unannotated(heap.images, used), *alone]
 
 
-def _read_voc(root: Path, heap: Heap) -> Dataset:
-    pairs = voc_pairs(heap)
+def _read_single(root: Path, heap: Heap) -> Dataset:
+    pairs = single_pairs(heap)
     return with_problems(read_annotated(root, pairs), without_partner(heap, pairs))
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree
 
 from detector.data.coco import ALIASES
 from detector.data.flat import flat
+from detector.data.labelme import labelme_objects
 from detector.data.sample import (
     BAD_LINE,
     Box,
     Dataset,
+    NamedBox,
     Problem,
     Sample,
     check_names,
@@ -24,12 +25,6 @@ from detector.data.sample import (
 from detector.images import SUFFIXES
 from maenas.errors import MaenasError, NoSplitError
 from maenas.files import read_text
-
-
-class _Object(NamedTuple):
-    name: str
-    xyxy: tuple[float, float, float, float]
-    where: str
 
 
 def is_voc(root: Path) -> bool:
@@ -55,24 +50,28 @@ def read_voc(root: Path, split: str) -> Dataset:
 
 
 def read_annotated(root: Path, files: Sequence[tuple[Path, Path]], *, classes_of: Sequence[Path] = ()) -> Dataset:
-    """The images and XML files `files` below `root`, as `read_voc` reads those of a split.
+    """The images and their files `files` below `root`, as `read_voc` reads those of a split; `.json` are LabelMe's.
 
-    The classes are those of the XML files `classes_of`, too.
+    The classes are those of the files `classes_of`, too.
     """
     problems: list[Problem] = []
-    entries = [(image, list(_objects(xml, problems))) for image, xml in files]
-    others = (list(_objects(xml, [])) for xml in classes_of)
+    entries = [(image, list(_named_boxes(file, problems))) for image, file in files]
+    others = (list(_named_boxes(file, [])) for file in classes_of)
     return _dataset(entries, _names([*(found for _, found in entries), *others], root), problems, str(root))
 
 
-def _names(objects: Iterable[Sequence[_Object]], root: Path) -> tuple[str, ...]:
+def _named_boxes(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
+    return labelme_objects(path, problems) if path.suffix.lower() == ".json" else _objects(path, problems)
+
+
+def _names(objects: Iterable[Sequence[NamedBox]], root: Path) -> tuple[str, ...]:
     names = tuple(sorted({entry.name for entries in objects for entry in entries}))
     check_names(names, str(root))
     return names
 
 
 def _dataset(
-    entries: Iterable[tuple[Path, Sequence[_Object]]], names: tuple[str, ...], problems: list[Problem], source: str
+    entries: Iterable[tuple[Path, Sequence[NamedBox]]], names: tuple[str, ...], problems: list[Problem], source: str
 ) -> Dataset:
     labels = {name: label for label, name in enumerate(names)}
     samples: list[Sample] = []
@@ -103,7 +102,7 @@ def _image(root: Path, stem: str) -> Path:
     return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
 
-def _objects(path: Path, problems: list[Problem]) -> Iterator[_Object]:
+def _objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
     text = read_text(path, what="annotation")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise MaenasError(f"{path}: document types and entities are not read; remove them")
@@ -122,4 +121,4 @@ def _objects(path: Path, problems: list[Problem]) -> Iterator[_Object]:
         if not name:
             problems.append(Problem(BAD_LINE, f"{where} (no name)"))
             continue
-        yield _Object(name, (x1 - 1, y1 - 1, x2, y2), where)
+        yield NamedBox(name, (x1 - 1, y1 - 1, x2, y2), where)

@@ -1,5 +1,6 @@
 """Cutting data without splits: nothing is lost, every class is on both sides, and what belongs together stays so."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.data.dataset import class_counts, open_dataset, open_unsplit
+from detector.data.labelme import labelme_objects
 from detector.data.sample import MISSING_IMAGE, UNANNOTATED
 from detector.data.split import split_data, stratified
 from detector.job import leak_text, make_job
@@ -40,6 +42,23 @@ def write_loose_yolo(root: Path, labels: str) -> Path:
     return root
 
 
+def labelme_text(*shapes: tuple[str, str, list[list[float]]]) -> str:
+    """The file of an image with shapes (label, kind, points)."""
+    rows = [{"label": label, "shape_type": kind, "points": points, "group_id": None} for label, kind, points in shapes]
+    return json.dumps({"version": "5.8", "flags": {}, "shapes": rows, "imagePath": "x.jpg", "imageData": None})
+
+
+def write_labelme(root: Path, images: str = ".") -> Path:
+    """A file for each image, and one that annotates none."""
+    for number in range(6):
+        write_image(root / images / f"{number}.jpg", seed=number)
+        (root / f"{number}.json").write_text(
+            labelme_text(("cat" if number % 2 else "dog", "rectangle", [[9, 8], [1, 2]]))
+        )
+    (root / "notes.json").write_text('{"info": "of the tool"}')
+    return root
+
+
 def write_one_coco(root: Path, folder: str = ".") -> Path:
     """All annotations in one file of a name of its own."""
     write_coco(root, coco_document(8))
@@ -47,7 +66,9 @@ def write_one_coco(root: Path, folder: str = ".") -> Path:
     return root
 
 
-@pytest.mark.parametrize("form", ["voc", "voc-beside", "yolo", "yolo-beside", "coco", "coco-top"])
+@pytest.mark.parametrize(
+    "form", ["voc", "voc-beside", "yolo", "yolo-beside", "labelme", "labelme-beside", "coco", "coco-top"]
+)
 def test_every_form_of_unsplit_data_becomes_splits_that_hold_all_of_it(tmp_path: Path, form: str) -> None:
     root = tmp_path / "data"
     match form:
@@ -55,6 +76,10 @@ def test_every_form_of_unsplit_data_becomes_splits_that_hold_all_of_it(tmp_path:
             write_loose_voc(root)
         case "voc-beside":
             write_loose_voc(root, images="annots")
+        case "labelme":
+            write_labelme(root, images="images")
+        case "labelme-beside":
+            write_labelme(root)
         case "yolo":
             write_loose_yolo(root, "labels")
         case "yolo-beside":
@@ -81,6 +106,43 @@ def test_every_form_of_unsplit_data_becomes_splits_that_hold_all_of_it(tmp_path:
         np.testing.assert_allclose(copy.areas, sample.areas)
         assert (copy.labels == sample.labels).all()
         assert (copy.crowd_labels == sample.crowd_labels).all()
+
+
+def test_a_shape_of_labelme_becomes_the_box_around_it(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    shapes = [
+        ("box", "rectangle", [[30, 20], [10, 5]]),
+        ("box", "polygon", [[1, 2], [9, 3], [4, 12]]),
+        ("disc", "circle", [[20, 15], [23, 19]]),
+        ("disc", "point", [[3, 3]]),
+        ("disc", "line", [[3, 3], [9, 9]]),
+        (" ", "rectangle", [[30, 20], [10, 5]]),
+    ]
+    (tmp_path / "a.json").write_text(labelme_text(*shapes))
+    dataset = open_unsplit(tmp_path)
+    (sample,) = dataset.samples
+    assert dataset.names == ("box", "disc")
+    assert sample.labels.tolist() == [0, 0, 1]
+    assert sample.boxes.tolist() == [[10, 5, 30, 20], [1, 2, 9, 12], [15, 10, 25, 20]]
+    assert [problem.where[-7:] for problem in dataset.problems] == ["shape 3", "shape 4", "shape 5"]
+
+
+@settings(max_examples=200)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from(["shapes", "label", "points", "shape_type"]), inner)
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_json_is_read_as_labelme_or_refused(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
+    path = tmp_path_factory.mktemp("labelme") / "a.json"
+    for text in (json.dumps(document), json.dumps({"shapes": [document, {"label": "x", "points": document}]})):
+        path.write_text(text, encoding="utf-8")
+        with contextlib.suppress(MaenasError):
+            list(labelme_objects(path, []))
 
 
 def test_data_with_training_images_only_are_cut_whatever_their_form(tmp_path: Path) -> None:

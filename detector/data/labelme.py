@@ -1,0 +1,57 @@
+"""LabelMe: a `.json` for each image, as LabelMe, AnyLabeling and X-AnyLabeling write it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from detector.data.sample import BAD_LINE, NamedBox, Problem
+from maenas.errors import MaenasError
+from maenas.files import read_text
+
+MAX_BYTES: Final = 2**28  # the image may stand in it, too
+WITHOUT_AREA: Final = ("point", "points", "line", "linestrip")
+
+
+def labelme_objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
+    """The shapes of a file, each as the box around it; points and lines are none and become `problems`.
+
+    Raises MaenasError for a file that is not LabelMe's.
+    """
+    try:
+        document = json.loads(read_text(path, what="annotation", max_bytes=MAX_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise MaenasError(f"{path}: not valid JSON: {error}") from error
+    shapes = document.get("shapes") if isinstance(document, dict) else None
+    if not isinstance(shapes, list):
+        raise MaenasError(f"{path}: has no list `shapes`, as the files of LabelMe do")
+    for number, shape in enumerate(shapes):
+        where = f"{path} shape {number}"
+        try:
+            yield NamedBox(_name(shape), _around(shape), where)
+        except (LookupError, TypeError, ValueError):
+            problems.append(Problem(BAD_LINE, where))
+
+
+def _name(shape: Any) -> str:
+    name = shape["label"].strip() if isinstance(shape["label"], str) else ""
+    if not name:
+        raise ValueError("no name")
+    return name
+
+
+def _around(shape: Any) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a shape, in pixels."""
+    kind = shape.get("shape_type", "polygon")
+    points = np.array(shape["points"], np.float64).reshape(-1, 2)
+    if kind in WITHOUT_AREA or len(points) < 2:
+        raise ValueError("no area")
+    if kind == "circle":  # its centre, and a point on it
+        radius = np.hypot(*(points[1] - points[0]))
+        points = np.stack([points[0] - radius, points[0] + radius])
+    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return left, top, right, bottom
