@@ -62,7 +62,8 @@ def data_check(
 @data_app.command("split")
 def data_split(
     path: Annotated[
-        str, typer.Argument(help="Folder with annotated images (COCO, VOC .xml, LabelMe, YOLO with classes.txt), or file.")
+        str,
+        typer.Argument(help="Folder with annotated images (COCO, VOC .xml, LabelMe, YOLO with classes.txt), or file."),
     ],
     out: Annotated[
         Path, typer.Argument(help="New folder for images/ and annotations/ (COCO).", callback=output_folder)
