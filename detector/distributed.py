@@ -43,14 +43,14 @@ def join_world(device: str = "auto") -> Iterator[World]:
 
     `device` as for `choose_device`, which raises MaenasError for one that is not there.
     """
-    rank, size, local = _number("RANK", 0), _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    rank, size, local = from_torchrun("RANK", 0), from_torchrun("WORLD_SIZE", 1), from_torchrun("LOCAL_RANK", 0)
     chosen = choose_device(device, local_rank=local if size > 1 else 0)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if size == 1:
         yield World(0, 1, chosen)
         return
-    here = _number("LOCAL_WORLD_SIZE", size)
+    here = from_torchrun("LOCAL_WORLD_SIZE", size)
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if missing or rank >= size or local >= here or local > rank:
         what = f"{' and '.join(missing)} missing" if missing else f"RANK {rank}, LOCAL_RANK {local}"
@@ -58,7 +58,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
     try:
         store, _, _ = next(iter(rendezvous("env://")))
         # The store of torchrun outlives a restart, and with it the addresses of processes that are gone.
-        store = PrefixStore(f"maenas-{_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        store = PrefixStore(f"maenas-{from_torchrun('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     except (ValueError, RuntimeError) as error:
@@ -69,7 +69,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _number(name: str, default: int) -> int:
+def from_torchrun(name: str, default: int) -> int:
     """A variable of the environment that torchrun sets; raises `MaenasError` where it is not a number."""
     text = os.environ.get(name) or str(default)
     if not (text.isascii() and text.isdecimal() and len(text) < 8):
@@ -84,7 +84,7 @@ def process_count() -> int:
 
 def was_restarted() -> bool:
     """Whether torchrun started these processes again after one of them had failed."""
-    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
+    return from_torchrun("TORCHELASTIC_RESTART_COUNT", 0) > 0
 
 
 def any_process(flag: bool) -> bool:

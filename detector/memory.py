@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 
-from detector.distributed import World, any_process, gather_rows
+from detector.distributed import World, any_process, from_torchrun, gather_rows
 
 HANDED_OVER: Final = "/dev/shm"  # where torch lays what loading processes hand over
 AHEAD: Final = 2  # batches that a loading process makes ahead
@@ -77,7 +77,7 @@ def loaders_that_fit(wanted: int, batch_bytes: int) -> int:
         return wanted
     if room.f_blocks == 0:  # no limit
         return wanted
-    free = room.f_bavail * room.f_frsize // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = room.f_bavail * room.f_frsize // from_torchrun("LOCAL_WORLD_SIZE", 1)
     fitting = max(0, (free // batch_bytes - IN_USE) // AHEAD)
     if fitting < wanted:
         needed = (wanted * AHEAD + IN_USE) * batch_bytes / 1e6

@@ -22,8 +22,9 @@ def labelme_objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
 
     Raises MaenasError for a file that is not LabelMe's.
     """
+    text = read_text(path, what="annotation", max_bytes=MAX_BYTES)
     try:
-        document = json.loads(read_text(path, what="annotation", max_bytes=MAX_BYTES))
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MaenasError(f"{path}: not valid JSON: {error}") from error
     shapes = document.get("shapes") if isinstance(document, dict) else None

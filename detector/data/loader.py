@@ -237,7 +237,7 @@ def _made(source: Any, order: range, settings: LoaderSettings) -> Iterator[Any]:
     """source[i] for i in `order`, made ahead of time by as many of the wanted processes as there is room for."""
     sizes = [scaled(settings.input, side) for side in settings.multi_scale] or [settings.input]
     batch_bytes = 3 * settings.batch_size * max(size.height * size.width for size in sizes)
-    workers = loaders_that_fit(settings.workers, batch_bytes) if settings.workers else 0
+    workers = loaders_that_fit(settings.workers, batch_bytes)
     if workers:
         yield from _in_workers(source, order, replace(settings, workers=workers))
     else:

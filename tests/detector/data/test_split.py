@@ -127,6 +127,13 @@ def test_a_shape_of_labelme_becomes_the_box_around_it(tmp_path: Path) -> None:
     assert [problem.where[-7:] for problem in dataset.problems] == ["shape 3", "shape 4", "shape 5"]
 
 
+def test_a_file_of_labelme_that_is_no_text_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"shapes": ["\xff"]}')
+    with pytest.raises(MaenasError, match=r"a\.json.*UTF-8") as caught:
+        list(labelme_objects(tmp_path / "a.json", []))
+    assert "JSON" not in str(caught.value)
+
+
 @settings(max_examples=200)
 @given(
     st.recursive(
