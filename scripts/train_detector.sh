@@ -23,6 +23,9 @@ while [[ $# -gt 0 ]]; do
     *) options+=("$1"); shift ;;
   esac
 done
+if ! command -v maenas >/dev/null; then  # the environment that make has made, not activated
+  PATH=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin:$PATH
+fi
 maenas=(maenas)
 if [[ ${GPUS:-1} -gt 1 ]]; then
   maenas=(torchrun --nproc-per-node "$GPUS" -m maenas)
