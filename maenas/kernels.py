@@ -4,8 +4,9 @@ A kernel is one convolution or product of matrices with what a runtime fuses int
 or one data movement (pool, concat, resize, space-to-depth, box decoding). RepConv and batch norm are already folded.
 The list is in execution order and keeps its edges (`inputs`, `residual`), so that it is the whole graph.
 
-A `matmul` has the rows of its left operand as positions `[C, rows, 1]` and one group for each pair of matrices. It, a
-`mean` over the positions and `pointwise` arithmetic occur in networks of others only.
+A `matmul` has the rows of its left operand as positions `[C, rows, 1]` and one group for each pair of matrices. A
+`softmax` has its rows there, too. Both, a `mean` over the positions and `pointwise` arithmetic occur in networks of
+others only.
 
 Widths may be NumPy integer arrays that broadcast against each other: one call then lowers a whole table of stages.
 
@@ -19,10 +20,12 @@ from typing import Any, Literal
 
 Width = Any  # int, or integer array when a table of stages is lowered at once
 Op = Literal[
-    "conv", "matmul", "maxpool", "mean", "concat", "resize", "space_to_depth", "integral", "pointwise", "decode"
+    *("conv", "matmul", "maxpool", "mean", "concat", "resize", "space_to_depth", "integral", "softmax", "pointwise"),
+    "decode",
 ]
 Epilogue = tuple[Literal["add", "relu", "silu", "sigmoid"], ...]
 PRODUCTS = ("conv", "matmul")  # the ops that multiply
+OF_ROWS = ("matmul", "softmax")  # the ops whose tensors are rows `[H W, C]`
 IMAGE = -1  # `Kernel.inputs` entry that stands for the network's input
 
 

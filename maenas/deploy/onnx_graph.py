@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from maenas.deploy.program import Program, is_flatten
 from maenas.errors import MaenasError
+from maenas.kernels import OF_ROWS
 from maenas.latency.device import Precision
 
 ELEMENT = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16, np.float16)}
@@ -48,8 +49,8 @@ class GraphWriter:
         self.batch: int | str = "batch" if batch is None else batch
         self.element, self.dtype = ELEMENT[precision]
         self.graph = onnx.GraphProto(name="maenas")
-        products = [(index, kernel) for index, kernel in enumerate(program.kernels) if kernel.op == "matmul"]
-        self.rows = {n for index, kernel in products for n in (index, *kernel.inputs, kernel.residual)}
+        of_rows = [(index, kernel) for index, kernel in enumerate(program.kernels) if kernel.op in OF_ROWS]
+        self.rows = {n for index, kernel in of_rows for n in (index, *kernel.inputs, kernel.residual)}
 
     def name(self, index: int) -> str:
         if index >= 0:

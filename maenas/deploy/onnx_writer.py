@@ -2,7 +2,7 @@
 
 A `Conv` with bias for every convolution, its epilogue in order (SiLU as Sigmoid x Mul), stride-2 slices for
 space-to-depth, softmax and a product with the bins for the integral. Shapes are static, except for the batch where
-that is asked for. A `matmul` reads and writes rows `[B, H W, C]`, as networks of tokens keep them.
+that is asked for. `matmul` and `softmax` read and write rows `[B, H W, C]`, as networks of tokens keep them.
 
 Legend: B batch, C channels, H/W height and width, A positions of all levels, R largest bin.
 """
@@ -97,6 +97,10 @@ def _matmul(w: GraphWriter, index: int, kernel: Kernel) -> None:
     matrix, bias = w.constant(f"{name}.weight", weight.T.copy()), w.constant(f"{name}.bias", bias)
     x = w.node("MatMul", [w.name(kernel.inputs[0]), matrix], f"{name}.product")
     _epilogue(w, kernel, w.node("Add", [x, bias], output))
+
+
+def _softmax(w: GraphWriter, index: int, kernel: Kernel) -> None:
+    w.node("Softmax", [w.name(kernel.inputs[0])], kernel.name, axis=-1)
 
 
 def _mean(w: GraphWriter, index: int, kernel: Kernel) -> None:
@@ -214,6 +218,7 @@ EMIT = {
     "resize": _resize,
     "space_to_depth": _space_to_depth,
     "integral": _integral,
+    "softmax": _softmax,
     "pointwise": _pointwise,
     "decode": _decode,
 }

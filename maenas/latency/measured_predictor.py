@@ -45,7 +45,9 @@ from maenas.lowering import lower
 
 MIN_NETWORKS = 5
 ERR_TOGETHER = 0.5  # chosen on networks of others in ONNX Runtime, checked in OpenVINO: docs/lab/latency.md
-MOVEMENTS = ("maxpool", "mean", "concat", "resize", "space_to_depth", "integral", "pointwise", "decode")  # of bytes
+MOVEMENTS = (  # of bytes
+    *("maxpool", "mean", "concat", "resize", "space_to_depth", "integral", "softmax", "pointwise", "decode"),
+)
 
 
 @dataclass(frozen=True)

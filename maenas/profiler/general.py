@@ -1,9 +1,9 @@
 """Kernels that networks of others have and the search spaces do not, drawn at random.
 
 Classifiers end on planes of 7x7 and less, hundreds of channels wide, squeeze and excite single positions, group
-channels and multiply rows of tokens. Each kind is drawn evenly in the logarithms of its sizes, so that a table's trees
-can learn it between the draws. What takes long is left out: a drawn kernel has at most `MOST_FLOPS` operations, and at
-most `MOST_ELEMENTS` in its input and in its weights.
+channels, multiply rows of tokens and have widths that no block divides. Each kind is drawn evenly in the logarithms of
+its sizes, so that a table's trees can learn it between the draws. What takes long is left out: a drawn kernel has at
+most `MOST_FLOPS` operations, and at most `MOST_ELEMENTS` in its input and in its weights.
 """
 
 from __future__ import annotations
@@ -116,6 +116,28 @@ def _matmul(rng: np.random.Generator) -> Kernel:
     return Kernel("matmul", "general", (IMAGE,), *widths, rows, 1, rows, 1, epilogue=epilogue, residual=residual)
 
 
+def _softmax(rng: np.random.Generator) -> Kernel:
+    rows, length = _between(rng, 1, 1 << 14), _between(rng, 4, 2048)
+    return Kernel("softmax", "general", (IMAGE,), length, length, rows, 1, rows, 1)
+
+
+def _odd_width(rng: np.random.Generator, low: int, high: int) -> int:
+    """As `_between`, and no multiple of 4."""
+    width = _between(rng, low, high)
+    return width if width % 4 else width + int(rng.integers(1, 4))
+
+
+def _odd_depthwise(rng: np.random.Generator) -> Kernel:
+    channels, side, size = _odd_width(rng, 16, 512), _between(rng, 3, 80), int(rng.choice([3, 3, 5]))
+    stride = 2 if rng.random() < 0.3 else 1
+    return _with_epilogue(_kernel("conv", channels, channels, side, kernel=size, stride=stride, groups=channels), rng)
+
+
+def _odd_dense(rng: np.random.Generator) -> Kernel:
+    widths, side = (_odd_width(rng, 16, 512), _odd_width(rng, 16, 512)), _between(rng, 3, 80)
+    return _with_epilogue(_kernel("conv", *widths, side, kernel=int(rng.choice([1, 1, 3]))), rng)
+
+
 def _pointwise(rng: np.random.Generator) -> Kernel:
     inputs, channels, side = int(rng.integers(1, 3)), _width(rng, 16, 2048), _between(rng, 1, 112)
     sources = tuple(IMAGE - number for number in range(inputs))
@@ -150,4 +172,7 @@ KINDS: dict[Draw, int] = {
     _mean: 40,
     _pool: 40,
     _concat: 30,
+    _softmax: 60,
+    _odd_depthwise: 50,
+    _odd_dense: 60,
 }

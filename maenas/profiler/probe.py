@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from maenas.deploy.program import Program, Shape, network
-from maenas.kernels import PRODUCTS, Kernel
+from maenas.kernels import OF_ROWS, PRODUCTS, Kernel
 from maenas.latency.measured import BlockKey, KernelKey, block_kernels, key_of
 from maenas.lowering import lower
 from maenas.spec import DetectorSpec
@@ -158,7 +158,7 @@ class _Layout:
 
     def sources(self, sample: Sample, copies: int) -> list[tuple[list[int], int | None]]:
         """Inputs and residual of each copy."""
-        make = self.image if sample.kernel.op == "matmul" else self.produce  # rows have one layout only
+        make = self.image if sample.kernel.op in OF_ROWS else self.produce  # rows have one layout only
         shared = [make(shape) for shape in sample.inputs] if sample.kernel.op in PRODUCTS else None
         rows: list[tuple[list[int], int | None]] = []
         for _ in range(copies):

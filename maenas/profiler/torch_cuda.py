@@ -145,6 +145,8 @@ class TorchProgram:
             rows = xs[0].flatten(2).mT  # [B, H W, C], as tokens lie where maps are channels last
             y = functional.linear(rows, weight.flatten(1), bias)
             return self._epilogue(kernel, y.mT.unflatten(2, (kernel.out_height, kernel.out_width)), residual)
+        if kernel.op == "softmax":
+            return xs[0].softmax(1)
         if kernel.op == "mean":
             return xs[0].mean((2, 3), keepdim=True)
         if kernel.op == "pointwise":

@@ -183,6 +183,12 @@ def test_the_integral_is_the_expectation_of_each_side() -> None:
     np.testing.assert_allclose(result, expected.reshape(1, 4, 6), rtol=1e-5)
 
 
+def test_a_softmax_sums_to_one_along_each_row() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 6, 9)).astype(np.float32)
+    (result,) = run(one(Kernel("softmax", "k", (-1,), 9, 9, 6, 1, 6, 1), (9, 6, 1)), {"image": x})
+    np.testing.assert_allclose(result, np.exp(x) / np.exp(x).sum(axis=2, keepdims=True), rtol=1e-5)
+
+
 def test_boxes_stand_around_the_corner_of_their_cell() -> None:
     levels = ((4, 4, 4), (4, 2, 2), (4, 1, 1))
     sides = [np.full((1, *shape), 0.5, np.float32) for shape in levels]

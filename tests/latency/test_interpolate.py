@@ -223,3 +223,40 @@ def test_many_kernels_at_once_are_predicted_as_one_by_one() -> None:
         if k.op == "conv" and k.kernel in (1, 3)
     ]
     assert model.seconds_of_all(kernels).tolist() == [float(model.seconds(kernel)) for kernel in kernels]
+
+
+def grouped_rows(seed: int, count: int) -> list[Row]:
+    """3x3 convolutions in groups, three times as fast where a group is made of whole blocks of 16 channels."""
+    rng = np.random.default_rng(seed)
+    rows = {}
+    while len(rows) < count:
+        width, groups, side = 8 * int(rng.integers(1, 9)), int(rng.integers(2, 40)), int(rng.integers(4, 80))
+        rate = 90e9 if width % 16 == 0 else 30e9
+        seconds = 18.0 * side**2 * width**2 * groups / rate
+        row = Row("conv", width * groups, width * groups, side, side, 3, 1, groups, "", seconds, None, 1)
+        rows[row.key] = row
+    return list(rows.values())
+
+
+def test_that_groups_of_whole_blocks_are_faster_is_learnt_from_a_hundred_kernels() -> None:
+    model = fit_table(table_of(tuple(grouped_rows(0, 100)), device="a processor"))
+    rows = [row for row in grouped_rows(1, 200) if row.key not in {known.key for known in model.table.rows}]
+    error = np.empty(len(rows))
+    for number, row in enumerate(rows):
+        size = {"in_height": row.height, "in_width": row.width, "out_height": row.height, "out_width": row.width}
+        kernel = conv(in_channels=row.in_channels, out_channels=row.out_channels, groups=row.groups, **size)
+        error[number] = model.seconds(kernel) / row.median_s - 1
+    assert np.median(np.abs(error)) < 0.05
+    assert np.mean(np.abs(error)) < 0.15
+
+
+def test_rows_of_one_kind_do_not_change_what_is_predicted_of_another() -> None:
+    convolutions = tuple(grouped_rows(0, 60))
+    pools = tuple(
+        Row("maxpool", c, c, side, side, 3, 1, 1, "", 1e-9 * c * side**2, None, 1)
+        for c in (16, 40, 96) for side in range(5, 50, 4)
+    )  # fmt: skip
+    alone, both = (fit_table(table_of(rows, device="a processor")) for rows in (convolutions, convolutions + pools))
+    for width in (16, 24, 100):
+        kernel = conv(in_channels=4 * width, out_channels=4 * width, groups=4)
+        assert alone.seconds(kernel) == both.seconds(kernel)

@@ -16,9 +16,12 @@ from maenas.latency.kernel_model import TILES, KernelWork, kernel_work
 from maenas.latency.measured import MAX_SIZE, MeasuredTable
 
 Array = NDArray[np.float64]
-ALIGNMENTS = (8, 16, 32, 64)  # channels
+ALIGNMENTS = (4, 8, 16, 32, 64)  # channels
+BLOCKS = (4, 8, 16)  # channels of a group: CPUs lay tensors out in blocks of them
 TERMS = ("compute_s", "serial_s", "memory_s")
-STAND_INS: dict[Op, Op] = {"matmul": "conv", "mean": "maxpool", "pointwise": "decode"}  # where a table lacks the op
+STAND_INS: dict[Op, Op] = {  # where a table lacks the op
+    **{"matmul": "conv", "mean": "maxpool", "pointwise": "decode", "softmax": "decode"}
+}
 
 
 def kernel_classes(kernel: Kernel) -> NDArray:
@@ -60,8 +63,8 @@ def log_position(kernel: Kernel) -> Array:
     )
 
 
-def features(kernel: Kernel, table: MeasuredTable, device: Device, code: NDArray[np.int64]) -> NDArray[np.float32]:
-    """[n, F]: log shape, operations and bytes, their ratios, waves of tiles, alignment of the channels, kind."""
+def features(kernel: Kernel, table: MeasuredTable, device: Device) -> NDArray[np.float32]:
+    """[n, F]: log shape, operations and bytes, their ratios, waves of tiles, alignment of channels and of groups."""
     n = len(kernel.in_channels)
     depth = kernel.in_channels // kernel.groups * kernel.kernel**2  # K of the matrix product
     columns = np.asarray(kernel.out_channels)
@@ -76,14 +79,16 @@ def features(kernel: Kernel, table: MeasuredTable, device: Device, code: NDArray
         *(kernel.in_channels, columns, in_plane, rows, depth, 2.0 * rows * depth * columns, moved),
         *(effective_in * (in_plane * table.batch), rows * columns, depth * columns),
         *(depth / columns, rows / columns, kernel.in_channels / columns, kernel.in_height / kernel.in_width),
+        kernel.groups,
     ]
     features = [np.log(np.broadcast_to(size, n).astype(np.float64)) for size in sizes]
     for tile_rows, tile_columns in TILES[:4]:
         tiles = -(-rows // tile_rows) * -(-columns // tile_columns)
         waves = -(-tiles // int(device.sm_count.value))
         features += [np.log(waves), tiles / (waves * device.sm_count.value)]
-    flags = [kernel.kernel, kernel.stride, residual, is_smooth("+".join(kernel.epilogue)), code]
+    flags = [kernel.kernel, kernel.stride, residual, is_smooth("+".join(kernel.epilogue))]
     flags += [channels % size == 0 for channels in (kernel.in_channels, columns) for size in ALIGNMENTS]
+    flags += [effective_in % size == 0 for size in BLOCKS]
     features += [np.broadcast_to(flag, n) for flag in flags]
     return np.stack(features, axis=1).astype(np.float32)
 

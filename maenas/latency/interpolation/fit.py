@@ -63,20 +63,19 @@ def fit_table(table: MeasuredTable, *, trees: int = TREES, seed: int = 0) -> Int
         here = classes == name
         constants[name] = _fit_base(pick_work(work, here), measured[here])
         base[here] = base_seconds(pick_work(work, here), constants[name])
-    code = np.searchsorted(sorted(constants), classes)
-    ends = np.cumsum([len(rows) for _, rows in parts])[:-1]
-    X = np.concatenate(
-        [features(k, table, device, part) for (k, _), part in zip(parts, np.split(code, ends), strict=True)]
-    )
+    X = np.concatenate([features(kernel, table, device) for kernel, _ in parts])
     target = np.log(measured / base)
-    forest, said = grow_forest(X, target, trees=trees, seed=seed)
+    forests, said = {}, np.empty((trees, len(target)))
+    for name in constants:
+        here = np.flatnonzero(classes == name)
+        forests[name], said[:, here] = grow_forest(X[here], target[here], trees=trees, seed=seed)
     held_out, width_factor = _held_out(said, target)
     epilogues = {op: tuple(sorted({r.epilogue for r in table.rows if r.op == op})) for op in {r.op for r in table.rows}}
     return Interpolator(
         table=table,
         device=device,
         constants=constants,
-        forest=forest,
+        forests=forests,
         held_out=held_out,
         width_factor=width_factor,
         sites=_sites(table, parts),

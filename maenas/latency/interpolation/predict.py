@@ -4,8 +4,9 @@
     base = max(compute / c0, serial * c1) + memory / c2 + c3      terms of `kernel_model`, constants of this table
     correction = median over extremely randomised trees grown on log(measured / base)
 
-The base carries what varies by orders of magnitude, so that the trees only learn how far a runtime's choice of kernels
-is from it. It never falls with any width; the correction may. Choices and errors: docs/latency.md.
+Constants and trees are those of the kernel's class. The base carries what varies by orders of magnitude, so that the
+trees only learn how far a runtime's choice of kernels is from it. It never falls with any width; the correction may.
+Choices and errors: docs/lab/latency.md.
 
 An activation's kind is a feature only where the table tells it. A kernel whose epilogue is not in the table is looked
 up under one with the same residual add, since an activation of a finished output moves no bytes. Three ops have a
@@ -90,7 +91,7 @@ class Interpolator:
     table: MeasuredTable
     device: Device
     constants: dict[str, tuple[float, float, float, float]]  # of the base, by class
-    forest: Forest
+    forests: dict[str, Forest]  # of the correction, by class
     held_out: HeldOut
     width_factor: float  # log half-width for each unit of the trees' spread
     sites: dict[tuple, Site]
@@ -178,10 +179,13 @@ class Interpolator:
     def _modelled(self, kernel: Kernel, classes: NDArray) -> tuple[Array, Array]:
         """Seconds and log half-width, as if no row were the kernel's own."""
         base = self.base_seconds(kernel, classes)
-        code = np.searchsorted(sorted(self.constants), classes)
-        said = self.forest.leaves(features(kernel, self.table, self.device, code))
-        width = self.width_factor * (np.std(said, axis=0, dtype=np.float64) + SPREAD_FLOOR)
-        return base * np.exp(np.median(said, axis=0).astype(np.float64)), width
+        X = features(kernel, self.table, self.device)
+        correction, spread = np.empty(len(X)), np.empty(len(X))
+        for name in np.unique(classes):
+            here = classes == name
+            said = self.forests[name].leaves(X[here])
+            correction[here], spread[here] = np.median(said, axis=0), np.std(said, axis=0, dtype=np.float64)
+        return base * np.exp(correction), self.width_factor * (spread + SPREAD_FLOOR)
 
     def _hull_distance(self, kernel: Kernel, classes: NDArray) -> Array:
         position = log_position(kernel)

@@ -8,8 +8,9 @@ Fusion follows what TensorRT and ONNX Runtime do to convolutional networks:
 - `Transpose` and its kin are copies (a `concat` kernel of one input);
 - arithmetic that follows no convolution joins its neighbours into one `pointwise` kernel, and so do a
   `Concat` that only it reads and, after that, the `Concat` of its results; a normalisation is a kernel of its own;
-- `Softmax` is an `integral` kernel that keeps its channels, or one with its expectation where only a product with a
-  constant vector reads it; pools are `maxpool` and reductions `mean` kernels (bytes only);
+- `Softmax` of rows is a kernel of its own, one across planes an `integral` that keeps its channels, or one with its
+  expectation where only a product with a constant vector reads it;
+- pools are `maxpool` and reductions `mean` kernels (bytes only);
 - `MatMul` is a `matmul` with one group a batch entry: its right operand stands where weights would. So is an `Einsum`
   of two operands. A convolution that is not square is a 1x1 convolution with one tap a channel, and so is a transposed
   one (see `_transposed`); a depthwise one that is not square is a square one of as many taps;
@@ -199,7 +200,11 @@ def _softmax(f: Fuser, node: Node) -> None:
             index = f.emit(node, "integral", [source], (whole, (1, whole[1] // bins, *whole[2:])))
             f.write(out, index, out_shape)
             return
-    f.write(out, f.emit(node, "integral", [source], (shape, out_shape)), out_shape)
+    if node.attributes.get("axis", -1) in (-1, len(shape) - 1):
+        rows = (1, shape[-1], math.prod(shape[:-1]), 1)
+        f.write(out, f.emit(node, "softmax", [source], (rows, rows)), out_shape)
+    else:  # across planes, as the bins of box distances: with the transposes that this takes
+        f.write(out, f.emit(node, "integral", [source], (shape, out_shape)), out_shape)
 
 
 def _view(f: Fuser, node: Node) -> None:

@@ -99,12 +99,17 @@ def test_chained_arithmetic_is_one_pointwise_kernel():
     assert [k.op for k in result] == ["pointwise"]
 
 
-def test_transpose_is_a_copy_and_softmax_keeps_its_channels():
-    copy, softmax = kernels(
-        op("Transpose", [IMAGE], 1, [1, 32, 32, 16]), op("Softmax", [[1, [1, 32, 32, 16]]], 2, [1, 32, 32, 16])
-    )
-    assert (copy.op, len(copy.inputs)) == ("concat", 1)
-    assert (softmax.op, softmax.in_channels, softmax.out_channels) == ("integral", 32, 32)
+def test_transpose_is_a_copy_and_softmax_one_of_rows_where_its_axis_is_the_last():
+    shape = [1, 32, 64, 16]
+    for axis, expected in ((None, "rows"), (-1, "rows"), (3, "rows"), (1, "planes"), (2, "planes")):
+        attributes = {} if axis is None else {"attr": {"axis": axis}}
+        copy, softmax = kernels(
+            op("Transpose", [IMAGE], 1, shape), {**op("Softmax", [[1, shape]], 2, shape), **attributes}
+        )
+        assert (copy.op, len(copy.inputs)) == ("concat", 1)
+        sizes = (softmax.in_channels, softmax.out_channels, softmax.in_height, softmax.in_width)
+        rows = ("softmax", (16, 16, 32 * 64, 1))
+        assert (softmax.op, sizes) == (rows if expected == "rows" else ("integral", (32, 32, 64, 16)))
 
 
 def test_where_all_operators_must_be_known_an_unknown_one_is_named_with_the_known_ones():
