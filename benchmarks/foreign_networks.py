@@ -1,10 +1,11 @@
 """How well tables predict networks that maenas did not make: classifiers and detectors of others on this CPU.
 
-Usage: python benchmarks/foreign_networks.py --table TABLE [--table TABLE] [--graphs FILE] [--rounds 9]
+Usage: python benchmarks/foreign_networks.py --table TABLE [--table TABLE] [--graphs FILE] [--passes 5]
 
 Every network becomes an ONNX file with random weights. It is predicted from each table, which must have been measured
 on this processor (`maenas profile --device cpu --clock cpu`), and then run by the runtime and the clock of that table.
-Predictions are made before anything is timed. Networks come from two places:
+Predictions are made before anything is timed. All networks are timed in several passes, minutes apart, and the median
+of a network's passes counts: a machine that others use has slow minutes. Networks come from two places:
 
 - torchvision, by its own functions: classifiers, and the bodies of its detectors (backbone and head, no suppression),
   each at two input sizes;
@@ -143,14 +144,17 @@ def prediction(network: Network, table: str) -> dict[str, Any]:
     }
 
 
-def timed(networks: list[Network], backend: Any, settings: TimingSettings) -> Iterator[dict[str, Any]]:
-    """Median and spread of each network, one at a time in memory."""
-    for network in tqdm(networks, desc=backend.runtime, disable=not sys.stderr.isatty()):
-        runner = backend.build_model(network.file.read_bytes())
+def timed(networks: list[Network], backend: Any, passes: int) -> list[dict[str, Any]]:
+    """Median of each network's medians in `passes` passes, one network at a time in memory; and all of them."""
+    settings, seconds = TimingSettings(), np.empty((passes, len(networks)))
+    for at, network in tqdm(list(np.ndindex(seconds.shape)), desc=backend.runtime, disable=not sys.stderr.isatty()):
+        runner = backend.build_model(networks[network].file.read_bytes())
         warm_up(runner.time_once, settings)
         (timing,) = measure([runner.time_once], rng=np.random.default_rng(0), settings=settings)
         runner.close()
-        yield {"measured_ms": round(timing.median_s * 1e3, 4), "spread": round(timing.spread, 4)}
+        seconds[at, network] = timing.median_s
+    ms = seconds.T * 1e3
+    return [{"measured_ms": round(float(np.median(row)), 4), "passes_ms": row.round(4).tolist()} for row in ms]
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -174,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="append", required=True, help="a CPU table of this machine; repeatable")
     parser.add_argument("--graphs", type=Path, help="node lists of other families; without: torchvision's only")
-    parser.add_argument("--rounds", type=int, default=TimingSettings().rounds)
+    parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the ONNX files stay; default: a temporary folder")
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
@@ -199,8 +203,7 @@ def main() -> None:
         for table in arguments.table:
             clock = clocks[table]
             rows = [prediction(network, table) for network in networks]
-            settings = TimingSettings(rounds=arguments.rounds)
-            measured = timed(networks, clock.backend, settings)
+            measured = timed(networks, clock.backend, arguments.passes)
             rows = [row | timing for row, timing in zip(rows, measured, strict=True)]
             document["runtimes"][clock.backend.runtime] = {
                 "table": Path(table).stem,

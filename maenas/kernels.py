@@ -20,7 +20,16 @@ from typing import Any, Literal
 
 Width = Any  # int, or integer array when a table of stages is lowered at once
 Op = Literal[
-    *("conv", "matmul", "maxpool", "mean", "concat", "resize", "space_to_depth", "integral", "softmax", "pointwise"),
+    "conv",
+    "matmul",
+    "maxpool",
+    "mean",
+    "concat",
+    "resize",
+    "space_to_depth",
+    "integral",
+    "softmax",
+    "pointwise",
     "decode",
 ]
 Epilogue = tuple[Literal["add", "relu", "silu", "sigmoid"], ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from maenas.latency.measured import MAX_TABLE_BYTES, SCHEMA, MeasuredTable, read
 FOLDER = Path("latency_tables")  # where `maenas profile` writes, beside the user's other files
 THIS_MACHINE = "cpu"
 IDENTITY = ("cpu family", "model", "CPU implementer", "CPU part")  # in /proc/cpuinfo: x86, then ARM
+BRAND = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
 VECTORS = ("amx_tile", "avx512f", "avx2", "avx")  # the widest first
 SCHEMA_WITHIN = 1000  # characters of a file within which its schema stands
 
@@ -77,7 +79,7 @@ def load_measured(name: str) -> MeasuredTable:
 
 def cpu_name() -> str:
     """Model name of the processor."""
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+    return _cpuinfo().get("model name") or _apple_name() or platform.processor() or platform.machine()
 
 
 def processor() -> str:
@@ -92,6 +94,17 @@ def processor() -> str:
     about += [next((flag for flag in VECTORS if flag in flags), "")]
     stated = " ".join(word for word in about if word)
     return f"{cpu_name()} ({stated})" if stated else cpu_name()
+
+
+def _apple_name() -> str:
+    """ "Apple M2 Pro", for example, on macOS, whose `platform` says "arm" of all of them; empty elsewhere."""
+    if platform.system() != "Darwin":
+        return ""
+    try:
+        asked = subprocess.run(BRAND, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout.strip()
 
 
 def _cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from maenas.errors import MaenasError
-from maenas.kernels import Kernel
+from maenas.kernels import Kernel, Op
 from maenas.latency.device import Device, Precision, load_devices
 from maenas.latency.interpolation.features import STAND_INS
 from maenas.latency.interpolation.fit import fit_table
@@ -45,7 +45,7 @@ from maenas.lowering import lower
 
 MIN_NETWORKS = 5
 ERR_TOGETHER = 0.5  # chosen on networks of others in ONNX Runtime, checked in OpenVINO: docs/lab/latency.md
-MOVEMENTS = (  # of bytes
+MOVEMENTS: tuple[Op, ...] = (  # of bytes
     *("maxpool", "mean", "concat", "resize", "space_to_depth", "integral", "softmax", "pointwise", "decode"),
 )
 

@@ -121,6 +121,21 @@ def _softmax(rng: np.random.Generator) -> Kernel:
     return Kernel("softmax", "general", (IMAGE,), length, length, rows, 1, rows, 1)
 
 
+def _of_transformer(rng: np.random.Generator) -> Kernel:
+    """A projection of tokens: to their queries, keys and values, to as many, to four times as many and back."""
+    width, rows = 32 * _between(rng, 2, 32), _between(rng, 25, 1024)
+    projections: tuple[tuple[int, int, Epilogue], ...] = (
+        (1, 3, ()),
+        (1, 1, ("add",)),
+        (1, 4, ("silu",)),
+        (4, 1, ("add",)),
+    )
+    cin, cout, epilogue = projections[rng.integers(len(projections))]
+    residual = IMAGE - 1 if "add" in epilogue else None
+    sizes = (cin * width, cout * width, rows, 1, rows, 1)
+    return Kernel("matmul", "general", (IMAGE,), *sizes, epilogue=epilogue, residual=residual)
+
+
 def _odd_width(rng: np.random.Generator, low: int, high: int) -> int:
     """As `_between`, and no multiple of 4."""
     width = _between(rng, low, high)
@@ -175,4 +190,5 @@ KINDS: dict[Draw, int] = {
     _softmax: 60,
     _odd_depthwise: 50,
     _odd_dense: 60,
+    _of_transformer: 70,
 }

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,21 @@ def test_arm_processors_are_told_apart_by_their_parts(tmp_path: Path, monkeypatc
     monkeypatch.setattr(find.platform, "processor", lambda: "")
     monkeypatch.setattr(find.platform, "machine", lambda: "aarch64")
     assert find.processor() == "aarch64 (implementer 0x41 part 0xd03 0xd09)"
+
+
+def test_apple_processors_are_told_apart_by_what_macos_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(command: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
+        assert command[-1] == "machdep.cpu.brand_string"
+        return subprocess.CompletedProcess(command, 0, "Apple M2 Pro\n", "")
+
+    monkeypatch.setattr(find, "_cpuinfo", dict)
+    monkeypatch.setattr(find.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(find.platform, "processor", lambda: "arm")
+    with monkeypatch.context() as macos:
+        macos.setattr(find.subprocess, "run", said)
+        assert find.processor() == "Apple M2 Pro"
+    monkeypatch.setattr(find, "BRAND", ("/no/such/command",))
+    assert find.processor() == "arm"
 
 
 def test_a_local_table_hides_its_shipped_namesake(here: Path) -> None:
