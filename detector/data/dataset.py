@@ -60,7 +60,7 @@ def open_unsplit(path: str | Path) -> Dataset:
         if read is None:
             raise MaenasError(
                 f"data {path}: nothing here can be cut; wanted: one COCO .json, Pascal VOC .xml or LabelMe .json files "
-                f"named as their images, or YOLO label files and one {' or '.join(CLASSES)}"
+                f"named as their images, one .csv or CreateML .json, or YOLO label files and one {' or '.join(CLASSES)}"
             ) from None
         dataset = read()
     return _usable(dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import get_args
 
 from detector.choices import Split
 from detector.data.coco import ALIASES
+from detector.data.listed import read_lists
 from detector.data.sample import Dataset
 from detector.data.unsplit import Heap, are_single, heap_of, read_lines, single_pairs, with_problems, without_partner
 from detector.data.voc import read_annotated
@@ -20,8 +22,9 @@ def find_split_folders(root: Path) -> Callable[[Split], Dataset] | None:
     """What reads a split of the folder `root`; None where it has no folder of training images.
 
     A file belongs to the first folder on its way that is called like a split (`ALIASES`), such as `train/images/` or
-    `images/train/`. Annotations are Pascal VOC .xml or LabelMe .json files, named as the images of their split, or
-    YOLO label files and one list of classes (`unsplit.CLASSES`). All splits have the same classes.
+    `images/train/`. Annotations are Pascal VOC .xml or LabelMe .json files, named as the images of their split, YOLO
+    label files and one list of classes (`unsplit.CLASSES`), or lists of boxes (`listed`), which may also be of a split
+    by their own names, such as `train_labels.csv`. All splits have the same classes.
 
     The reader raises MaenasError as that of `find_unsplit`, and for a split without images.
     """
@@ -29,18 +32,30 @@ def find_split_folders(root: Path) -> Callable[[Split], Dataset] | None:
     parts = {split: _part(root, heap, split) for split in get_args(Split)}
     if are_single(parts["train"]):
         return partial(_read_single, root, parts)
-    return partial(_read_yolo, root, parts) if parts["train"].images and len(heap.lists) == 1 else None
+    if parts["train"].lists:
+        return partial(_read_listed, root, heap, parts)
+    return partial(_read_yolo, root, parts) if parts["train"].images and len(heap.classes) == 1 else None
 
 
 def _part(root: Path, heap: Heap, split: Split) -> Heap:
     """The files of one split; the lists of classes are of all."""
     images, annotations = ([path for path in files if _split_of(root, path) == split] for files in heap[:2])
-    return Heap(images, annotations, heap.lists)
+    lists = [path for path in heap.lists if (_split_of(root, path) or _split_called(path.stem)) == split]
+    return Heap(images, annotations, heap.classes, lists)
 
 
 def _split_of(root: Path, path: Path) -> str | None:
-    folders = (part.lower() for part in path.relative_to(root).parts[:-1])
-    return next((split for folder in folders for split, names in ALIASES.items() if folder in names), None)
+    found = (_named_split(part.lower()) for part in path.relative_to(root).parts[:-1])
+    return next((split for split in found if split), None)
+
+
+def _split_called(stem: str) -> str | None:
+    """The split that a word of a file's name is, as in `train_labels`."""
+    return next((split for word in re.split(r"[^a-z]+", stem.lower()) if (split := _named_split(word))), None)
+
+
+def _named_split(word: str) -> str | None:
+    return next((split for split, names in ALIASES.items() if word in names), None)
 
 
 def _read_single(root: Path, parts: dict[Split, Heap], split: Split) -> Dataset:
@@ -49,6 +64,15 @@ def _read_single(root: Path, parts: dict[Split, Heap], split: Split) -> Dataset:
     others = [file for name, found in pairs.items() if name != split for _, file in found]
     dataset = read_annotated(root, pairs[split], classes_of=others)
     dataset = with_problems(dataset, without_partner(parts[split], pairs[split]))
+    return replace(dataset, source=f"{root} ({split})")
+
+
+def _read_listed(root: Path, heap: Heap, parts: dict[Split, Heap], split: Split) -> Dataset:
+    if not parts[split].lists:
+        known = ", ".join(path.name for path in heap.lists)
+        raise NoSplitError(f"{root}: no list of boxes is of the {split} split (found {known})")
+    others = [path for name, part in parts.items() if name != split for path in part.lists]
+    dataset = read_lists(root, parts[split].lists, heap.images, classes_of=others)
     return replace(dataset, source=f"{root} ({split})")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from detector.data.coco import read_coco
+from detector.data.listed import is_list, read_lists
 from detector.data.sample import MISSING_IMAGE, UNANNOTATED, Dataset, Problem
 from detector.data.voc import read_annotated
 from detector.data.yolo import label_file, read_labelled
@@ -22,39 +23,46 @@ DEEPEST: Final = 4  # folders below which nobody looks: a link may lead back, an
 
 
 class Heap(NamedTuple):
-    """What lies in a folder, in order of folders and names: images, files that annotate one, and lists of classes."""
+    """What lies in a folder, in order of folders and names: images, files that annotate one, lists of classes, and
+    lists of boxes in many images."""
 
     images: list[Path]
     annotations: list[Path]
+    classes: list[Path]
     lists: list[Path]
 
 
 def heap_of(root: Path) -> Heap:
-    """The files below `root`. What annotates an image is .xml, or .json where there is neither .xml nor a list."""
+    """The files below `root`. What annotates an image is .xml, or .json where there is neither .xml nor a list of
+    classes. Lists of boxes count where nothing else does."""
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     names = {path.stem for path in images}
-    lists = [path for path in files if path.name.lower() in CLASSES]
+    classes = [path for path in files if path.name.lower() in CLASSES]
     annotations = [path for path in files if path.suffix.lower() == ".xml"]
-    if not annotations and not lists:
+    if not annotations and not classes:
         annotations = [path for path in files if path.suffix.lower() == ".json" and path.stem in names]
-    return Heap(images, annotations, lists)
+    lists = [] if annotations or classes else [path for path in files if is_list(path)]
+    return Heap(images, annotations, classes, lists)
 
 
 def find_unsplit(root: Path) -> Callable[[], Dataset] | None:
     """What reads the images of the folder `root` that have annotations; None where it holds none of the known forms.
 
     These are Pascal VOC .xml or LabelMe .json files anywhere, named as their images; YOLO label files and one list of
-    `CLASSES`, in `labels/` for `images/` or beside the images; else one COCO .json, in `root` or in `annotations/`. An
-    image without a file of its own is left out, for nobody may have looked at it yet; `problems` names it.
+    `CLASSES`, in `labels/` for `images/` or beside the images; one list of boxes (`listed`); else one COCO .json, in
+    `root` or in `annotations/`. An image that nothing annotates is left out, for nobody may have looked at it yet;
+    `problems` names it.
 
     The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
     """
     heap = heap_of(root)
     if are_single(heap):
         return partial(_read_single, root, heap)
-    if len(heap.lists) == 1:
+    if len(heap.classes) == 1:
         return partial(read_lines, root, heap)
+    if len(heap.lists) == 1:
+        return partial(read_lists, root, heap.lists, heap.images)
     documents = [*root.glob("*.json"), *root.glob("annotations/*.json")]
     return partial(read_coco, documents[0]) if len(documents) == 1 else None
 
@@ -89,7 +97,7 @@ def _read_single(root: Path, heap: Heap) -> Dataset:
 def read_lines(root: Path, heap: Heap) -> Dataset:
     """The images of a heap with one list of classes that have YOLO label files."""
     pairs = [(image, labels) for image in heap.images if (labels := _labels(image)) is not None]
-    (classes,) = heap.lists
+    (classes,) = heap.classes
     names = [line.strip() for line in read_text(classes, what="list of classes").splitlines() if line.strip()]
     return with_problems(read_labelled(root, pairs, names), _unannotated(heap.images, {image for image, _ in pairs}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -44,9 +45,8 @@ def read_voc(root: Path, split: str) -> Dataset:
     files = sorted((root / "Annotations").glob("*.xml"))
     problems: list[Problem] = []
     objects = {file.stem: list(_objects(file, problems if file.stem in stems else [])) for file in files}
-    names = _names(objects.values(), root)
     entries = [(_image(root, stem), objects.get(stem, [])) for stem in stems]
-    return _dataset(entries, names, problems, f"{root} ({split})")
+    return replace(named_dataset(root, entries, objects.values(), problems), source=f"{root} ({split})")
 
 
 def read_annotated(root: Path, files: Sequence[tuple[Path, Path]], *, classes_of: Sequence[Path] = ()) -> Dataset:
@@ -56,23 +56,25 @@ def read_annotated(root: Path, files: Sequence[tuple[Path, Path]], *, classes_of
     """
     problems: list[Problem] = []
     entries = [(image, list(_named_boxes(file, problems))) for image, file in files]
-    others = (list(_named_boxes(file, [])) for file in classes_of)
-    return _dataset(entries, _names([*(found for _, found in entries), *others], root), problems, str(root))
+    return named_dataset(root, entries, (list(_named_boxes(file, [])) for file in classes_of), problems)
 
 
 def _named_boxes(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
     return labelme_objects(path, problems) if path.suffix.lower() == ".json" else _objects(path, problems)
 
 
-def _names(objects: Iterable[Sequence[NamedBox]], root: Path) -> tuple[str, ...]:
-    names = tuple(sorted({entry.name for entries in objects for entry in entries}))
-    check_names(names, str(root))
-    return names
-
-
-def _dataset(
-    entries: Iterable[tuple[Path, Sequence[NamedBox]]], names: tuple[str, ...], problems: list[Problem], source: str
+def named_dataset(
+    root: Path,
+    entries: Sequence[tuple[Path, Sequence[NamedBox]]],
+    others: Iterable[Sequence[NamedBox]],
+    problems: list[Problem],
 ) -> Dataset:
+    """The images of `entries` with their boxes. The classes are the names in these and in `others`, sorted.
+
+    Raises MaenasError for names of classes that cannot stand in a file.
+    """
+    names = tuple(sorted({box.name for boxes in (*(boxes for _, boxes in entries), *others) for box in boxes}))
+    check_names(names, str(root))
     labels = {name: label for label, name in enumerate(names)}
     samples: list[Sample] = []
     for image, objects in entries:
@@ -81,7 +83,7 @@ def _dataset(
             continue
         boxes = [Box(entry.xyxy, labels[entry.name], entry.where) for entry in objects]
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
-    return Dataset(names, flat(samples), tuple(problems), source)
+    return Dataset(names, flat(samples), tuple(problems), str(root))
 
 
 def _stems(root: Path, split: str) -> dict[str, None]:

@@ -63,7 +63,9 @@ def data_check(
 def data_split(
     path: Annotated[
         str,
-        typer.Argument(help="Folder with annotated images (COCO, VOC .xml, LabelMe, YOLO with classes.txt), or file."),
+        typer.Argument(
+            help="Folder with annotated images (COCO, VOC .xml, LabelMe, CSV, YOLO with classes.txt), or file."
+        ),
     ],
     out: Annotated[
         Path, typer.Argument(help="New folder for images/ and annotations/ (COCO).", callback=output_folder)

@@ -1,0 +1,148 @@
+"""Lists of boxes in many images: CSV tables and the JSON of CreateML."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detector.data.check import check
+from detector.data.dataset import open_dataset, open_unsplit
+from detector.data.sample import BAD_LINE, MISSING_IMAGE, UNANNOTATED
+from maenas.errors import MaenasError, NoSplitError
+from tests.detector.data.conftest import write_image
+
+HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
+Entry = tuple[str, str, tuple[float, float, float, float]]  # image, class, corners
+ENTRIES: dict[str, list[Entry]] = {
+    "train": [("a.jpg", "cat", (1, 2, 11, 22)), ("b.jpg", "dog", (5, 5, 9, 15)), ("a.jpg", "dog", (0, 0, 4, 4))],
+    "valid": [("a.jpg", "fox", (3, 3, 13, 9))],  # an image of the same name as one of the training's
+}
+
+
+def csv_of(entries: list[Entry]) -> str:
+    return "\n".join([HEADER, *(f"{i},40,30,{label},{','.join(map(str, box))}" for i, label, box in entries)]) + "\n"
+
+
+def createml_of(entries: list[Entry]) -> str:
+    images: dict[str, list[dict]] = {}
+    for image, label, (x1, y1, x2, y2) in entries:
+        box = {"x": (x1 + x2) / 2, "y": (y1 + y2) / 2, "width": x2 - x1, "height": y2 - y1}
+        images.setdefault(image, []).append({"label": label, "coordinates": box})
+    return json.dumps([{"image": image, "annotations": found} for image, found in images.items()])
+
+
+def write_splits(root: Path, list_name: str, text_of: Callable[[list[Entry]], str]) -> Path:
+    """A folder for each split, with its images and its list."""
+    for number, (split, entries) in enumerate(ENTRIES.items()):
+        for at, name in enumerate(dict.fromkeys(image for image, _, _ in entries)):
+            write_image(root / split / name, seed=10 * number + at)
+        (root / split / list_name).write_text(text_of(entries))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "text_of"), [("_annotations.csv", csv_of), ("_annotations.createml.json", createml_of)]
+)
+def test_each_split_has_the_boxes_of_its_list_and_the_classes_of_all(name, text_of, tmp_path: Path) -> None:
+    write_splits(tmp_path, name, text_of)
+    found = open_dataset(tmp_path, "train")
+    assert (found.names, len(found), found.source) == (("cat", "dog", "fox"), 2, f"{tmp_path} (train)")
+    first, second = found.samples
+    assert first.path == tmp_path / "train" / "a.jpg"
+    assert [(box.tolist(), int(label)) for box, label in zip(first.boxes, first.labels, strict=True)] == [
+        ([1, 2, 11, 22], 0),
+        ([0, 0, 4, 4], 1),
+    ]
+    assert second.boxes.tolist() == [[5, 5, 9, 15]]
+    (rated,) = open_dataset(tmp_path, "val").samples
+    assert (rated.path, rated.boxes.tolist(), rated.labels.tolist()) == (
+        tmp_path / "valid" / "a.jpg",
+        [[3, 3, 13, 9]],
+        [2],
+    )
+    assert check(tmp_path).splits.keys() == {"train", "val"}
+    with pytest.raises(NoSplitError, match="no list of boxes is of the test split"):
+        open_dataset(tmp_path, "test")
+
+
+def test_lists_may_be_called_like_splits_and_share_a_folder_of_images(tmp_path: Path) -> None:
+    for number in range(3):
+        write_image(tmp_path / "images" / f"{number}.jpg", seed=number)
+    (tmp_path / "data").mkdir()
+    for split, numbers in (("train", (0, 1)), ("test", (2,))):
+        rows = [(f"{number}.jpg", "cat", (1, 1, 9, 9)) for number in numbers]
+        (tmp_path / "data" / f"{split}_labels.csv").write_text(csv_of(rows))
+    assert [s.path.name for s in open_dataset(tmp_path, "train").samples] == ["0.jpg", "1.jpg"]
+    assert [s.path.name for s in open_dataset(tmp_path, "test").samples] == ["2.jpg"]
+    assert open_dataset(tmp_path, "train").problems == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffimage;label;x1;y1;x2;y2\nphotos/a.jpg;a, or b;1;2;11.5;22\n",
+        'Path\tclass\tXMin\tYMin\tXMax\tYMax\nphotos\\a.jpg\t"a, or b"\t1\t2\t11.5\t22\n',
+        'filename, class, xmin, ymin, xmax, ymax\n/home/me/a.jpg, "a, or b", 1, 2, 11.5, 22\n',
+    ],
+)
+def test_a_list_without_splits_can_be_cut_however_its_columns_are_written(text: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "photos" / "a.jpg")
+    (tmp_path / "boxes.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(NoSplitError, match="maenas data split"):
+        open_dataset(tmp_path, "train")
+    (sample,) = open_unsplit(tmp_path).samples
+    assert sample.boxes.tolist() == [[1, 2, 11.5, 22]]
+    assert open_unsplit(tmp_path).names == ("a, or b",)
+
+
+def test_what_is_wrong_with_a_list_is_named_and_the_rest_is_used(tmp_path: Path) -> None:
+    for number, name in enumerate(("a.jpg", "empty.jpg", "unlisted.jpg")):
+        write_image(tmp_path / name, seed=number)
+    rows = ["a.jpg,40,30,cat,1,2,11,22", "gone.jpg,40,30,cat,1,2,3,4", "a.jpg,40,30,cat,1,two,3,4", "a.jpg,,,,1,2,3,4"]
+    rows += ["empty.jpg,40,30,,,,,", "a.jpg,40,30,cat,nan,2,11,22", "a.jpg,40,30"]
+    (tmp_path / "boxes.csv").write_text("\n".join([HEADER, *rows]))
+    found = open_unsplit(tmp_path)
+    assert [(s.path.name, len(s.boxes)) for s in found.samples] == [("a.jpg", 1), ("empty.jpg", 0)]
+    kinds = [problem.kind for problem in found.problems]
+    assert kinds.count(MISSING_IMAGE) == 1
+    assert (UNANNOTATED, str(tmp_path / "unlisted.jpg")) in {(one.kind, one.where) for one in found.problems}
+    assert {problem.where for problem in found.problems if problem.kind == BAD_LINE} >= {
+        f"{tmp_path / 'boxes.csv'}:{line}" for line in (4, 5, 8)
+    }
+    assert np.isfinite(found.samples[0].boxes).all()
+
+
+def test_an_image_name_that_two_images_have_is_an_error(tmp_path: Path) -> None:
+    for number in range(2):
+        write_image(tmp_path / str(number) / "a.jpg", seed=number)
+    (tmp_path / "boxes.csv").write_text(csv_of([("a.jpg", "cat", (1, 2, 11, 22))]))
+    with pytest.raises(MaenasError, match=r"'a\.jpg' may be .*give paths from the list's folder"):
+        open_unsplit(tmp_path)
+    (tmp_path / "boxes.csv").write_text(csv_of([("1/a.jpg", "cat", (1, 2, 11, 22))]))
+    assert [sample.path for sample in open_unsplit(tmp_path).samples] == [tmp_path / "1" / "a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("results.csv", "epoch,loss\n1,2\n"),
+        ("boxes.csv", "filename,class,xmin,ymin\na.jpg,cat,1,2\n"),
+        ("boxes.json", '{"image": "a.jpg"}'),
+        ("boxes.csv", ""),
+    ],
+)
+def test_other_tables_and_documents_are_no_lists_of_boxes(name: str, text: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(MaenasError):
+        open_unsplit(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[", "[1]", '[{"annotations": []}]', "[" * 10_000])
+def test_a_broken_list_is_one_message_with_its_path(text: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "boxes.json").write_text(text)
+    with pytest.raises(MaenasError, match=r"boxes\.json"):
+        open_unsplit(tmp_path)
