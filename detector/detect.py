@@ -56,7 +56,7 @@ class DetectSummary:
     `cut_short` says what is missing of a video.
     """
 
-    unit: Literal["images", "frames"] = "images"
+    unit: Literal["image", "frame"] = "image"
     cut_short: str | None = None
     images: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -150,7 +150,7 @@ def detect_video(
         _refuse_overwriting([Path(source)], [target])
     ensure_folder(settings.out)
     video = Video(source)
-    summary, rows = DetectSummary("frames"), []
+    summary, rows = DetectSummary("frame"), []
     with video_writer(target, fps=video.fps, width=video.width, height=video.height) as add_frame:
         try:
             for number, frame in enumerate(islice(video, settings.frames), start=1):

@@ -10,6 +10,7 @@ import torch
 from detector.cost import first_steps
 from detector.distributed import World, join_world
 from detector.job import Job
+from maenas.units import number_of
 
 STEPS = 5  # the first one is not timed: it allocates, and chooses algorithms
 
@@ -28,7 +29,7 @@ def plan_text(job: Job, world: World) -> str:
     recipe, schedule = job.recipe, parts.schedule
     lines = [
         f"images     {len(job.train)}, {schedule.steps_per_epoch} steps of {batch} x {recipe.accumulate} an epoch",
-        f"steps      {schedule.total} in {recipe.epochs} epochs; full learning rate {parts.lr:.3g}",
+        f"steps      {schedule.total} in {number_of(recipe.epochs, 'epoch')}; full learning rate {parts.lr:.3g}",
         f"device     {world.device}, {world.size} process{'es' if world.size > 1 else ''}, {_precision(parts.half)}",
         f"memory     {_memory_bytes(world.device) / 1e9:.2f} GB at most so far",
     ]

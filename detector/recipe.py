@@ -18,6 +18,7 @@ from detector.data.settings import AugmentSettings
 from maenas.errors import MaenasError
 from maenas.files import read_text
 from maenas.strict import STRICT, parse_json, parse_yaml
+from maenas.units import number_of
 
 
 def _require(name: str, value: float, low: float, high: float) -> None:
@@ -220,7 +221,7 @@ def choose_recipe(*, images: int, classes: int, device: str, start: bool, shapes
     """
     if shapes:
         return Choice("demo", "the built-in shapes")
-    kinds = f"{images} images of {classes} class{'' if classes == 1 else 'es'}"
+    kinds = f"{number_of(images, 'image')} of {number_of(classes, 'class')}"
     if images <= SMALL_DATA:  # with weights to begin with, too: docs/lab/recipes.md
         return Choice("small-data", f"{kinds}, at most {SMALL_DATA} images")
     if start:

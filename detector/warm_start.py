@@ -17,6 +17,7 @@ from detector.model.inherit import Inherited, estimate_statistics, inherit
 from detector.model.weights import Weights, load_net, write_weights
 from maenas.errors import MaenasError
 from maenas.spec import DetectorSpec, load_spec
+from maenas.units import number_of
 
 IMAGES, BATCH = 128, 16  # that the statistics of batch norm come from
 
@@ -34,7 +35,7 @@ def warm_start(
     names = weights.names if images is None else images.names
     if len(names) != spec.head.num_classes:
         raise MaenasError(
-            f"the source has {len(names)} classes, the spec {spec.head.num_classes}; "
+            f"the source has {number_of(len(names), 'class')}, the spec {spec.head.num_classes}; "
             "name the data to be trained on with --data, whose classes are then taken"
         )
     known = {name: label for label, name in enumerate(weights.names)}

@@ -78,6 +78,12 @@ def format_count(n: float, unit: str = "") -> str:
     return f"{number} {prefix}{unit}" if unit else f"{number}{prefix}"
 
 
+def number_of(n: int, noun: str) -> str:
+    """`n` of something with its plural: "1 class", "3 classes", "0 boxes"."""
+    plural = noun if n == 1 else noun + ("es" if noun.endswith(("s", "x")) else "s")
+    return f"{n} {plural}"
+
+
 def format_bytes(n: float) -> str:
     """Three significant digits in decimal units, for example "50.3 MB"."""
     return _format(n, (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)))

@@ -10,6 +10,7 @@ from maenas.units import (
     format_bytes,
     format_count,
     format_latency,
+    number_of,
     parse_bytes,
     parse_flops,
     parse_latency_s,
@@ -123,3 +124,8 @@ def test_formats_show_three_digits_in_the_fitting_unit() -> None:
     assert [format_count(x) for x in (28.4e6, 950, 999_999)] == ["28.4M", "950", "1.00M"]
     assert format_count(18.2e9, "FLOPs") == "18.2 GFLOPs"
     assert format_bytes(50_331_648) == "50.3 MB"
+
+
+def test_only_one_is_singular() -> None:
+    assert [number_of(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [number_of(2, noun) for noun in ("class", "box", "epoch")] == ["2 classes", "2 boxes", "2 epochs"]

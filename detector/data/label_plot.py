@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from detector.data.dataset import Dataset, class_counts
 from detector.draw import short
 from maenas.palette import class_colour, hex_colour
+from maenas.units import number_of
 
 _MOST_CLASSES: Final = 30
 _BINS: Final = 48
@@ -37,7 +38,7 @@ def label_plot(dataset: Dataset) -> bytes:
     _draw_counts(counts, np.array([len(sample.labels) for sample in dataset.samples]))
     _draw_pictures(pictures, dataset)
     total = int(class_counts(dataset).sum())
-    title = f"{len(dataset)} images, {total} boxes, {len(dataset.names)} classes"
+    title = f"{number_of(len(dataset), 'image')}, {number_of(total, 'box')}, {number_of(len(dataset.names), 'class')}"
     figure.suptitle(title)
     buffer = io.BytesIO()
     with warnings.catch_warnings():

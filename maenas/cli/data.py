@@ -13,6 +13,7 @@ import typer
 from maenas.cli.extras import require_extra
 from maenas.cli.options import output_file, output_folder
 from maenas.errors import printable_line
+from maenas.units import number_of
 
 if TYPE_CHECKING:
     from detector.data.check import Kind, Report
@@ -98,7 +99,7 @@ def data_split(
     for line in summarise(found.problems):
         print(f"left out {line}")
     for name, split in found.splits.items():
-        print(f"{name:<6} {len(split)} images, {_counts_text(split.names, class_counts(split).tolist())}")
+        print(f"{name:<6} {number_of(len(split), 'image')}, {_counts_text(split.names, class_counts(split).tolist())}")
     print(f"wrote  {out}")
 
 
@@ -118,18 +119,18 @@ def data_shapes(
     from detector.data.shapes import write_shapes
 
     write_shapes(out, images=images, size=size, seed=seed)
-    print(f"wrote {out}: {images} images of {size}x{size}")
+    print(f"wrote {out}: {number_of(images, 'image')} of {size}x{size}")
 
 
 def _text(report: Report, written: Sequence[Path]) -> str:
     lines = []
     for name, split in report.summaries().items():
         lines.append(
-            f"{name:<6} {split.images} images ({split.images_without_boxes} without boxes), "
-            f"{split.boxes} boxes: {split.source}"
+            f"{name:<6} {number_of(split.images, 'image')} ({split.images_without_boxes} without boxes), "
+            f"{number_of(split.boxes, 'box')}: {split.source}"
         )
         counts = _counts_text(list(split.classes), list(split.classes.values()))
-        lines.append(f"       {len(split.classes)} classes: {counts}")
+        lines.append(f"       {number_of(len(split.classes), 'class')}: {counts}")
         lines += _problem_lines(split.problems)
     lines += _problem_lines(report.leak_kinds())
     lines += [f"wrote  {path}" for path in written]

@@ -14,6 +14,7 @@ from maenas.cli.detector_options import AsJson, Conf, Device, Iou, Runtime, Weig
 from maenas.cli.extras import require_extra, require_runtime
 from maenas.cli.options import output_file, output_folder, output_plot
 from maenas.errors import MaenasError, printable_line
+from maenas.units import number_of
 
 if TYPE_CHECKING:
     from detector.detect import DetectSummary
@@ -75,7 +76,7 @@ def _print_summary(summary: DetectSummary, out: Path) -> None:
         print(f"skipped: {message}", file=sys.stderr)
     counted = sorted(summary.counts.items(), key=lambda item: (-item[1], item[0]))
     found = ", ".join(f"{count} {printable_line(name)}" for name, count in counted) or "nothing"
-    print(f"{summary.images} {summary.unit}: {found}")
+    print(f"{number_of(summary.images, summary.unit)}: {found}")
     if summary.cut_short is not None:
         print(f"cut short: {summary.cut_short}", file=sys.stderr)
     print(f"wrote {out}")
@@ -163,7 +164,7 @@ def weights_inherit(
 
     weights, rows = inherit_weights(source, spec, out, data=data, seed=seed)
     print(format_inherited(rows))
-    print(f"wrote {out}: {len(weights.names)} classes, spec {weights.spec.id}")
+    print(f"wrote {out}: {number_of(len(weights.names), 'class')}, spec {weights.spec.id}")
 
 
 @weights_app.command("convert")
@@ -181,4 +182,5 @@ def weights_convert(
     from detector.model.convert import convert_published
 
     weights = convert_published(old, new, spec=spec, names=names)
-    print(f"wrote {new}: {len(weights.state)} tensors, {len(weights.names)} classes, spec {weights.spec.id}")
+    classes = number_of(len(weights.names), "class")
+    print(f"wrote {new}: {len(weights.state)} tensors, {classes}, spec {weights.spec.id}")

@@ -16,6 +16,7 @@ from maenas.cli.detector_options import AsJson, DataSet, Device, Runtime
 from maenas.cli.extras import require_extra, require_runtime
 from maenas.cli.options import output_folder
 from maenas.errors import printable_line
+from maenas.units import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,8 +155,9 @@ def _print_job(job: Job, begin: BeginEvent) -> None:
     classes = ", ".join(map(printable_line, job.train.names[:8])) + (", ..." if len(job.train.names) > 8 else "")
     rated = 0 if job.val is None else len(job.val)
     problems = (*job.train.problems, *(() if job.val is None else job.val.problems))
-    print(f"{'detector':<11}{job.name}, {size.height}x{size.width}, {len(job.train.names)} classes ({classes})")
-    print(f"{'data':<11}{len(job.train)} images to train on, {rated} to evaluate on ({job.train.source})")
+    known = f"{number_of(len(job.train.names), 'class')} ({classes})"
+    print(f"{'detector':<11}{job.name}, {size.height}x{size.width}, {known}")
+    print(f"{'data':<11}{number_of(len(job.train), 'image')} to train on, {rated} to evaluate on ({job.train.source})")
     for line in summarise(problems):
         print(f"{'left out':<11}{line}")
     if text := leak_text(job):
@@ -163,7 +165,7 @@ def _print_job(job: Job, begin: BeginEvent) -> None:
     if text := start_text(job):
         print(f"{'start':<11}{text}")
     print(f"{'recipe':<11}{job.chosen}")
-    print(f"{'run':<11}{job.recipe.epochs} epochs on {begin.device}, in {begin.folder}", flush=True)
+    print(f"{'run':<11}{number_of(job.recipe.epochs, 'epoch')} on {begin.device}, in {begin.folder}", flush=True)
 
 
 def _print_outcome(run: TrainingRun) -> None:
@@ -252,4 +254,4 @@ def _metrics_text(metrics: Metrics) -> str:
     others = "  ".join(f"{name} {shown(value)}" for name, value in summary.items() if name not in ("AP", "AP50"))
     left_out = metrics.listed_images - metrics.images
     unread = f"; {left_out} more could not be read" if left_out else ""
-    return f"{columns(table)}\n{others}\n{metrics.images} images{unread}"
+    return f"{columns(table)}\n{others}\n{number_of(metrics.images, 'image')}{unread}"

@@ -19,6 +19,7 @@ from maenas.reports.networks import Network
 from maenas.reports.origin import neck_of, prepare_bounded, setup_of
 from maenas.score import score_of
 from maenas.spec import DetectorSpec, published_specs
+from maenas.units import number_of
 
 STEP_S = 1e-9
 BELOW, ABOVE = 0.75, 1.15  # of the latencies shown: the part of the front that is computed
@@ -179,5 +180,6 @@ def excess_over_front(landscape: Landscape, place: Place) -> float:
 
 def setup_text(setup: Setup) -> str:
     """One line about the space and what holds for all of its front."""
-    size = f"{setup.input_size}x{setup.input_size}, {setup.request.num_classes} classes, neck {setup.space.neck}"
+    classes = number_of(setup.request.num_classes, "class")
+    size = f"{setup.input_size}x{setup.input_size}, {classes}, neck {setup.space.neck}"
     return f"{setup.space.name}: {setup.space.description} ({setup.space.size:.2e} architectures); {size}"

@@ -12,7 +12,7 @@ from maenas.latency.predictor import AnyPredictor, predict, provenance_word
 from maenas.lowering import lower
 from maenas.reports.text import columns
 from maenas.spec import DetectorSpec
-from maenas.units import format_count, format_latency
+from maenas.units import format_count, format_latency, number_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def format_layers(name: str, spec: DetectorSpec, predictor: AnyPredictor) -> str
         summary.append([part.name, str(len(part.layers)), last, *_costs([part], total)])
     summary.append(["detector", str(len(rows) - 1), "", *_costs(parts, total)])
     size = spec.input
-    title = f"{name} (id {spec.id}), {size.height}x{size.width}, {spec.head.num_classes} classes"
+    title = f"{name} (id {spec.id}), {size.height}x{size.width}, {number_of(spec.head.num_classes, 'class')}"
     return "\n\n".join([title, columns(rows, left=2), columns(summary), f"latency: {predictor.description}"])
 
 

@@ -15,7 +15,7 @@ from maenas.reports.figures import progress_figure
 from maenas.reports.landscape import Progress
 from maenas.reports.networks import Devices, Network
 from maenas.score_names import SCORES
-from maenas.units import format_bytes, format_count, format_latency
+from maenas.units import format_bytes, format_count, format_latency, number_of
 
 PROGRESS_ROWS = 12
 SAME = 1e-6  # relative difference up to which a latency is the one that the file states
@@ -37,7 +37,7 @@ def search_blocks(network: Network, devices: Devices) -> list[Block]:
     ]
     if network.changed and network.searched is not None:
         size, classes = network.searched.input, network.searched.head.num_classes
-        shape = f"{size.height}x{size.width} and {classes} classes"
+        shape = f"{size.height}x{size.width} and {number_of(classes, 'class')}"
         facts.append(("trained", f"from the detector of {shape} that was searched; all above is about that one"))
     m = origin.measurement
     if m is not None:

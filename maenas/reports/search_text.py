@@ -19,7 +19,7 @@ from maenas.reports.text import columns, labelled
 from maenas.score import score_of
 from maenas.score_names import SCORES, ScoreName
 from maenas.spec import BackboneSpec, published_spec
-from maenas.units import format_bytes, format_count, format_latency
+from maenas.units import format_bytes, format_count, format_latency, number_of
 
 if TYPE_CHECKING:
     from maenas.profiler.verify import Verified
@@ -41,7 +41,7 @@ def format_setup(setup: Setup) -> str:
     with_nms = [d for d, p in zip(request.devices, setup.predictors, strict=False) if p.conditions.get("nms_included")]
     nms = f"NMS included on {', '.join(with_nms)}" if with_nms else "NMS not included"
     lines.append(labelled("budget", f"{', '.join(limits) or 'layers only'}; {counted}, {nms}"))
-    size = f"{setup.input_size}x{setup.input_size}, {request.num_classes} classes"
+    size = f"{setup.input_size}x{setup.input_size}, {number_of(request.num_classes, 'class')}"
     found = "searched, " if setup.necks is not None else ""
     lines.append(labelled("detector", f"{size}; neck {space.neck!r}: {found}{get_neck_preset(space.neck).description}"))
     bounds = [f"at most {depths.max_layers} layers"] if depths.max_layers is not None else []

@@ -23,7 +23,7 @@ from maenas.reports.network import Part, op_name, parts_of, shape_text
 from maenas.reports.networks import Devices, Summary
 from maenas.reports.prediction_text import format_prediction
 from maenas.spec import DetectorSpec
-from maenas.units import format_count, format_latency
+from maenas.units import format_count, format_latency, number_of
 
 FRONT_ROWS = 24
 SAME = 1e-6  # relative difference up to which two numbers are the same
@@ -117,10 +117,11 @@ def front_section(landscape: Landscape) -> Section:
         else "Found, but not proven everywhere."
     )
     ends = f"{format_latency(points[0].latency_s)} to {format_latency(front.high_s)}"
+    classes = number_of(setup.request.num_classes, "class")
     about = (
         f"The best score of the space for every latency budget from {ends}, computed exactly: {len(points)} "
         f"architectures. {proof} Latency counts {counted} on {setup.predictors[0].device.name}. The published "
-        f"detectors are rebuilt at {setup.input_size}x{setup.input_size} with {setup.request.num_classes} classes."
+        f"detectors are rebuilt at {setup.input_size}x{setup.input_size} with {classes}."
     )
     picked = np.unique(np.linspace(0, len(points) - 1, FRONT_ROWS).round().astype(int))
     rows = [
@@ -180,9 +181,8 @@ def network_section(row: Summary, devices: Devices, search: Sequence[Block], inn
     spec = network.spec
     kernels = lower(spec)
     pairs = zip(devices.predictors, row.predictions, strict=True)
-    size = (
-        f"{spec.input.height}x{spec.input.width}, {spec.input.channel_order.upper()}, {spec.head.num_classes} classes"
-    )
+    classes = number_of(spec.head.num_classes, "class")
+    size = f"{spec.input.height}x{spec.input.width}, {spec.input.channel_order.upper()}, {classes}"
     facts = Facts(
         [
             ("id", spec.id),

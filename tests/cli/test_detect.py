@@ -100,7 +100,7 @@ def test_detect_writes_what_it_says(maenas: Maenas, weights: Path, tmp_path: Pat
     options = ("--conf", "0.005", "--save-txt", "--save-json", "--device", "cpu", "--out", "found")
     outcome = maenas("detect", "photos", "-w", weights, *options)
     assert outcome.code == 0
-    assert outcome.out.startswith("1 images: ")
+    assert outcome.out.startswith("1 image: ")
     assert "skipped: image photos/b.jpg: the file is empty" in outcome.err
     rows = json.loads((tmp_path / "found" / "detections.json").read_text())
     lines = (tmp_path / "found" / "labels" / "a.txt").read_text().splitlines()
@@ -120,7 +120,7 @@ def test_files_of_a_folder_whose_names_are_not_text_are_detected_in(
     options = ("--conf", "0.005", "--save-txt", "--save-json", "--device", "cpu", "--out", "found")
     outcome = maenas("detect", "photos", "-w", weights, *options)
     assert outcome.code == 0
-    assert outcome.out.startswith("1 images: ")
+    assert outcome.out.startswith("1 image: ")
     rows = json.loads((tmp_path / "found" / "detections.json").read_text())
     assert {row["file_name"] for row in rows} == {odd}
     assert (tmp_path / "found" / "labels" / odd).with_suffix(".txt").is_file()

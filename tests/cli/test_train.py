@@ -85,7 +85,7 @@ def test_a_plan_is_printed_and_nothing_written(maenas: Maenas, folder: Path, tmp
     write_spec(tmp_path / "tiny.json", SPEC, "tiny")
     planned = maenas("train", "tiny.json", "--data", folder, *SHORT, "--plan", "--input", "96")
     assert planned.code == 0, planned.err
-    assert "steps      4 in 1 epochs" in planned.out
+    assert "steps      4 in 1 epoch" in planned.out
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
 
 

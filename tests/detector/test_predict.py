@@ -255,7 +255,7 @@ def test_a_video_that_lacks_frames_is_told_and_what_is_there_is_kept(tmp_path: P
 def test_a_video_is_detected_up_to_the_frames_asked_for(tmp_path: Path) -> None:
     source = write_video(tmp_path / "clip.mp4", 9)
     summary = detect(DETECTOR, str(source), settings(tmp_path / "out", frames=4))
-    assert (summary.unit, summary.images, summary.cut_short) == ("frames", 4, None)
+    assert (summary.unit, summary.images, summary.cut_short) == ("frame", 4, None)
     assert len(list(Video(tmp_path / "out" / "clip.mp4"))) == 4
 
 
