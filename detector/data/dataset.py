@@ -15,7 +15,7 @@ from detector.data.flat import flat
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import are_built_in, cached_shapes
 from detector.data.split_folders import find_split_folders
-from detector.data.unsplit import CLASSES, find_unsplit
+from detector.data.unsplit import CLASSES, find_unsplit, heap_of
 from detector.data.voc import is_voc, read_voc
 from detector.data.yolo import find_yolo, read_yolo
 from maenas.errors import MaenasError, NoSplitError
@@ -56,7 +56,8 @@ def open_unsplit(path: str | Path) -> Dataset:
             if count := len(rated) - shared_images(dataset, rated):
                 raise MaenasError(f"{dataset.source}: there are {count} validation images already ({rated.source})")
     except NoSplitError:
-        read = find_unsplit(Path(os.path.abspath(path))) if os.path.isdir(path) else None
+        root = Path(os.path.abspath(path))
+        read = find_unsplit(root, heap_of(root)) if root.is_dir() else None
         if read is None:
             raise MaenasError(
                 f"data {path}: nothing here can be cut; wanted: one COCO .json, Pascal VOC .xml or LabelMe .json files "
@@ -128,10 +129,11 @@ def _read_folder(path: Path, split: Split) -> Dataset:
     inner = [child for child in sorted(path.iterdir()) if child.is_dir() and (find_yolo(child) or is_voc(child))]
     if inner:
         raise MaenasError(f"data {path}: the data lie in a folder of it; give {' or '.join(map(str, inner[:4]))}")
-    read = find_split_folders(path)
+    heap = heap_of(path)
+    read = find_split_folders(path, heap)
     if read is not None:
         return read(split)
-    if find_unsplit(path) is not None:
+    if find_unsplit(path, heap) is not None:
         raise NoSplitError(f"data {path}: annotated images, but nothing says which ones to train on")
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise MaenasError(

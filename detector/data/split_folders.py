@@ -13,13 +13,13 @@ from detector.choices import Split
 from detector.data.coco import ALIASES
 from detector.data.listed import read_lists
 from detector.data.sample import Dataset
-from detector.data.unsplit import Heap, are_single, heap_of, read_lines, single_pairs, with_problems, without_partner
+from detector.data.unsplit import Heap, are_single, read_lines, single_pairs, with_problems, without_partner
 from detector.data.voc import read_annotated
 from maenas.errors import NoSplitError
 
 
-def find_split_folders(root: Path) -> Callable[[Split], Dataset] | None:
-    """What reads a split of the folder `root`; None where it has no folder of training images.
+def find_split_folders(root: Path, heap: Heap) -> Callable[[Split], Dataset] | None:
+    """What reads a split of the folder `root`, in which `heap` lies; None where it has no folder of training images.
 
     A file belongs to the first folder on its way that is called like a split (`ALIASES`), such as `train/images/` or
     `images/train/`. Annotations are Pascal VOC .xml or LabelMe .json files, named as the images of their split, YOLO
@@ -28,7 +28,6 @@ def find_split_folders(root: Path) -> Callable[[Split], Dataset] | None:
 
     The reader raises MaenasError as that of `find_unsplit`, and for a split without images.
     """
-    heap = heap_of(root)
     parts = {split: _part(root, heap, split) for split in get_args(Split)}
     if are_single(parts["train"]):
         return partial(_read_single, root, parts)

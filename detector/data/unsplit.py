@@ -46,8 +46,8 @@ def heap_of(root: Path) -> Heap:
     return Heap(images, annotations, classes, lists)
 
 
-def find_unsplit(root: Path) -> Callable[[], Dataset] | None:
-    """What reads the images of the folder `root` that have annotations; None where it holds none of the known forms.
+def find_unsplit(root: Path, heap: Heap) -> Callable[[], Dataset] | None:
+    """What reads the annotated images of `heap`, in the folder `root`; None where it holds none of the known forms.
 
     These are Pascal VOC .xml or LabelMe .json files anywhere, named as their images; YOLO label files and one list of
     `CLASSES`, in `labels/` for `images/` or beside the images; one list of boxes (`listed`); else one COCO .json, in
@@ -56,7 +56,6 @@ def find_unsplit(root: Path) -> Callable[[], Dataset] | None:
 
     The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
     """
-    heap = heap_of(root)
     if are_single(heap):
         return partial(_read_single, root, heap)
     if len(heap.classes) == 1:
