@@ -76,6 +76,7 @@ class Recipe:
     # Moving average of the weights
     ema_decay: float = 0.9998
     ema_ramp_steps: float = 2000.0  # the decay nears its value as 1 - exp(-step / this)
+    bn_momentum: float = 0.03  # weight of a step in the statistics of batch norm, which evaluations use
     # Losses
     cls_weight: float = 1.0
     box_weight: float = 2.0
@@ -130,6 +131,7 @@ _RANGES: Final = MappingProxyType(
         "weight_decay": (0, 10),
         "ema_decay": (0, 1),
         "ema_ramp_steps": (1, 1e9),
+        "bn_momentum": (1e-6, 1),
         "cls_weight": (0, 1000),
         "box_weight": (0, 1000),
         "dfl_weight": (0, 1000),
@@ -158,6 +160,7 @@ _SMALL_DATA: Final = replace(
     clip_norm=30.0,
     ema_decay=0.999,
     ema_ramp_steps=500.0,
+    bn_momentum=0.1,  # with 0.03, AP in the middle of a run is that of statistics that lag
     early_matches=10,
     augment=AugmentSettings(
         mosaic_prob=0.5,

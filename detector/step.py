@@ -110,6 +110,7 @@ def assemble(
     device = world.device
     layout = memory_format(net, device)
     net = net.to(device).to(memory_format=layout)
+    set_statistics_momentum(net, recipe.bn_momentum)
     average = cast(DetectorNet, make_average(net))
     if world.size > 1 and shares_statistics(recipe, batch // world.size):
         sync_batch_norm(net, device)
@@ -150,6 +151,13 @@ def assemble(
         lr=lr,
         half=half,
     )
+
+
+def set_statistics_momentum(net: nn.Module, momentum: float) -> None:
+    """Give a step this weight in the running statistics of every batch norm. It changes evaluations, not gradients."""
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = momentum
 
 
 def shares_statistics(recipe: Recipe, images: int) -> bool:
