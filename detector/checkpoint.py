@@ -24,7 +24,7 @@ SCHEMA: Final = "maenas/training@2"
 LAST: Final = "last.pt"  # in the folder of a run
 
 # What may change between a run and its continuation: none of it touches the course of the weights.
-FREE: Final = frozenset({"workers", "cache", "checkpoint_minutes", "patience"})
+FREE: Final = frozenset({"workers", "cache", "checkpoint_minutes", "patience", "bn_momentum"})
 
 # What the file holds under each name; the rest are states.
 _KINDS: Final = MappingProxyType(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from detector.checkpoint import read_checkpoint
+from detector.checkpoint import check_same_run, read_checkpoint
 from detector.data.dataset import open_dataset
 from detector.data.shapes import write_shapes
 from detector.distributed import World
@@ -39,6 +39,10 @@ def test_a_step_has_the_weight_of_the_recipe_in_the_statistics_and_none_in_the_t
     assert all(torch.equal(slow[name], fast[name]) for name in learnt)
     means = [name for name in slow if name.endswith("running_mean")]
     assert not any(torch.equal(slow[name], fast[name]) for name in means)
+    last = tmp_path / "1.0" / LAST
+    stored = read_checkpoint(last)
+    other = replace(stored.recipe, bn_momentum=0.1)  # so a run may go on with it
+    check_same_run(stored, spec=TINY, recipe=other, data=stored.data, path=last)
 
 
 def test_statistics_of_the_last_batch_alone_are_those_of_momentum_one() -> None:
