@@ -29,14 +29,15 @@ class Listed(NamedTuple):
 
 def is_list(path: Path) -> bool:
     """Whether a file is such a list: a `.csv` whose first line names the columns, or a `.json` that is a list."""
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".json") or not path.is_file():  # a pipe is none, and would be waited for
+        return False
     try:
         with path.open(encoding="utf-8-sig") as file:
             start = file.readline(1 << 12)
-    except (OSError, UnicodeDecodeError):
+        return start.lstrip().startswith("[") if kind == ".json" else _columns(start) is not None
+    except (OSError, UnicodeDecodeError, csv.Error):
         return False
-    if path.suffix.lower() == ".csv":
-        return _columns(start) is not None
-    return path.suffix.lower() == ".json" and start.lstrip().startswith("[")
 
 
 def read_lists(

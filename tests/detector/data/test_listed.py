@@ -1,6 +1,7 @@
 """Lists of boxes in many images: CSV tables and the JSON of CreateML."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from detector.data.check import check
 from detector.data.dataset import open_dataset, open_unsplit
+from detector.data.listed import is_list
 from detector.data.sample import BAD_LINE, MISSING_IMAGE, UNANNOTATED
 from maenas.errors import MaenasError, NoSplitError
 from tests.detector.data.conftest import write_image
@@ -138,6 +140,13 @@ def test_other_tables_and_documents_are_no_lists_of_boxes(name: str, text: str, 
     (tmp_path / name).write_text(text)
     with pytest.raises(MaenasError):
         open_unsplit(tmp_path)
+
+
+def test_of_a_heap_only_tables_and_documents_are_opened_and_no_pipe_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("[")
+    (tmp_path / "binary.csv").write_bytes(b"\0\xff" * 99)
+    os.mkfifo(tmp_path / "boxes.csv")
+    assert not any(is_list(path) for path in (*tmp_path.iterdir(), tmp_path / "gone.json"))
 
 
 @pytest.mark.parametrize("text", ["[", "[1]", '[{"annotations": []}]', "[" * 10_000])
