@@ -22,24 +22,30 @@ def labelme_objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
 
     Raises MaenasError for a file that is not LabelMe's.
     """
-    text = read_text(path, what="annotation", max_bytes=MAX_BYTES)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MaenasError(f"{path}: not valid JSON: {error}") from error
+    document = read_json(path, what="annotation", max_bytes=MAX_BYTES)
     shapes = document.get("shapes") if isinstance(document, dict) else None
     if not isinstance(shapes, list):
         raise MaenasError(f"{path}: has no list `shapes`, as the files of LabelMe do")
     for number, shape in enumerate(shapes):
         where = f"{path} shape {number}"
         try:
-            yield NamedBox(_name(shape), _around(shape), where)
+            yield NamedBox(label_of(shape), _around(shape), where)
         except (LookupError, TypeError, ValueError):
             problems.append(Problem(BAD_LINE, where))
 
 
-def _name(shape: Any) -> str:
-    name = shape["label"].strip() if isinstance(shape["label"], str) else ""
+def read_json(path: Path, *, what: str, max_bytes: int) -> Any:
+    """What the JSON file `path` holds; raises MaenasError, which calls a file that cannot be read `what`."""
+    text = read_text(path, what=what, max_bytes=max_bytes)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MaenasError(f"{path}: not valid JSON: {error}") from error
+
+
+def label_of(annotation: Any) -> str:
+    """The `label` of an annotation, without blanks around it. Raises `ValueError` where there is no text in it."""
+    name = annotation["label"].strip() if isinstance(annotation["label"], str) else ""
     if not name:
         raise ValueError("no name")
     return name

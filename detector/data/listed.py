@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from detector.data.labelme import label_of, read_json
 from detector.data.sample import BAD_LINE, MISSING_IMAGE, UNANNOTATED, Dataset, NamedBox, Problem
 from detector.data.voc import named_dataset
 from maenas.errors import MaenasError
@@ -65,7 +65,8 @@ def read_lists(
             if (image := found[name]) is not None:
                 boxes.setdefault(image, []).extend([] if box is None else [box])
     others = [(path, list(_entries(path, []))) for path in classes_of]
-    named = {image for path, entries in others for name, _ in entries if (image := _find(path, name, places))}
+    called = [(path, name) for path, entries in others for name in dict.fromkeys(name for name, _ in entries)]
+    named = {_find(path, name, places) for path, name in called}
     problems += [Problem(UNANNOTATED, str(image)) for image in images if image not in named and image not in boxes]
     elsewhere = [[box for _, box in entries if box is not None] for _, entries in others]
     return named_dataset(root, list(boxes.items()), elsewhere, problems)
@@ -116,11 +117,7 @@ def _entry(words: Sequence[str], where: str) -> Listed:
 
 
 def _of_json(path: Path, problems: list[Problem]) -> Iterator[Listed]:
-    text = read_text(path, what="list of boxes", max_bytes=MAX_BYTES)
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MaenasError(f"{path}: not valid JSON: {error}") from error
+    entries = read_json(path, what="list of boxes", max_bytes=MAX_BYTES)
     for number, entry in enumerate(entries if isinstance(entries, list) else []):
         if not isinstance(entry, dict) or not isinstance(name := entry.get("image"), str):
             raise MaenasError(f"{path} entry {number}: has no `image`, as the lists of CreateML do")
@@ -130,16 +127,9 @@ def _of_json(path: Path, problems: list[Problem]) -> Iterator[Listed]:
         for place, annotation in enumerate(annotations if isinstance(annotations, list) else []):
             where = f"{path} {name} annotation {place}"
             try:
-                yield Listed(name, NamedBox(_label(annotation), _around(annotation["coordinates"]), where))
+                yield Listed(name, NamedBox(label_of(annotation), _around(annotation["coordinates"]), where))
             except (LookupError, TypeError, ValueError):
                 problems.append(Problem(BAD_LINE, where))
-
-
-def _label(annotation: Any) -> str:
-    label = annotation["label"]
-    if not isinstance(label, str) or not label.strip():
-        raise ValueError("no name")
-    return label.strip()
 
 
 def _around(box: Any) -> tuple[float, float, float, float]:
@@ -150,9 +140,9 @@ def _around(box: Any) -> tuple[float, float, float, float]:
 
 def _find(path: Path, name: str, places: dict[str, list[Path]]) -> Path | None:
     """The image `name` of the list at `path`. Raises MaenasError where several are called so."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    known = places.get(last, [])
-    beside = path.parent / name.replace("\\", "/")
+    local = name.replace("\\", "/")
+    known = places.get(local.rpartition("/")[2], [])
+    beside = path.parent / local
     if beside in known:
         return beside
     if len(known) > 1:

@@ -112,8 +112,12 @@ def _grouped(rng: np.random.Generator) -> Kernel:
 def _matmul(rng: np.random.Generator) -> Kernel:
     rows, epilogue = _between(rng, 1, 2048), EPILOGUES[rng.integers(len(EPILOGUES))]
     widths = _width(rng, 16, 4096), _width(rng, 16, 4096)
+    return _product(*widths, rows, epilogue)
+
+
+def _product(cin: int, cout: int, rows: int, epilogue: Epilogue) -> Kernel:
     residual = IMAGE - 1 if "add" in epilogue else None
-    return Kernel("matmul", "general", (IMAGE,), *widths, rows, 1, rows, 1, epilogue=epilogue, residual=residual)
+    return Kernel("matmul", "general", (IMAGE,), cin, cout, rows, 1, rows, 1, epilogue=epilogue, residual=residual)
 
 
 def _softmax(rng: np.random.Generator) -> Kernel:
@@ -131,9 +135,7 @@ def _of_transformer(rng: np.random.Generator) -> Kernel:
         (4, 1, ("add",)),
     )
     cin, cout, epilogue = projections[rng.integers(len(projections))]
-    residual = IMAGE - 1 if "add" in epilogue else None
-    sizes = (cin * width, cout * width, rows, 1, rows, 1)
-    return Kernel("matmul", "general", (IMAGE,), *sizes, epilogue=epilogue, residual=residual)
+    return _product(cin * width, cout * width, rows, epilogue)
 
 
 def _odd_width(rng: np.random.Generator, low: int, high: int) -> int:

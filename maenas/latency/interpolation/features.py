@@ -19,9 +19,8 @@ Array = NDArray[np.float64]
 ALIGNMENTS = (4, 8, 16, 32, 64)  # channels
 BLOCKS = (4, 8, 16)  # channels of a group: CPUs lay tensors out in blocks of them
 TERMS = ("compute_s", "serial_s", "memory_s")
-STAND_INS: dict[Op, Op] = {  # where a table lacks the op
-    **{"matmul": "conv", "mean": "maxpool", "pointwise": "decode", "softmax": "decode"}
-}
+# Where a table lacks the op.
+STAND_INS: dict[Op, Op] = {"matmul": "conv", "mean": "maxpool", "pointwise": "decode", "softmax": "decode"}
 
 
 def kernel_classes(kernel: Kernel) -> NDArray:
