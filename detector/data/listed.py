@@ -28,14 +28,17 @@ class Listed(NamedTuple):
 
 
 def is_list(path: Path) -> bool:
-    """Whether a file is such a list: a `.csv` whose first line names the columns, or a `.json` that is a list."""
+    """Whether a file is such a list: a `.csv` whose first line names the columns, or a `.json` that is a list, but not
+    one of COCO results, as `maenas detect --save-json` writes it."""
     kind = path.suffix.lower()
     if kind not in (".csv", ".json") or not path.is_file():  # a pipe is none, and would be waited for
         return False
     try:
         with path.open(encoding="utf-8-sig") as file:
-            start = file.readline(1 << 12)
-        return start.lstrip().startswith("[") if kind == ".json" else _columns(start) is not None
+            start = file.read(1 << 12)
+        if kind == ".json":
+            return start.lstrip().startswith("[") and '"image_id"' not in start
+        return _columns(start.partition("\n")[0]) is not None
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
 

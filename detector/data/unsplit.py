@@ -50,9 +50,9 @@ def find_unsplit(root: Path, heap: Heap) -> Callable[[], Dataset] | None:
     """What reads the annotated images of `heap`, in the folder `root`; None where it holds none of the known forms.
 
     These are Pascal VOC .xml or LabelMe .json files anywhere, named as their images; YOLO label files and one list of
-    `CLASSES`, in `labels/` for `images/` or beside the images; one list of boxes (`listed`); else one COCO .json, in
-    `root` or in `annotations/`. An image that nothing annotates is left out, for nobody may have looked at it yet;
-    `problems` names it.
+    `CLASSES`, in `labels/` for `images/` or beside the images; else one COCO .json, in `root` or in `annotations/`;
+    else one list of boxes (`listed`). An image that nothing annotates is left out, for nobody may have looked at it
+    yet; `problems` names it.
 
     The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
     """
@@ -60,10 +60,10 @@ def find_unsplit(root: Path, heap: Heap) -> Callable[[], Dataset] | None:
         return partial(_read_single, root, heap)
     if len(heap.classes) == 1:
         return partial(read_lines, root, heap)
-    if len(heap.lists) == 1:
-        return partial(read_lists, root, heap.lists, heap.images)
-    documents = [*root.glob("*.json"), *root.glob("annotations/*.json")]
-    return partial(read_coco, documents[0]) if len(documents) == 1 else None
+    documents = [path for path in (*root.glob("*.json"), *root.glob("annotations/*.json")) if path not in heap.lists]
+    if len(documents) == 1:
+        return partial(read_coco, documents[0])
+    return partial(read_lists, root, heap.lists, heap.images) if len(heap.lists) == 1 else None
 
 
 def are_single(heap: Heap) -> bool:

@@ -13,7 +13,7 @@ from detector.data.dataset import open_dataset, open_unsplit
 from detector.data.listed import is_list
 from detector.data.sample import BAD_LINE, MISSING_IMAGE, UNANNOTATED
 from maenas.errors import MaenasError, NoSplitError
-from tests.detector.data.conftest import write_image
+from tests.detector.data.conftest import write_coco, write_image
 
 HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
 Entry = tuple[str, str, tuple[float, float, float, float]]  # image, class, corners
@@ -147,6 +147,15 @@ def test_of_a_heap_only_tables_and_documents_are_opened_and_no_pipe_is_waited_fo
     (tmp_path / "binary.csv").write_bytes(b"\0\xff" * 99)
     os.mkfifo(tmp_path / "boxes.csv")
     assert not any(is_list(path) for path in (*tmp_path.iterdir(), tmp_path / "gone.json"))
+
+
+def test_what_was_detected_in_the_images_of_a_coco_file_does_not_hide_it(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    (tmp_path / "annotations" / "instances_train.json").rename(tmp_path / "all.json")
+    (tmp_path / "found").mkdir()
+    result = {"image_id": 10, "category_id": 7, "bbox": [1, 2, 10, 20], "score": 0.5}
+    (tmp_path / "found" / "detections.json").write_text(json.dumps([result], indent=1))
+    assert open_unsplit(tmp_path).names == ("dog", "cat")
 
 
 @pytest.mark.parametrize("text", ["[", "[1]", '[{"annotations": []}]', "[" * 10_000])
