@@ -1,11 +1,13 @@
 """How well tables predict networks that maenas did not make: classifiers and detectors of others on this CPU.
 
 Usage: python benchmarks/foreign_networks.py --table TABLE [--table TABLE] [--graphs FILE] [--passes 5]
+       python benchmarks/foreign_networks.py --table TABLE [--table TABLE] --files FILE.onnx ... --result FILE
 
 Every network becomes an ONNX file with random weights. It is predicted from each table, which must have been measured
 on this processor (`maenas profile --device cpu --clock cpu`), and then run by the runtime and the clock of that table.
 Predictions are made before anything is timed. All networks are timed in several passes, minutes apart, and the median
-of a network's passes counts: a machine that others use has slow minutes. Networks come from two places:
+of a network's passes counts: a machine that others use has slow minutes. Networks are those of `--files`, ONNX files
+with fixed sizes and one image as input, or come from two places:
 
 - torchvision, by its own functions: classifiers, and the bodies of its detectors (backbone and head, no suppression),
   each at two input sizes;
@@ -73,10 +75,10 @@ LISTED = (
 
 @dataclass(frozen=True)
 class Network:
-    """A network's name, input side and ONNX file."""
+    """A network's name, input side (None: what its file has) and ONNX file."""
 
     name: str
-    side: int
+    side: int | None
     file: Path
 
 
@@ -168,7 +170,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "refused": len(rows) - len(known),
         "mape": round(statistics.fmean(wrong), 4),
         "worst": round(wrong[worst], 4),
-        "worst_network": f"{known[worst]['network']}-{known[worst]['side']}",
+        "worst_network": "-".join(str(known[worst][key]) for key in ("network", "side") if known[worst][key]),
         "kendall_tau": round(kendall_tau(*([row[key] for row in known] for key in ("predicted_ms", "measured_ms"))), 4),
         "inside_interval": round(statistics.fmean(inside), 4),
     }
@@ -178,10 +180,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="append", required=True, help="a CPU table of this machine; repeatable")
     parser.add_argument("--graphs", type=Path, help="node lists of other families; without: torchvision's only")
+    parser.add_argument("--files", type=Path, nargs="+", default=[], help="ONNX files, in place of all others")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the ONNX files stay; default: a temporary folder")
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
+    if arguments.files and arguments.graphs:
+        parser.error("give --files or --graphs")
     predictors = {table: load_predictor(table) for table in arguments.table}
     if any(predictor.precision != "fp32" for predictor in predictors.values()):
         parser.error("the networks are files in fp32: give tables that were measured in fp32")
@@ -189,7 +194,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        networks = list(from_torchvision(folder))
+        networks = [Network(file.stem, None, file) for file in arguments.files] or list(from_torchvision(folder))
         if arguments.graphs is not None:
             with gzip.open(arguments.graphs) as file:
                 networks += from_graphs(json.load(file), folder)

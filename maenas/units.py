@@ -65,6 +65,20 @@ def parse_bytes(text: str) -> int:
     return _whole(text, _BYTES, what="size", example="50MB", forms="512B, 50MB, 64MiB, 1.5GB")
 
 
+def parse_sides(text: str, *, most: int = 8192) -> tuple[int, int]:
+    """Height and width in pixels, from one side of a square or both: 640, 480x640.
+
+    Raises MaenasError for anything else, and for more than `most`.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})(?:[xX]([0-9]{1,9}))?", text.strip())
+    sides = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not all(1 <= side <= most for side in sides):
+        raise MaenasError(
+            f"{text.strip()[:40]!r}: an input is one side, 640, or height x width, 480x640; 1 to {most} pixels"
+        )
+    return sides
+
+
 def format_latency(seconds: float) -> str:
     """Three significant digits in the fitting unit, for example "2.87 ms"."""
     return _format(seconds, (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)))

@@ -15,6 +15,7 @@ from maenas.units import (
     parse_flops,
     parse_latency_s,
     parse_params,
+    parse_sides,
 )
 
 PARSERS: tuple[Callable[[str], float], ...] = (parse_latency_s, parse_params, parse_flops, parse_bytes)
@@ -129,3 +130,14 @@ def test_formats_show_three_digits_in_the_fitting_unit() -> None:
 def test_only_one_is_singular() -> None:
     assert [number_of(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
     assert [number_of(2, noun) for noun in ("class", "box", "epoch")] == ["2 classes", "2 boxes", "2 epochs"]
+
+
+@pytest.mark.parametrize(("text", "sides"), [("640", (640, 640)), ("48x320", (48, 320)), (" 1X8192 ", (1, 8192))])
+def test_an_input_is_one_side_or_height_and_width(text: str, sides: tuple[int, int]) -> None:
+    assert parse_sides(text) == sides
+
+
+@pytest.mark.parametrize("text", ["", "0", "8193", "48x", "x320", "48x320x3", "-1", "48 x 320", "a" * 100, "1e3", "٣"])
+def test_what_is_no_input_is_refused(text: str) -> None:
+    with pytest.raises(MaenasError, match=r"an input is one side, 640, or height x width, 480x640; 1 to 8192 pixels"):
+        parse_sides(text)

@@ -84,21 +84,22 @@ def predict(
     device: str = "t4",
     precision: Precision | None = None,
     batch: int = 1,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
 ) -> Latency:
     """The latency of `network`: a spec's file, a published name, a searched design, a spec, weights or their run's
     folder, or an .onnx file.
 
-    `device` as in `search`; `batch` images at once. `input_size` (pixels) is for an ONNX file whose shapes are
-    symbolic. Raises `MaenasError` for a network or a device that cannot be used.
+    `device` as in `search`; `batch` images at once. `input_size` is for an ONNX file whose shapes are symbolic: the
+    side in pixels, or (height, width). Raises `MaenasError` for a network or a device that cannot be used.
     """
     title, kernels = _kernels(network, input_size)
     return Latency(title, kernels, load_predictor(device, precision=precision, batch=batch))
 
 
-def _kernels(network: Network, input_size: int | None) -> tuple[str, tuple[Kernel, ...] | Lowered]:
+def _kernels(network: Network, input_size: int | tuple[int, int] | None) -> tuple[str, tuple[Kernel, ...] | Lowered]:
     if isinstance(network, str | Path) and str(network).lower().endswith(".onnx"):
-        return str(network), lower_onnx(str(network), input_size=input_size)
+        sides = (input_size, input_size) if isinstance(input_size, int) else input_size
+        return str(network), lower_onnx(str(network), sides=sides)
     if input_size is not None:
         raise MaenasError("--input is for ONNX files; a spec has its own input size")
     if isinstance(network, str | Path):

@@ -8,6 +8,7 @@ import typer
 
 from maenas.cli import options
 from maenas.cli.extras import require_extra
+from maenas.units import parse_sides
 
 
 def predict_command(
@@ -21,8 +22,10 @@ def predict_command(
     precision: options.AnyPrecision = None,
     batch: options.Batch = 1,
     input_size: Annotated[
-        int | None,
-        typer.Option("--input", help="Side of the input of an ONNX file whose shapes are symbolic.", min=1, max=8192),
+        str | None,
+        typer.Option(
+            "--input", help="Input of an ONNX file whose shapes are symbolic: its side, or height x width (480x640)."
+        ),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Print one line per kernel.")] = False,
     as_json: options.AsJson = False,
@@ -32,7 +35,8 @@ def predict_command(
         require_extra("export")
     from maenas.api.predict import predict
 
-    rows = [predict(network, device=name, precision=precision, batch=batch, input_size=input_size) for name in device]
+    sides = None if input_size is None else parse_sides(input_size)
+    rows = [predict(network, device=name, precision=precision, batch=batch, input_size=sides) for name in device]
     if as_json:
         documents = [row.document(layers=layers) for row in rows]
         options.print_json("predict", network=rows[0].title, predictions=documents)

@@ -156,9 +156,18 @@ def _odd_dense(rng: np.random.Generator) -> Kernel:
 
 
 def _pointwise(rng: np.random.Generator) -> Kernel:
-    inputs, channels, side = int(rng.integers(1, 3)), _width(rng, 16, 2048), _between(rng, 1, 112)
-    sources = tuple(IMAGE - number for number in range(inputs))
+    return _arithmetic(int(rng.integers(1, 3)), _width(rng, 16, 2048), _between(rng, 1, 112))
+
+
+def _arithmetic(inputs: int, width: int, side: int) -> Kernel:
+    """Of whole blocks of channels: a runtime writes others in another layout, once for each input, and the difference
+    that is measured would lack what that takes."""
+    channels, sources = 16 * max(1, round(width / 16)), tuple(IMAGE - number for number in range(inputs))
     return Kernel("pointwise", "general", sources, inputs * channels, channels, side, side, side, side)
+
+
+def _product_of_maps(rng: np.random.Generator) -> Kernel:
+    return _arithmetic(2, _width(rng, 16, 1024), _between(rng, 2, 320))
 
 
 def _mean(rng: np.random.Generator) -> Kernel:
@@ -193,4 +202,5 @@ KINDS: dict[Draw, int] = {
     _odd_depthwise: 50,
     _odd_dense: 60,
     _of_transformer: 70,
+    _product_of_maps: 80,
 }

@@ -32,14 +32,14 @@ def format_graph(title: str, lowered: Lowered, predictor: AnyPredictor, *, layer
         ("latency", f"{format_latency(prediction.seconds)} {word} on {predictor.device.name} ({kind} {span}){without}"),
         ("not modelled", _unmodelled_text(graph)),
         *(
-            [("estimated", estimated_text(lowered.kernels, predictor, prediction))]
+            [("estimated", estimated_text(graph.lowered.kernels, predictor, prediction))]
             if prediction.estimated_seconds
             else []
         ),
         ("not timed", ", ".join(f"{count} {op}" for op, count in graph.untimed) or "nothing"),
     ]
     text = "\n".join(f"{label:<{WIDTH}}{line}" for label, line in lines)
-    tables = [_kind_table(lowered, graph, word), *([_kernel_table(lowered, graph)] if layers else [])]
+    tables = [_kind_table(graph, word), *([_kernel_table(graph)] if layers else [])]
     return "\n\n".join([text, *tables])
 
 
@@ -50,19 +50,20 @@ def _unmodelled_text(graph: GraphPrediction) -> str:
     return f"{names}: about {graph.unmodelled_share:.1%} of the time, guessed from the elements they move or compute"
 
 
-def _kind_table(lowered: Lowered, graph: GraphPrediction, word: str) -> str:
+def _kind_table(graph: GraphPrediction, word: str) -> str:
     total = graph.prediction.seconds
-    counts = {row.op: row.count for row in graph.unmodelled} | Counter(_kinds(lowered))
+    counts = {row.op: row.count for row in graph.unmodelled} | Counter(_kinds(graph.lowered))
     rows = [["kind", "kernels", f"ms {word}", "share"]]
     for kind, seconds in sorted(graph.prediction.parts.items(), key=lambda item: -item[1]):
         rows.append([kind, str(counts[kind]), f"{seconds * 1e3:.4f}", f"{seconds / total:.1%}"])
-    return columns([*rows, ["whole", str(len(lowered.kernels)), f"{total * 1e3:.4f}", "100.0%"]])
+    return columns([*rows, ["whole", str(len(graph.lowered.kernels)), f"{total * 1e3:.4f}", "100.0%"]])
 
 
-def _kernel_table(lowered: Lowered, graph: GraphPrediction) -> str:
+def _kernel_table(graph: GraphPrediction) -> str:
     rows = [["kernel", "kind", "in", "out", "k", "s", "size", "MFLOPs", "us", "share"]]
     prediction = graph.prediction
-    for kernel, kind, seconds in zip(lowered.kernels, _kinds(lowered), prediction.kernel_seconds, strict=True):
+    kernels, kinds = graph.lowered.kernels, _kinds(graph.lowered)
+    for kernel, kind, seconds in zip(kernels, kinds, prediction.kernel_seconds, strict=True):
         shape = [kernel.in_channels, kernel.out_channels, kernel.kernel, kernel.stride]
         size, flops = f"{kernel.out_height}x{kernel.out_width}", total_cost([kernel]).flops / 1e6
         share = f"{seconds / prediction.seconds:.1%}"
@@ -88,6 +89,6 @@ def graph_document(lowered: Lowered, predictor: AnyPredictor, *, layers: bool) -
         "conditions": predictor.conditions,
     }
     if layers:
-        rows = zip(lowered.kernels, _kinds(lowered), prediction.kernel_seconds, strict=True)
+        rows = zip(graph.lowered.kernels, _kinds(graph.lowered), prediction.kernel_seconds, strict=True)
         document["kernels_us"] = [{"name": kernel.name, "op": kind, "us": s * 1e6} for kernel, kind, s in rows]
     return document

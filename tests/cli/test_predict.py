@@ -77,7 +77,12 @@ def test_a_batch_takes_longer(predict, network: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("net.onnx",), "input 'x' has the shape [batch, 16, h, w], which is not fixed: give its side with --input"),
+        (("net.onnx",), "input 'x' has the shape [batch, 16, h, w], which is not fixed: give its side, or height x"),
+        (
+            ("net.onnx", "--input", "4 8"),
+            "'4 8': an input is one side, 640, or height x width, 480x640; 1 to 8192 pixels",
+        ),
+        (("net.onnx", "--input", "0x64"), "'0x64': an input is one side, 640, or height x width, 480x640"),
         (("damo-yolo-t", "--input", 64), "--input is for ONNX files"),
         (("none.onnx",), "cannot read none.onnx"),
         (("junk.onnx",), "junk.onnx is not a valid ONNX file"),

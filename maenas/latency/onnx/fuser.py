@@ -67,6 +67,7 @@ class Fuser:
         self.stand_ins: dict[int, str] = {}
         self.untimed: list[str] = []
         self.joined: set[int] = set()  # pointwise kernels that read the parts of a concat
+        self.absorbed: dict[int, list[tuple[Node, ...]]] = {}  # ways that kernels absorbed; see `absorb`
         self.values: dict[TensorId, Value] = {}
         self.done: set[int] = set()  # nodes already inside a kernel
         self.nodes = graph.nodes
@@ -131,6 +132,7 @@ def absorb(f: Fuser, index: int, tensor: TensorId, shape: Shape) -> None:
             kernel = replace(kernel, residual=f.values[residual].kernel)
         f.kernels[index] = replace(kernel, epilogue=kernel.epilogue if entry is None else (*kernel.epilogue, entry))
         f.done.update(numbers)
+        f.absorbed.setdefault(index, []).append(tuple(f.nodes[number] for number in numbers))
         tensor, shape = f.nodes[numbers[-1]].outputs[0][0], known(f.nodes[numbers[-1]].outputs[0][1])
     f.write(tensor, index, shape)
 

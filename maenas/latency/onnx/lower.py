@@ -59,6 +59,7 @@ class Lowered:
     """Kernels in execution order, and what they leave out.
 
     `stand_ins`: operators, by the index of the kernel that only moves as many elements as they do.
+    `absorbed`: what follows a convolution or product and is in its kernel, by the kernel's index, way by way.
     `untimed`: operators without any kernel, since a shape of theirs is not known.
     `elements`: how many the nodes of every operator write, those inside of kernels too, where it is known.
     `precision`, `where`: what the file computes in, and what messages call it; see `NodeGraph`.
@@ -70,6 +71,7 @@ class Lowered:
     elements: dict[str, list[int]]
     precision: Precision
     where: str
+    absorbed: dict[int, tuple[tuple[Node, ...], ...]]
 
 
 def kernels_from_json(document: Any, where: str = "graph") -> tuple[Kernel, ...]:
@@ -82,12 +84,12 @@ def kernels_from_onnx(path: str | Path) -> tuple[Kernel, ...]:
     return _complete(read_onnx(path))
 
 
-def lower_onnx(path: str | Path, *, input_size: int | None = None) -> Lowered:
-    """Kernels of an ONNX file, whatever its operators; `input_size` as in `node_graph.read_onnx`.
+def lower_onnx(path: str | Path, *, sides: tuple[int, int] | None = None) -> Lowered:
+    """Kernels of an ONNX file, whatever its operators; `sides` as in `node_graph.read_onnx`.
 
     Raises `MaenasError`.
     """
-    return fuse(read_onnx(path, input_size=input_size))
+    return fuse(read_onnx(path, sides=sides))
 
 
 def _complete(graph: NodeGraph) -> tuple[Kernel, ...]:
@@ -119,7 +121,15 @@ def fuse(graph: NodeGraph) -> Lowered:
                 f.write(tensor, first, known(shape))
     if not f.kernels and not f.untimed:
         raise MaenasError(f"{graph.where}: no node reads the image (tensor {', '.join(map(repr, graph.images))})")
-    return Lowered(tuple(f.kernels), f.stand_ins, tuple(f.untimed), _elements(f), graph.precision, graph.where)
+    return Lowered(
+        kernels=tuple(f.kernels),
+        stand_ins=f.stand_ins,
+        untimed=tuple(f.untimed),
+        elements=_elements(f),
+        precision=graph.precision,
+        where=graph.where,
+        absorbed={index: tuple(ways) for index, ways in f.absorbed.items()},
+    )
 
 
 def _elements(f: Fuser) -> dict[str, list[int]]:

@@ -79,12 +79,13 @@ def read_json(document: Any, where: str = "graph") -> NodeGraph:
     return NodeGraph((0,), tuple(nodes), frozenset(), where)
 
 
-def read_onnx(path: str | Path, *, input_size: int | None = None) -> NodeGraph:
-    """An ONNX file. A symbolic first axis of an input is a batch of 1; its other symbolic axes are `input_size`.
+def read_onnx(path: str | Path, *, sides: tuple[int, int] | None = None) -> NodeGraph:
+    """An ONNX file. A symbolic first axis of an input is a batch of 1; its other symbolic axes are of `sides`, the
+    height and width of its image (the height, where it is no image).
 
     Weights are not read: a file whose external weights are missing is as good, unless shapes are among them. Raises
     `MaenasError` for a file that is not ONNX, of an opset that the onnx package does not know, with symbolic axes
-    and no `input_size`, or whose operators contradict their shapes.
+    and no `sides`, with others than `sides`, or whose operators contradict their shapes.
     """
     path = Path(path)
     refuse_pipe(path, what="ONNX file")
@@ -102,7 +103,7 @@ def read_onnx(path: str | Path, *, input_size: int | None = None) -> NodeGraph:
     if not model.graph.node or not inputs:
         raise MaenasError(f"{path}: there is no network in it ({len(model.graph.node)} nodes, {len(inputs)} inputs)")
     for value in inputs:
-        _fix_shape(value, input_size, path)
+        _fix_shape(value, sides, path)
     _load_shapes(onnx, model, path)
     shapes = tensor_shapes(onnx, model, path)
     return NodeGraph(
@@ -173,20 +174,34 @@ def _invalid(path: Path, error: Exception) -> MaenasError:
     return MaenasError(f"{path} is not a valid ONNX file: {reason:.300}")
 
 
-def _fix_shape(value: Any, input_size: int | None, path: Path) -> None:
+def _fix_shape(value: Any, sides: tuple[int, int] | None, path: Path) -> None:
     """Give the symbolic axes of an input their size."""
     if not value.type.tensor_type.HasField("shape"):
         raise MaenasError(f"{path}: input {value.name!r} has no shape; export with fixed sizes")
     axes = value.type.tensor_type.shape.dim
+    text = ", ".join(str(axis.dim_value) if axis.dim_value > 0 else axis.dim_param or "?" for axis in axes)
     symbolic = [number for number, axis in enumerate(axes) if axis.dim_value < 1]
-    if input_size is None and any(symbolic):  # any but the first axis
-        text = ", ".join(str(axis.dim_value) if axis.dim_value > 0 else axis.dim_param or "?" for axis in axes)
+    if sides is None and any(symbolic):  # any but the first axis
         raise MaenasError(
-            f"{path}: input {value.name!r} has the shape [{text}], which is not fixed: "
-            "give its side with --input, or export with fixed sizes"
+            f"{path}: input {value.name!r} has the shape [{text}], which is not fixed: give its side, or height x "
+            "width, with --input of `maenas predict`, or export with fixed sizes"
         )
+    height, width = sides or (1, 1)
+    given = dict(zip(_image_axes(axes), (height, width), strict=False)) if sides else {}
     for number in symbolic:
-        axes[number].dim_value = input_size if number else 1
+        axes[number].dim_value = given.get(number, height) if number else 1
+    if any(axes[number].dim_value != side for number, side in given.items()):
+        raise MaenasError(
+            f"{path}: input {value.name!r} has the shape [{text}]; an input of {height}x{width} contradicts it"
+        )
+
+
+def _image_axes(axes: Any) -> tuple[int, ...]:
+    """Height and width of a batch of images; of anything else, none."""
+    if len(axes) != 4:
+        return ()
+    channels_last = axes[3].dim_value in (1, 3, 4) and axes[1].dim_value not in (1, 3, 4)
+    return (1, 2) if channels_last else (2, 3)
 
 
 def _load_shapes(onnx: Any, model: Any, path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final
 
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel, is_depthwise
 from maenas.latency.measured_predictor import MeasuredPredictor
+from maenas.latency.onnx.apart import as_run, one_by_one
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.node_graph import PRODUCT_NAMES
@@ -18,13 +18,6 @@ from maenas.latency.predictor import AnyPredictor, Prediction, estimated_seconds
 
 UNKNOWN_FACTOR = 2.0  # how much longer than guessed an operator without a rule may take: a judgement
 MOST_GUESSED = 0.5  # of a network's time; with more it has none
-
-# Nanoseconds an element, of what ONNX Runtime computes one after the other on a CPU and fuses with nothing: measured on
-# one core of a Zen 4, docs/lab/latency.md
-ONE_BY_ONE: Final = {
-    **{"Softplus": 11.5, "Mish": 12.2, "PRelu": 2.0, "Elu": 2.1, "Selu": 2.1, "Celu": 2.1},
-    **{"Log": 1.8, "Sin": 2.0, "Cos": 2.0, "DepthToSpace": 2.0},
-}
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,12 @@ class Unmodelled:
 
 @dataclass(frozen=True)
 class GraphPrediction:
-    """The whole network's time, `parts` by kind of kernel; the unmodelled operators are in it, the untimed are not."""
+    """The whole network's time, `parts` by kind of kernel; the unmodelled operators are in it, the untimed are not.
 
+    `lowered` is the network as the predictor's runtime runs it; the times of kernels are of its kernels.
+    """
+
+    lowered: Lowered
     prediction: Prediction
     unmodelled: tuple[Unmodelled, ...]
     untimed: tuple[tuple[str, int], ...]
@@ -62,6 +59,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     """
     _require_precision(lowered, predictor)
     _require_products(lowered)
+    lowered = as_run(lowered, predictor)
     guesses = enumerate(_seconds(kernel, predictor) for kernel in lowered.kernels)
     known = {index: seconds for index, seconds in guesses if seconds is not None}
     if not math.fsum(known.values()):
@@ -80,7 +78,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
         else:
             unmodelled.setdefault(kind, []).append(value)
     moved = math.fsum(value for values in unmodelled.values() for value in values)
-    counted = _one_by_one(lowered, predictor)
+    counted = one_by_one(lowered, predictor)
     for op, times in counted.items():
         unmodelled.setdefault(op, []).extend(times)
         parts[op] = parts.get(op, 0.0) + math.fsum(times)
@@ -100,6 +98,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
             f"that operators without a model move: {names}"
         )
     return GraphPrediction(
+        lowered,
         Prediction(total, low, high + UNKNOWN_FACTOR * (moved + extra), tuple(seconds), parts, estimated),
         tuple(rows),
         tuple(Counter(lowered.untimed).items()),
@@ -122,16 +121,6 @@ def _seconds(kernel: Kernel, predictor: AnyPredictor) -> float | None:
         return float(predictor.kernel_seconds(kernel))
     except MaenasError:
         return None
-
-
-def _one_by_one(lowered: Lowered, predictor: AnyPredictor) -> dict[str, list[float]]:
-    """Seconds of the nodes of each operator of `ONE_BY_ONE`, where ONNX Runtime runs them on a CPU."""
-    runtime = predictor.conditions["runtime"] if isinstance(predictor, MeasuredPredictor) else ""
-    if not runtime.startswith("onnxruntime-cpu"):
-        return {}
-    per_element = 1e-9 * predictor.batch / int(predictor.conditions.get("measured_threads", 1))
-    known = {op: sizes for op, sizes in lowered.elements.items() if op in ONE_BY_ONE}
-    return {op: [size * ONE_BY_ONE[op] * per_element for size in sizes] for op, sizes in known.items()}
 
 
 def _require_precision(lowered: Lowered, predictor: AnyPredictor) -> None:

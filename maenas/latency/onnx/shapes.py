@@ -161,12 +161,15 @@ class _Known:
         from onnx.reference import ReferenceEvaluator
 
         feeds = {name: self.values[name] for name in node.input if name}
+        written = [name for name in node.output if name]
+        ends = [[self.onnx.ValueInfoProto(name=name) for name in names] for names in (feeds, written)]
+        graph = self.onnx.helper.make_graph([node], "one node", *ends)  # a bare node would be one of the newest opset
         try:
             with np.errstate(all="ignore"):
-                results = ReferenceEvaluator(node, opsets=self.opsets).run(None, feeds)
+                results = ReferenceEvaluator(graph, opsets=self.opsets).run(None, feeds)
         except REFUSALS:
             return
-        for name, result in zip(node.output, results, strict=False):
+        for name, result in zip(written, results, strict=True):
             self._keep(name, np.asarray(result))
 
     def _keep(self, name: str, array: np.ndarray) -> None:

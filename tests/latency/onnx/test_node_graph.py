@@ -94,9 +94,25 @@ def test_a_symbolic_batch_is_one_and_other_axes_are_asked_for(saved) -> None:
     path = saved(conv_model(["batch", 16, "height", "width"]))
     with pytest.raises(MaenasError, match=r"input 'x' has the shape \[batch, 16, height, width\].*--input"):
         lower_onnx(path)
-    (kernel,) = lower_onnx(path, input_size=64).kernels
+    (kernel,) = lower_onnx(path, sides=(64, 64)).kernels
     assert (kernel.in_height, kernel.in_width, kernel.out_height) == (64, 64, 32)
     assert kernels_from_onnx(saved(conv_model(["batch", 16, 32, 32]))) == kernels_from_onnx(saved(conv_model()))
+
+
+def test_an_image_has_the_height_and_width_that_are_given_wherever_its_channels_are(saved) -> None:
+    (kernel,) = lower_onnx(saved(conv_model(["batch", 16, "height", "width"])), sides=(48, 320)).kernels
+    assert (kernel.in_height, kernel.in_width) == (48, 320)
+    (kernel,) = lower_onnx(saved(conv_model([1, 16, 48, "width"])), sides=(48, 320)).kernels
+    assert (kernel.in_height, kernel.in_width) == (48, 320)
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]), helper.make_node("Relu", ["t"], ["y"])]
+    last = lower_onnx(saved(model(nodes, ["batch", "height", "width", 3])), sides=(48, 320))
+    assert [kernel.out_width for kernel in last.kernels] == [320, 320]
+
+
+@pytest.mark.parametrize("shape", [[1, 16, 32, 32], [1, 16, 64, "width"], ["batch", 16, "height", 32]])
+def test_an_input_that_contradicts_the_file_is_refused(shape: list, saved) -> None:
+    with pytest.raises(MaenasError, match=r"input 'x' has the shape .*; an input of 48x320 contradicts it"):
+        lower_onnx(saved(conv_model(shape)), sides=(48, 320))
 
 
 def test_an_input_without_a_shape_and_a_fixed_batch_are_refused(saved) -> None:

@@ -9,9 +9,10 @@ from maenas.choices import Precision
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel
+from maenas.latency.onnx.apart import ONE_BY_ONE
 from maenas.latency.onnx.lower import Lowered, fuse
 from maenas.latency.onnx.node_graph import read_json
-from maenas.latency.onnx.predict import MOST_GUESSED, ONE_BY_ONE, UNKNOWN_FACTOR, kernel_kind, predict_graph
+from maenas.latency.onnx.predict import MOST_GUESSED, UNKNOWN_FACTOR, kernel_kind, predict_graph
 from maenas.latency.predictor import load_predictor, predict
 from maenas.reports.graph import format_graph, graph_document
 
@@ -107,7 +108,22 @@ def test_what_onnx_runtime_computes_one_by_one_counts_by_its_elements_there_and_
         assert row.seconds == pytest.approx(4 * extra)
     for table in ("cpu-epyc-zen4-openvino-t1-fp32-b1", "t4"):
         result, plain = (predict_graph(graph, load_predictor(table)) for graph in (with_it, without))
-        assert result == plain
+        assert (result.prediction, result.unmodelled) == (plain.prediction, plain.unmodelled)
+
+
+def test_what_onnx_runtime_computes_apart_is_in_the_time_and_a_kernel_in_the_list_there_and_nowhere_else() -> None:
+    graph = lowered(node("Conv", 0, 1), node("Abs", 1, 2))
+    for table, more in (("cpu-epyc-zen4-onnxruntime-t1-fp32-b1", 3), ("cpu-epyc-zen4-openvino-t1-fp32-b1", 0)):
+        predictor = load_predictor(table)
+        result, plain = predict_graph(graph, predictor), predict(graph.kernels, predictor)
+        assert len(result.lowered.kernels) == len(result.prediction.kernel_seconds) == len(graph.kernels) + more
+        assert (result.prediction.seconds > plain.seconds) == bool(more)
+        assert sum(result.prediction.kernel_seconds) + predictor.network_seconds == pytest.approx(
+            result.prediction.seconds
+        )
+        names = [row["name"] for row in graph_document(graph, predictor, layers=True)["kernels_us"]]
+        assert names == [kernel.name for kernel in result.lowered.kernels]
+        assert ("conv0: Abs" in format_graph("net", graph, predictor, layers=True)) == bool(more)
 
 
 @pytest.mark.parametrize(

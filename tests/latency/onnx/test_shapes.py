@@ -30,6 +30,7 @@ WEIGHTS = [
     constant("two", np.array([2], np.int64)),
     constant("rest", np.array([-1], np.int64)),
     constant("zero", np.array([0], np.int64)),
+    constant("nothing", np.zeros(0, np.float32)),
 ]
 
 
@@ -74,20 +75,35 @@ def fixed_network() -> list[Any]:
     ]
 
 
-def save(path: Path, nodes: list[Any], shape: list[Any], extra: list[Any]) -> Path:
+def older(nodes: list[Any]) -> list[Any]:
+    """The same for opsets before 13: `Unsqueeze` has its axes as an attribute, `Resize` leaves nothing out."""
+    found = []
+    for node in nodes:
+        inputs = [name or "nothing" for name in node.input]
+        if node.op_type == "Unsqueeze":
+            found.append(helper.make_node("Unsqueeze", inputs[:1], node.output, axes=[0]))
+        else:
+            found.append(node)
+            node.input[:] = inputs
+    return found
+
+
+def save(path: Path, nodes: list[Any], shape: list[Any], extra: list[Any], opset: int = 17) -> Path:
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
     outputs = [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)]
     graph = helper.make_graph(nodes, "g", inputs, outputs, [*WEIGHTS, *extra])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]), path)
     return path
 
 
-def test_a_graph_that_computes_its_shapes_has_the_kernels_of_one_with_fixed_shapes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opset", [11, 12, 13, 17, 21])
+def test_a_graph_that_computes_its_shapes_has_the_kernels_of_one_with_fixed_shapes(tmp_path: Path, opset: int) -> None:
     w3 = constant("w3", np.zeros((4, 16, 3, 3), np.float32))
     size = constant("size", np.array([1, 8, 2 * SIDE, 2 * SIDE], np.int64))
-    dynamic = save(tmp_path / "dynamic.onnx", dynamic_network(), ["n", 3, "h", "w"], [w3])
+    nodes = dynamic_network() if opset > 12 else older(dynamic_network())
+    dynamic = save(tmp_path / "dynamic.onnx", nodes, ["n", 3, "h", "w"], [w3], opset)
     fixed = save(tmp_path / "fixed.onnx", fixed_network(), [1, 3, SIDE, SIDE], [w3, size])
-    ours, theirs = lower_onnx(dynamic, input_size=SIDE), lower_onnx(fixed)
+    ours, theirs = lower_onnx(dynamic, sides=(SIDE, SIDE)), lower_onnx(fixed)
     assert not ours.untimed
     assert not ours.stand_ins
 
