@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 from maenas.kernels import Kernel
 from maenas.latency.measured_predictor import MeasuredPredictor
@@ -27,6 +27,7 @@ GATE = "gate"  # SiLU or GELU, whichever operators it came in: one operator ther
 GATES = (["Gelu"], ["Swish"], ["Mul", "Sigmoid"], ["Mul", "Mul", "Sigmoid"])
 BLOCKED = ("Relu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", GATE)
 IN_PLACE = 0.75  # of a kernel with tensors of its own: a pass writes over what it reads, which was just written
+MOVED: Final = 0.08  # nanoseconds an element that a pass reads or writes, on the Zen 4 of `ONE_BY_ONE`
 
 # Nanoseconds an element, of what it computes one after the other: measured on one core of a Zen 4, docs/lab/latency.md
 ONE_BY_ONE: Final = {
@@ -44,31 +45,48 @@ class Step(NamedTuple):
 
 
 def as_run(lowered: Lowered, predictor: AnyPredictor) -> Lowered:
-    """The network as the predictor's runtime runs it: what ONNX Runtime computes apart on a CPU are kernels more."""
-    if not is_onnxruntime_cpu(predictor):
+    """The network as the predictor's runtime runs it: what ONNX Runtime computes apart on a CPU are kernels more.
+
+    A table that measured no arithmetic has none of them; see `guessed`.
+    """
+    if not _is_onnxruntime_cpu(predictor) or not _measured_arithmetic(predictor):
         return lowered
     apart = []
-    for index, ways in sorted(lowered.absorbed.items()):
-        kernel, shape = lowered.kernels[index], known(ways[0][-1].outputs[0][1])
+    for index, step, shape in _all_passes(lowered):
         channels, height, width = planes(shape)
         channels = max(1, round(IN_PLACE * channels))
-        for step in _passes(kernel, ways, shape):
-            sizes = (step.reads * channels, channels, height, width, height, width)
-            apart.append(Kernel("pointwise", f"{kernel.name}: {step.op}", (index,), *sizes))
+        sizes = (step.reads * channels, channels, height, width, height, width)
+        apart.append(Kernel("pointwise", f"{lowered.kernels[index].name}: {step.op}", (index,), *sizes))
     return replace(lowered, kernels=(*lowered.kernels, *apart))
 
 
-def is_onnxruntime_cpu(predictor: AnyPredictor) -> bool:
-    return isinstance(predictor, MeasuredPredictor) and predictor.conditions["runtime"].startswith("onnxruntime-cpu")
-
-
-def one_by_one(lowered: Lowered, predictor: AnyPredictor) -> dict[str, list[float]]:
-    """Seconds of the nodes of each operator of `ONE_BY_ONE`, where ONNX Runtime runs them on a CPU."""
-    if not is_onnxruntime_cpu(predictor):
+def guessed(lowered: Lowered, predictor: AnyPredictor) -> dict[str, list[float]]:
+    """Seconds of what ONNX Runtime computes by itself on a CPU and no row of the table is like: the nodes of each
+    operator of `ONE_BY_ONE`, and of a table that measured no arithmetic all other passes."""
+    if not _is_onnxruntime_cpu(predictor):
         return {}
     per_element = 1e-9 * predictor.batch / int(predictor.conditions.get("measured_threads", 1))
     found = {op: sizes for op, sizes in lowered.elements.items() if op in ONE_BY_ONE}
-    return {op: [size * ONE_BY_ONE[op] * per_element for size in sizes] for op, sizes in found.items()}
+    seconds = {op: [size * ONE_BY_ONE[op] * per_element for size in sizes] for op, sizes in found.items()}
+    if not _measured_arithmetic(predictor):
+        moved = [(step.reads + 1) * math.prod(shape) for _, step, shape in _all_passes(lowered)]
+        seconds |= {"arithmetic": [elements * MOVED * per_element for elements in moved]} if moved else {}
+    return seconds
+
+
+def _is_onnxruntime_cpu(predictor: AnyPredictor) -> TypeGuard[MeasuredPredictor]:
+    return isinstance(predictor, MeasuredPredictor) and predictor.conditions["runtime"].startswith("onnxruntime-cpu")
+
+
+def _measured_arithmetic(predictor: MeasuredPredictor) -> bool:
+    return "pointwise" in predictor.interpolator.constants
+
+
+def _all_passes(lowered: Lowered) -> Iterator[tuple[int, Step, Shape]]:
+    """Every pass with the kernel that it follows and the shape of its result."""
+    for index, ways in sorted(lowered.absorbed.items()):
+        shape = known(ways[0][-1].outputs[0][1])
+        yield from ((index, step, shape) for step in _passes(lowered.kernels[index], ways, shape))
 
 
 def _passes(kernel: Kernel, ways: Sequence[Sequence[Node]], shape: Shape) -> Iterator[Step]:

@@ -10,7 +10,7 @@ from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel, is_depthwise
 from maenas.latency.measured_predictor import MeasuredPredictor
-from maenas.latency.onnx.apart import as_run, one_by_one
+from maenas.latency.onnx.apart import as_run, guessed
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.node_graph import PRODUCT_NAMES
@@ -54,7 +54,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     if most of the time would be guessed.
 
     A kernel that the predictor cannot take (a kind that its table did not measure) counts as unmodelled, at the time
-    per byte of the others together; `ONE_BY_ONE` operators do at that of their elements. The interval's ends take
+    per byte of the others together; what `apart.guessed` names does at that of its elements. The interval's ends take
     the unmodelled operators as free and as `UNKNOWN_FACTOR` times as long as guessed; that is a judgement.
     """
     _require_precision(lowered, predictor)
@@ -78,7 +78,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
         else:
             unmodelled.setdefault(kind, []).append(value)
     moved = math.fsum(value for values in unmodelled.values() for value in values)
-    counted = one_by_one(lowered, predictor)
+    counted = guessed(lowered, predictor)
     for op, times in counted.items():
         unmodelled.setdefault(op, []).extend(times)
         parts[op] = parts.get(op, 0.0) + math.fsum(times)

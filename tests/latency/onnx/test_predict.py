@@ -9,7 +9,7 @@ from maenas.choices import Precision
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel
-from maenas.latency.onnx.apart import ONE_BY_ONE
+from maenas.latency.onnx.apart import MOVED, ONE_BY_ONE
 from maenas.latency.onnx.lower import Lowered, fuse
 from maenas.latency.onnx.node_graph import read_json
 from maenas.latency.onnx.predict import MOST_GUESSED, UNKNOWN_FACTOR, kernel_kind, predict_graph
@@ -124,6 +124,17 @@ def test_what_onnx_runtime_computes_apart_is_in_the_time_and_a_kernel_in_the_lis
         names = [row["name"] for row in graph_document(graph, predictor, layers=True)["kernels_us"]]
         assert names == [kernel.name for kernel in result.lowered.kernels]
         assert ("conv0: Abs" in format_graph("net", graph, predictor, layers=True)) == bool(more)
+
+
+def test_a_table_without_arithmetic_guesses_what_onnx_runtime_computes_apart() -> None:
+    graph, elements = lowered(node("Conv", 0, 1), node("Abs", 1, 2)), 16 * 64 * 64
+    for table, threads in (("cpu-amd-epyc-onnxruntime-t1-fp32-b1", 1), ("cpu-amd-epyc-onnxruntime-t2-fp32-b1", 2)):
+        predictor = load_predictor(table)
+        result, plain = predict_graph(graph, predictor), predict(graph.kernels, predictor)
+        extra = 3 * 2 * elements * MOVED * 1e-9 / threads
+        assert result.lowered is graph
+        assert result.prediction.seconds == pytest.approx(plain.seconds + extra)
+        assert [(row.op, row.count) for row in result.unmodelled] == [("arithmetic", 3)]
 
 
 @pytest.mark.parametrize(
