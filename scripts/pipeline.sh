@@ -4,7 +4,7 @@
 #   scripts/pipeline.sh [options] [-- options of `maenas train`]
 #
 #   --out DIR               where everything is written                       [runs/pipeline]
-#   --data PATH             data set in COCO, YOLO or Pascal VOC form         [shapes, generated]
+#   --data PATH             data set in a form of docs/custom-data.md         [shapes, generated]
 #   --classes N             how many classes it has; needed with --data
 #   --images PATH           pictures to detect in                             [generated, or those of --data]
 #   --space NAME            search space                                      [demo]

@@ -25,7 +25,12 @@ data_app = typer.Typer(help="Data sets: check one, split one, write the built-in
 
 @data_app.command("check")
 def data_check(
-    path: Annotated[str, typer.Argument(help="Folder (COCO, YOLO, Pascal VOC), COCO .json, data.yaml, or shapes.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A folder (COCO, YOLO, Pascal VOC, LabelMe, CSV, CreateML), a COCO .json, a data.yaml, or shapes."
+        ),
+    ],
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="PNG file for some images with their boxes.", callback=output_file)
     ] = None,

@@ -29,7 +29,11 @@ Runtime = Annotated[
     ),
 ]
 DataSet = Annotated[
-    str, typer.Option("--data", help="A folder or file in COCO, YOLO or Pascal VOC format, or shapes: generated ones.")
+    str,
+    typer.Option(
+        "--data",
+        help="A folder or file in COCO, YOLO, Pascal VOC, LabelMe, CSV or CreateML form, or shapes: generated ones.",
+    ),
 ]
 WeightsFile = Annotated[
     Path,

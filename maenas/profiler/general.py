@@ -109,6 +109,13 @@ def _grouped(rng: np.random.Generator) -> Kernel:
     )
 
 
+def _few_groups(rng: np.random.Generator) -> Kernel:
+    """Of 1x1 and 5x5, each group wide: ShuffleNet's first form and AlexNet."""
+    groups, size = int(rng.choice([2, 3, 4, 8])), int(rng.choice([1, 1, 1, 5]))
+    widths = tuple(2 * groups * _between(rng, 2, 96) for _ in range(2))
+    return _with_epilogue(_kernel("conv", *widths, _between(rng, 4, 80), kernel=size, groups=groups), rng)
+
+
 def _matmul(rng: np.random.Generator) -> Kernel:
     rows, epilogue = _between(rng, 1, 2048), EPILOGUES[rng.integers(len(EPILOGUES))]
     widths = _width(rng, 16, 4096), _width(rng, 16, 4096)
@@ -203,4 +210,5 @@ KINDS: dict[Draw, int] = {
     _odd_dense: 60,
     _of_transformer: 70,
     _product_of_maps: 80,
+    _few_groups: 60,
 }

@@ -61,7 +61,9 @@ class Lowered:
     `stand_ins`: operators, by the index of the kernel that only moves as many elements as they do.
     `absorbed`: what follows a convolution or product and is in its kernel, by the kernel's index, way by way.
     `untimed`: operators without any kernel, since a shape of theirs is not known.
-    `elements`: how many the nodes of every operator write, those inside of kernels too, where it is known.
+    `elements`: how many the nodes of every operator write, those inside of kernels too, where it is known. Of a
+    `ConvTranspose` these are its products, before those of one position are added up; a `Resize` has its mode before
+    its name, unless it takes the nearest.
     `precision`, `where`: what the file computes in, and what messages call it; see `NodeGraph`.
     """
 
@@ -137,8 +139,18 @@ def _elements(f: Fuser) -> dict[str, list[int]]:
     for node in f.nodes:
         for tensor, shape in node.outputs[:1]:
             if tensor in f.computed and shape is not None and all(0 < side < MAX_SIDE for side in shape):
-                found.setdefault(node.op, []).append(math.prod(shape))
+                mode = node.attributes.get("mode", b"nearest") if node.op in ("Resize", "Upsample") else b"nearest"
+                name = node.op if mode == b"nearest" else f"{mode.decode('ascii', 'replace')} {node.op}"
+                found.setdefault(name, []).append(_products(node) or math.prod(shape))
     return found
+
+
+def _products(node: Node) -> int:
+    """Of a transposed convolution, one for each position that it reads, tap and channel that it writes; else 0."""
+    if node.op != "ConvTranspose":
+        return 0
+    image, weight, out = (known(shape) for _, shape in (*node.inputs[:2], node.outputs[0]))
+    return math.prod(image[2:]) * math.prod(weight[2:]) * math.prod(out[1:2])
 
 
 def _is_sized(f: Fuser, node: Node) -> bool:

@@ -126,6 +126,22 @@ def test_what_onnx_runtime_computes_apart_is_in_the_time_and_a_kernel_in_the_lis
         assert ("conv0: Abs" in format_graph("net", graph, predictor, layers=True)) == bool(more)
 
 
+@pytest.mark.parametrize(
+    ("mode", "counted"), [(b"nearest", None), (b"linear", "linear Resize"), (b"cubic", "cubic Resize")]
+)
+def test_a_resize_counts_by_its_mode(mode: bytes, counted: str | None) -> None:
+    graph = lowered(node("Conv", 0, 1), node("Resize", 1, 2, mode=mode))
+    found = predict_graph(graph, load_predictor("cpu-epyc-zen4-onnxruntime-t1-fp32-b1")).unmodelled
+    assert [row.op for row in found] == ([counted] if counted else [])
+
+
+def test_a_transposed_convolution_counts_by_its_products() -> None:
+    shapes = [[0, [1, 16, 20, 30]], [9, [16, 8, 4, 4]]]
+    attributes = {"strides": [2, 2], "kernel_shape": [4, 4]}
+    graph = lowered({"op": "ConvTranspose", "in": shapes, "out": [[1, [1, 8, 40, 60]]], "attr": attributes})
+    assert graph.elements == {"ConvTranspose": [20 * 30 * 4 * 4 * 8]}
+
+
 def test_a_table_without_arithmetic_guesses_what_onnx_runtime_computes_apart() -> None:
     graph, elements = lowered(node("Conv", 0, 1), node("Abs", 1, 2)), 16 * 64 * 64
     for table, threads in (("cpu-amd-epyc-onnxruntime-t1-fp32-b1", 1), ("cpu-amd-epyc-onnxruntime-t2-fp32-b1", 2)):
