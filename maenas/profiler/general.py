@@ -112,8 +112,8 @@ def _grouped(rng: np.random.Generator) -> Kernel:
 def _few_groups(rng: np.random.Generator) -> Kernel:
     """Of 1x1 and 5x5, each group wide: ShuffleNet's first form and AlexNet."""
     groups, size = int(rng.choice([2, 3, 4, 8])), int(rng.choice([1, 1, 1, 5]))
-    widths = tuple(2 * groups * _between(rng, 2, 96) for _ in range(2))
-    return _with_epilogue(_kernel("conv", *widths, _between(rng, 4, 80), kernel=size, groups=groups), rng)
+    cin, cout = (2 * groups * _between(rng, 2, 96) for _ in range(2))
+    return _with_epilogue(_kernel("conv", cin, cout, _between(rng, 4, 80), kernel=size, groups=groups), rng)
 
 
 def _matmul(rng: np.random.Generator) -> Kernel:
