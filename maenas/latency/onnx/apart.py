@@ -127,7 +127,7 @@ def _steps(nodes: Sequence[Node], shape: Shape) -> Iterator[Step]:
     ops = sorted(node.op for node in nodes)
     if "Erf" in ops or ops in GATES:
         yield Step(GATE, 1, True)
-    elif ops == ["HardSigmoid", "Mul"] and math.isclose(nodes[0].attributes.get("alpha", 0.2), 1 / 6, rel_tol=1e-5):
+    elif ops == ["HardSigmoid", "Mul"] and _is_sixth(nodes[0].attributes.get("alpha")):
         yield Step("HardSwish", 1, True)
     else:
         for node in nodes:
@@ -136,6 +136,10 @@ def _steps(nodes: Sequence[Node], shape: Shape) -> Iterator[Step]:
                 yield Step("Conv", 1, True)  # of 1x1, each channel alone
             elif node.op not in ONE_BY_ONE:
                 yield Step(node.op, reads, node.op in BLOCKED or reads > 1)
+
+
+def _is_sixth(alpha: object) -> bool:
+    return isinstance(alpha, float) and math.isclose(alpha, 1 / 6, rel_tol=1e-5)
 
 
 def _folds(node: Node, shape: Shape) -> bool:

@@ -184,6 +184,12 @@ def _converging(f: Fuser, start: TensorId) -> list[int] | None:
     return None
 
 
+def word(node: Node, name: str, default: str) -> str:
+    """Attribute `name` as text: bytes in ONNX files, text in node lists."""
+    found = node.attributes.get(name, default)
+    return found.decode("ascii", "replace") if isinstance(found, bytes) else str(found)
+
+
 def positive(f: Fuser, node: Node, name: str, default: list[int]) -> list[int]:
     """Attribute `name`, positive integers as many as in `default`."""
     found = node.attributes.get(name, default)

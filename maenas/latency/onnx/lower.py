@@ -49,6 +49,7 @@ from maenas.latency.onnx.fuser import (
     planes,
     positive,
     stand_in,
+    word,
 )
 from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, TensorId, read_json, read_onnx
 from maenas.latency.onnx.products import conv, einsum, matmul
@@ -139,8 +140,8 @@ def _elements(f: Fuser) -> dict[str, list[int]]:
     for node in f.nodes:
         for tensor, shape in node.outputs[:1]:
             if tensor in f.computed and shape is not None and all(0 < side < MAX_SIDE for side in shape):
-                mode = node.attributes.get("mode", b"nearest") if node.op in ("Resize", "Upsample") else b"nearest"
-                name = node.op if mode == b"nearest" else f"{mode.decode('ascii', 'replace')} {node.op}"
+                mode = word(node, "mode", "nearest") if node.op in ("Resize", "Upsample") else "nearest"
+                name = node.op if mode == "nearest" else f"{mode} {node.op}"
                 found.setdefault(name, []).append(_products(node) or math.prod(shape))
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from maenas.latency.onnx.fuser import Fuser, absorb, known, positive
+from maenas.latency.onnx.fuser import Fuser, absorb, known, positive, word
 from maenas.latency.onnx.node_graph import Node, Shape, TensorId
 
 
@@ -75,8 +75,7 @@ def matmul(f: Fuser, node: Node) -> None:
 
 def einsum(f: Fuser, node: Node) -> None:
     """`Einsum` of two operands. Raises `MaenasError` for an equation that is not a product of their shapes."""
-    equation = node.attributes.get("equation", b"")
-    text = equation.decode("ascii", "replace") if isinstance(equation, bytes) else str(equation)
+    text = word(node, "equation", "")
     terms = re.fullmatch(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]*)", text.replace(" ", ""))
     shapes = [known(shape) for _, shape in node.inputs]
     if terms is None or len(shapes) != 2 or any(len(t) != len(s) for t, s in zip(terms.groups(), shapes, strict=False)):

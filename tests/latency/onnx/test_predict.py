@@ -127,9 +127,9 @@ def test_what_onnx_runtime_computes_apart_is_in_the_time_and_a_kernel_in_the_lis
 
 
 @pytest.mark.parametrize(
-    ("mode", "counted"), [(b"nearest", None), (b"linear", "linear Resize"), (b"cubic", "cubic Resize")]
+    ("mode", "counted"), [(b"nearest", None), (b"linear", "linear Resize"), ("cubic", "cubic Resize"), (3, None)]
 )
-def test_a_resize_counts_by_its_mode(mode: bytes, counted: str | None) -> None:
+def test_a_resize_counts_by_its_mode(mode: object, counted: str | None) -> None:
     graph = lowered(node("Conv", 0, 1), node("Resize", 1, 2, mode=mode))
     found = predict_graph(graph, load_predictor("cpu-epyc-zen4-onnxruntime-t1-fp32-b1")).unmodelled
     assert [row.op for row in found] == ([counted] if counted else [])
