@@ -19,9 +19,10 @@ from detector.data.pictures import load_image
 from detector.data.sample import BROKEN_IMAGE, CUT_IMAGE, FATAL, UNUSED_CLASS
 from detector.draw import Tile, encoded, sheet
 from detector.images import read_image
-from maenas.errors import MaenasError
+from maenas.errors import MaenasError, NoSplitError
 
 SPLITS: Final = ("train", "val", "test")
+NEEDED: Final = ("train", "val")  # by a training
 NO_BOXES: Final = "split without a box"
 SAME_IMAGE: Final = "same image twice in a split"
 LEAK: Final = "image in two splits"
@@ -61,12 +62,22 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Whether a training could start: no problem that makes labels wrong, and boxes to learn from."""
-        kinds = [problem.kind for problem in self.problems["train"]]
-        train = self.splits["train"]
-        left_out = sum(problem.kind == BROKEN_IMAGE for problem in train.problems)  # already when it was read
-        whole = len(train) - (kinds.count(BROKEN_IMAGE) - left_out)
-        return whole > 0 and not {*kinds} & {*FATAL, NO_BOXES}
+        """Whether a training could start: images and boxes to learn from and to be rated by, whose labels are right.
+
+        Of a file that is one split, whether it could be one of these.
+        """
+        return not self.missing and all(self._is_fit(name) for name in NEEDED if name in self.splits)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Splits that a training needs and a folder does not have."""
+        return () if _is_one_split(self.path) else tuple(name for name in NEEDED if name not in self.splits)
+
+    def _is_fit(self, name: str) -> bool:
+        kinds, split = [problem.kind for problem in self.problems[name]], self.splits[name]
+        left_out = sum(problem.kind == BROKEN_IMAGE for problem in split.problems)  # already when it was read
+        whole = len(split) - (kinds.count(BROKEN_IMAGE) - left_out)
+        return whole > 0 and not {*kinds} & {*FATAL, NO_BOXES, NEW_CLASS}
 
     def summaries(self, *, examples: int = 5) -> dict[str, Summary]:
         """Each split in numbers, with up to so many examples of every kind of problem."""
@@ -89,14 +100,14 @@ class Report:
 def check(path: str | Path, *, on_image: Callable[[], None] = lambda: None) -> Report:
     """Reads all splits at `path` and decodes every image; `on_image` is called after each.
 
-    Raises MaenasError where there is no training split, or nothing readable at all.
+    Raises MaenasError where there is no training split, and where one that is there cannot be read.
     """
     splits = {"train": read_dataset(path, "train")}
-    if Path(path).suffix.lower() != ".json":
+    if not _is_one_split(path):
         for name in SPLITS[1:]:
             try:
                 dataset = read_dataset(path, name)
-            except MaenasError:  # a split that is not there; its faults would have shown in the first one
+            except NoSplitError:
                 continue
             if dataset.source not in [known.source for known in splits.values()]:  # shapes have no test split
                 splits[name] = dataset
@@ -106,6 +117,10 @@ def check(path: str | Path, *, on_image: Callable[[], None] = lambda: None) -> R
         found, digests[name] = _images(dataset, on_image)
         problems[name] = (*dataset.problems, *found, *_classes(dataset, splits["train"].names))
     return Report(str(path), splits, problems, _leaks(digests))
+
+
+def _is_one_split(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".json"
 
 
 def _images(dataset: Dataset, on_image: Callable[[], None]) -> tuple[list[Problem], dict[str, Path]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from detector.choices import Split
 from detector.data.coco import find_coco, read_coco
+from detector.data.darknet import find_darknet, read_darknet
 from detector.data.flat import flat
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import are_built_in, cached_shapes
@@ -26,9 +27,9 @@ __all__ = ["Dataset", "Problem", "Sample", "Split", "align_names", "open_dataset
 def open_dataset(path: str | Path, split: Split) -> Dataset:
     """The data set at `path`, fit to be trained on or evaluated with.
 
-    `path` is a folder in one of the three formats, or with a folder for each split (`split_folders`), a COCO `.json`
-    (whatever its split), a YOLO `data.yaml`, or the word `shapes` for the generated data set (`./shapes` is a folder of
-    that name).
+    `path` is a folder in COCO, YOLO, Darknet's or Pascal VOC form, or with a folder for each split (`split_folders`), a
+    COCO `.json` (whatever its split), a YOLO `data.yaml`, or the word `shapes` for the generated data set (`./shapes`
+    is a folder of that name).
 
     Samples and annotations with a fault are left out; `problems` says which, and names classes without a box. Whether
     images can be decoded shows only when they are: `maenas data check` tries them all.
@@ -61,7 +62,8 @@ def open_unsplit(path: str | Path) -> Dataset:
         if read is None:
             raise MaenasError(
                 f"data {path}: nothing here can be cut; wanted: one COCO .json, Pascal VOC .xml or LabelMe .json files "
-                f"named as their images, one .csv or CreateML .json, or YOLO label files and one {' or '.join(CLASSES)}"
+                "named as their images, one .csv, CreateML .json or CVAT .xml, or YOLO label files and one "
+                f"{' or '.join(CLASSES)}"
             ) from None
         dataset = read()
     return _usable(dataset)
@@ -123,6 +125,9 @@ def _read_folder(path: Path, split: Split) -> Dataset:
         return read_yolo(yolo, split)
     if is_voc(path):
         return read_voc(path, split)
+    darknet = find_darknet(path)
+    if darknet is not None:
+        return read_darknet(darknet, split)
     annotations = find_coco(path, split)
     if annotations is not None:
         return read_coco(annotations)

@@ -1,14 +1,15 @@
-"""One list for many images: a CSV table with a header, or the JSON of CreateML."""
+"""One list for many images: a CSV table with a header, the JSON of CreateML, or the XML of CVAT."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from detector.data.cvat import cvat_shapes
 from detector.data.labelme import label_of, read_json
-from detector.data.sample import BAD_LINE, MISSING_IMAGE, UNANNOTATED, Dataset, NamedBox, Problem
+from detector.data.sample import BAD_LINE, MISSING_IMAGE, UNANNOTATED, Dataset, Listed, NamedBox, Problem
 from detector.data.voc import named_dataset
 from maenas.errors import MaenasError
 from maenas.files import read_text
@@ -20,24 +21,19 @@ CLASS: Final = ("class", "label", "class_name", "category", "name")
 CORNERS: Final = (("xmin", "x1", "left"), ("ymin", "y1", "top"), ("xmax", "x2", "right"), ("ymax", "y2", "bottom"))
 
 
-class Listed(NamedTuple):
-    """One entry: an image's name, and a box in it, unless the list says that it has none."""
-
-    image: str
-    box: NamedBox | None
-
-
 def is_list(path: Path) -> bool:
-    """Whether a file is such a list: a `.csv` whose first line names the columns, or a `.json` that is a list, but not
-    one of COCO results, as `maenas detect --save-json` writes it."""
+    """Whether a file is such a list: a `.csv` whose first line names the columns, a `.json` that is a list, but not one
+    of COCO results, as `maenas detect --save-json` writes it, or an `.xml` of several annotations."""
     kind = path.suffix.lower()
-    if kind not in (".csv", ".json") or not path.is_file():  # a pipe is none, and would be waited for
+    if kind not in (".csv", ".json", ".xml") or not path.is_file():  # a pipe is none, and would be waited for
         return False
     try:
         with path.open(encoding="utf-8-sig") as file:
             start = file.read(1 << 12)
         if kind == ".json":
             return start.lstrip().startswith("[") and '"image_id"' not in start
+        if kind == ".xml":
+            return "<annotations>" in start
         return _columns(start.partition("\n")[0]) is not None
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
@@ -76,7 +72,8 @@ def read_lists(
 
 
 def _entries(path: Path, problems: list[Problem]) -> Iterator[Listed]:
-    return _of_json(path, problems) if path.suffix.lower() == ".json" else _of_csv(path, problems)
+    read = {".json": _of_json, ".xml": cvat_shapes}.get(path.suffix.lower(), _of_csv)
+    return read(path, problems)
 
 
 def _columns(header: str) -> tuple[str, list[str]] | None:

@@ -83,6 +83,13 @@ class NamedBox(NamedTuple):
     where: str
 
 
+class Listed(NamedTuple):
+    """One entry of a list for many images: an image's name, and a box in it, unless the list says that it has none."""
+
+    image: str
+    box: NamedBox | None
+
+
 class Box(NamedTuple):
     """One annotation as it is in a file."""
 

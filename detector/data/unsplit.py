@@ -33,13 +33,15 @@ class Heap(NamedTuple):
 
 
 def heap_of(root: Path) -> Heap:
-    """The files below `root`. What annotates an image is .xml, or .json where there is neither .xml nor a list of
-    classes. Lists of boxes count where nothing else does."""
+    """The files below `root`. What annotates an image is .xml that is no list of boxes, or .json where there is neither
+    .xml nor a list of classes. Lists of boxes count where nothing else does."""
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     names = {path.stem for path in images}
     classes = [path for path in files if path.name.lower() in CLASSES]
-    annotations = [path for path in files if path.suffix.lower() == ".xml"]
+    annotations = [
+        path for path in files if path.suffix.lower() == ".xml" and (path.stem in names or not is_list(path))
+    ]
     if not annotations and not classes:
         annotations = [path for path in files if path.suffix.lower() == ".json" and path.stem in names]
     lists = [] if annotations or classes else [path for path in files if is_list(path)]

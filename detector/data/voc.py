@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from detector.data.coco import ALIASES
 from detector.data.flat import flat
@@ -23,9 +23,10 @@ from detector.data.sample import (
     path_inside,
     size_of,
 )
+from detector.data.xml import read_xml
 from detector.images import SUFFIXES
-from maenas.errors import MaenasError, NoSplitError
-from maenas.files import read_text
+from maenas.errors import NoSplitError
+from maenas.files import MAX_TEXT_BYTES, read_text
 
 
 def is_voc(root: Path) -> bool:
@@ -105,22 +106,26 @@ def _image(root: Path, stem: str) -> Path:
 
 
 def _objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
-    text = read_text(path, what="annotation")
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise MaenasError(f"{path}: document types and entities are not read; remove them")
-    try:
-        tree = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise MaenasError(f"{path}:{error.position[0]}: not valid XML: {error}") from error
-    for number, entry in enumerate(tree.iter("object")):
+    for number, entry in enumerate(read_xml(path, what="annotation", max_bytes=MAX_TEXT_BYTES).iter("object")):
         where = f"{path} object {number}"
         name = (entry.findtext("name") or "").strip()
+        if (entry.findtext("deleted") or "").strip() == "1":
+            continue
         try:
-            x1, y1, x2, y2 = (float(entry.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
+            box = _box(entry)
         except ValueError:
             problems.append(Problem(BAD_LINE, where))
             continue
         if not name:
             problems.append(Problem(BAD_LINE, f"{where} (no name)"))
             continue
-        yield NamedBox(name, (x1 - 1, y1 - 1, x2, y2), where)
+        yield NamedBox(name, box, where)
+
+
+def _box(entry: Element) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of an object, or of the polygon that LabelMe's tool for browsers writes instead."""
+    if entry.find("bndbox") is None and (points := entry.findall("polygon/pt")):
+        xs, ys = ([float(point.findtext(axis) or "") for point in points] for axis in "xy")
+        return min(xs), min(ys), max(xs), max(ys)
+    x1, y1, x2, y2 = (float(entry.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
+    return x1 - 1, y1 - 1, x2, y2

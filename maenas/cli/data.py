@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maenas.cli.detector_options import FORMS
 from maenas.cli.extras import require_extra
 from maenas.cli.options import output_file, output_folder
 from maenas.errors import printable_line
@@ -27,9 +28,7 @@ data_app = typer.Typer(help="Data sets: check one, split one, write the built-in
 def data_check(
     path: Annotated[
         str,
-        typer.Argument(
-            help="A folder (COCO, YOLO, Pascal VOC, LabelMe, CSV, CreateML), a COCO .json, a data.yaml, or shapes."
-        ),
+        typer.Argument(help=f"A folder ({FORMS}), a COCO .json, a data.yaml, or shapes."),
     ],
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="PNG file for some images with their boxes.", callback=output_file)
@@ -69,9 +68,7 @@ def data_check(
 def data_split(
     path: Annotated[
         str,
-        typer.Argument(
-            help="Folder with annotated images (COCO, VOC .xml, LabelMe, CSV, YOLO with classes.txt), or file."
-        ),
+        typer.Argument(help=f"Folder of annotated images ({FORMS}), or file."),
     ],
     out: Annotated[
         Path, typer.Argument(help="New folder for images/ and annotations/ (COCO).", callback=output_folder)
@@ -138,7 +135,12 @@ def _text(report: Report, written: Sequence[Path]) -> str:
         lines.append(f"       {number_of(len(split.classes), 'class')}: {counts}")
         lines += _problem_lines(split.problems)
     lines += _problem_lines(report.leak_kinds())
+    lines += [f"{name:<6} none" for name in report.missing]
     lines += [f"wrote  {path}" for path in written]
+    if report.missing:
+        from detector.data.dataset import how_to_split
+
+        lines.append(how_to_split(report.path))
     lines.append("usable" if report.usable else "cannot be trained on: see above")
     return "\n".join(lines)
 

@@ -28,11 +28,12 @@ Runtime = Annotated[
         show_default="torch for weights and specs, onnxruntime for ONNX files",
     ),
 ]
+FORMS = "COCO, YOLO, Pascal VOC, LabelMe, CSV, CreateML, CVAT"
 DataSet = Annotated[
     str,
     typer.Option(
         "--data",
-        help="A folder or file in COCO, YOLO, Pascal VOC, LabelMe, CSV or CreateML form, or shapes: generated ones.",
+        help=f"A folder or file of annotated images ({FORMS}), or shapes: generated ones.",
     ),
 ]
 WeightsFile = Annotated[

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from detector.data.check import LEAK, NEW_CLASS, NO_BOXES, RARE_CLASS, SAME_IMAGE, check, contact_sheet
-from detector.data.dataset import open_dataset
+from detector.data.dataset import align_names, open_dataset
 from detector.data.sample import BROKEN_IMAGE, MISSING_IMAGE, UNKNOWN_CLASS, UNUSED_CLASS
 from detector.draw import CAPTION, GAP, TILE
 from maenas.cli.data import data_app
@@ -23,9 +23,15 @@ def counts(problems: dict) -> dict[str, int]:
     return {kind: entry["count"] for kind, entry in problems.items()}
 
 
+def write_both(root: Path) -> Path:
+    """Training and validation images, all different."""
+    val = coco_document()
+    val["images"] = [{**image, "file_name": f"v{image['file_name']}"} for image in val["images"]]
+    return write_coco(write_coco(root), val, split="val")
+
+
 def test_a_clean_data_set_has_no_problem(tmp_path: Path) -> None:
-    write_coco(tmp_path)
-    report = check(tmp_path)
+    report = check(write_both(tmp_path))
     assert report.usable
     assert report.document()["splits"]["train"]["problems"] == {}
     assert report.document()["splits"]["train"]["classes"] == {"dog": 1, "cat": 2}
@@ -108,7 +114,7 @@ def test_the_sheet_shows_images_with_their_boxes(images: int, columns: int, tmp_
 
 
 def test_the_command_prints_counts_and_exits_with_1_where_training_is_impossible(tmp_path: Path) -> None:
-    write_coco(tmp_path / "good")
+    write_both(tmp_path / "good")
     write_yolo(tmp_path / "bad", {"a": "7 0.5 0.5 0.1 0.1"})
     runner = CliRunner()
     result = runner.invoke(data_app, ["check", str(tmp_path / "good"), "--json", "--sheet", str(tmp_path / "s.png")])
@@ -121,6 +127,32 @@ def test_the_command_prints_counts_and_exits_with_1_where_training_is_impossible
     assert result.exit_code == 1
     assert "1 x annotation of a class that is not listed" in result.stdout
     assert "cannot be trained on" in result.stdout
+
+
+def test_data_without_validation_images_cannot_be_trained_on_and_the_command_says_what_to_do(tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "data")
+    result = CliRunner().invoke(data_app, ["check", str(data)])
+    assert result.exit_code == 1
+    assert f"val    none\nTo cut what is there into training and validation images: maenas data split {data} NEW" in (
+        result.stdout
+    )
+    assert check(data / "annotations" / "instances_train.json").usable
+
+
+def test_faults_of_the_validation_images_count_as_those_of_the_training_images(tmp_path: Path) -> None:
+    data = write_both(tmp_path / "data")
+    file = data / "annotations" / "instances_val.json"
+    good = json.loads(file.read_text())
+    for fault in ({"category_id": 99}, {"category_id": 8}):
+        bad = {**good, "annotations": [{**good["annotations"][0], **fault}, *good["annotations"][1:]]}
+        bad["categories"] = [*good["categories"], {"id": 8, "name": "unseen"}]
+        file.write_text(json.dumps(bad))
+        assert not check(data).usable
+        with pytest.raises(MaenasError):
+            align_names(open_dataset(data, "val"), open_dataset(data, "train").names)
+    file.write_text("[")
+    with pytest.raises(MaenasError, match="not valid JSON"):
+        check(data)
 
 
 def test_the_command_writes_shapes(tmp_path: Path) -> None:

@@ -284,6 +284,18 @@ def test_wrong_voc_is_refused(text: str, message: str, tmp_path: Path) -> None:
         open_dataset(tmp_path, "train")
 
 
+def test_objects_of_labelmes_xml_are_the_boxes_around_their_polygons(tmp_path: Path) -> None:
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((3, 4), (20.5, 6), (9, 25)))
+    kept, gone = (
+        f"<object><name>cat</name><deleted>{deleted}</deleted><polygon>{points}</polygon></object>" for deleted in (0, 1)
+    )
+    for split in ("train", "val"):
+        write_image(tmp_path / "Images" / split / f"{split}.jpg")
+        (tmp_path / "Annotations" / split).mkdir(parents=True)
+        (tmp_path / "Annotations" / split / f"{split}.xml").write_text(f"<annotation>{kept}{gone}</annotation>")
+    assert open_dataset(tmp_path, "train").samples[0].boxes.tolist() == [[3, 4, 20.5, 25]]
+
+
 def test_a_voc_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MaenasError, match=r"no test\.txt .* \(found train\.txt, val\.txt\)"):
         open_dataset(write_voc(tmp_path), "test")

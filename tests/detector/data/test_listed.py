@@ -1,4 +1,4 @@
-"""Lists of boxes in many images: CSV tables and the JSON of CreateML."""
+"""Lists of boxes in many images: CSV tables, the JSON of CreateML and the XML of CVAT."""
 
 import json
 import os
@@ -35,6 +35,20 @@ def createml_of(entries: list[Entry]) -> str:
     return json.dumps([{"image": image, "annotations": found} for image, found in images.items()])
 
 
+def cvat_of(entries: list[Entry]) -> str:
+    images: dict[str, str] = {}
+    for image, label, corners in entries:
+        sides = " ".join(f'{key}="{value}"' for key, value in zip(("xtl", "ytl", "xbr", "ybr"), corners, strict=True))
+        images[image] = f'{images.get(image, "")}<box label="{label}" occluded="0" {sides}></box>'
+    rows = "".join(
+        f'<image id="0" name="{name}" width="40" height="30">{boxes}</image>' for name, boxes in images.items()
+    )
+    return f'<?xml version="1.0"?>\n<annotations>\n<version>1.1</version>\n{rows}</annotations>'
+
+
+FORMS = [("_annotations.csv", csv_of), ("_annotations.createml.json", createml_of), ("annotations.xml", cvat_of)]
+
+
 def write_splits(root: Path, list_name: str, text_of: Callable[[list[Entry]], str]) -> Path:
     """A folder for each split, with its images and its list."""
     for number, (split, entries) in enumerate(ENTRIES.items()):
@@ -44,9 +58,7 @@ def write_splits(root: Path, list_name: str, text_of: Callable[[list[Entry]], st
     return root
 
 
-@pytest.mark.parametrize(
-    ("name", "text_of"), [("_annotations.csv", csv_of), ("_annotations.createml.json", createml_of)]
-)
+@pytest.mark.parametrize(("name", "text_of"), FORMS)
 def test_each_split_has_the_boxes_of_its_list_and_the_classes_of_all(name, text_of, tmp_path: Path) -> None:
     write_splits(tmp_path, name, text_of)
     found = open_dataset(tmp_path, "train")

@@ -1,0 +1,58 @@
+"""Darknet, which CVAT calls YOLO 1.1: `obj.data` names the classes and, for each split, a list of images."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from detector.data.coco import ALIASES
+from detector.data.sample import Dataset, path_inside
+from detector.data.yolo import read_labelled
+from maenas.errors import MaenasError, NoSplitError
+from maenas.files import read_text
+
+
+def find_darknet(root: Path) -> Path | None:
+    """The file that describes a folder in this form, None where there is none or more than one."""
+    found = list(root.glob("*.data"))
+    return found[0] if len(found) == 1 and found[0].is_file() and "names" in _fields(found[0]) else None
+
+
+def read_darknet(path: Path, split: str) -> Dataset:
+    """The data set of a split; the label file of an image lies beside it.
+
+    What the file and its lists name may begin with a folder that is not there (`data/`), where the folder stood in
+    Darknet's own.
+
+    Raises MaenasError for a split that it does not have, for missing files and for paths out of the folder.
+    """
+    fields = _fields(path)
+    known = [key for names in ALIASES.values() for key in names if key in fields]
+    key = next((key for key in ALIASES[split] if key in known), None)
+    if key is None:
+        raise NoSplitError(f"{path}: no {split} split (it has {', '.join(known) or 'none'})")
+    names = [line.strip() for line in _lines(path, fields["names"], "list of classes")]
+    images = [_place(path, line.strip()) for line in _lines(path, fields[key], "list of images")]
+    files = [(image, image.with_suffix(".txt")) for image in dict.fromkeys(images)]
+    return replace(read_labelled(path.parent, files, names), source=f"{path} ({split})")
+
+
+def _fields(path: Path) -> dict[str, str]:
+    lines = read_text(path, what="data set description", max_bytes=2**20).splitlines()
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _lines(path: Path, name: str, what: str) -> list[str]:
+    place = _place(path, name)
+    if not place.is_file():
+        raise MaenasError(f"{path}: {name} is not there")
+    return [line for line in read_text(place, what=what, max_bytes=2**30).splitlines() if line.strip()]
+
+
+def _place(path: Path, name: str) -> Path:
+    """Where `name` lies: from the folder of `path`, or from there without its first folder."""
+    whole = path_inside(path.parent, name, where=str(path))
+    short = path_inside(path.parent, name.replace("\\", "/").partition("/")[2] or name, where=str(path))
+    return whole if os.path.exists(whole) or not os.path.exists(short) else short
