@@ -287,7 +287,8 @@ def test_wrong_voc_is_refused(text: str, message: str, tmp_path: Path) -> None:
 def test_objects_of_labelmes_xml_are_the_boxes_around_their_polygons(tmp_path: Path) -> None:
     points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((3, 4), (20.5, 6), (9, 25)))
     kept, gone = (
-        f"<object><name>cat</name><deleted>{deleted}</deleted><polygon>{points}</polygon></object>" for deleted in (0, 1)
+        f"<object><name>cat</name><deleted>{deleted}</deleted><polygon>{points}</polygon></object>"
+        for deleted in (0, 1)
     )
     for split in ("train", "val"):
         write_image(tmp_path / "Images" / split / f"{split}.jpg")
