@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from maenas.files import read_text
 
 def find_darknet(root: Path) -> Path | None:
     """The file that describes a folder in this form, None where there is none or more than one."""
-    found = list(root.glob("*.data"))
-    return found[0] if len(found) == 1 and found[0].is_file() and "names" in _fields(found[0]) else None
+    found = [path for path in root.glob("*.data") if path.is_file()]
+    with suppress(MaenasError):  # other files are called so, too
+        return found[0] if len(found) == 1 and "names" in _fields(found[0]) else None
+    return None
 
 
 def read_darknet(path: Path, split: str) -> Dataset:

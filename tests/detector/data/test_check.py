@@ -155,6 +155,15 @@ def test_faults_of_the_validation_images_count_as_those_of_the_training_images(t
         check(data)
 
 
+def test_a_test_split_that_is_only_named_is_no_hindrance(tmp_path: Path) -> None:
+    data = write_yolo(tmp_path / "data")
+    file = data / "data.yaml"
+    file.write_text(file.read_text() + "\ntest: test/images\n")
+    report = check(data)
+    assert report.usable
+    assert list(report.splits) == ["train", "val"]
+
+
 def test_the_command_writes_shapes(tmp_path: Path) -> None:
     arguments = ["shapes", str(tmp_path / "new"), "--images", "10", "--size", "64", "--seed", "5"]
     result = CliRunner().invoke(data_app, arguments)

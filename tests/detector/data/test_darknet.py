@@ -7,7 +7,7 @@ import pytest
 from detector.data.check import check
 from detector.data.dataset import open_dataset, open_unsplit
 from maenas.errors import MaenasError, NoSplitError
-from tests.detector.data.conftest import write_image
+from tests.detector.data.conftest import write_coco, write_image
 
 SPLITS = ("train", "valid")
 
@@ -40,6 +40,14 @@ def test_each_split_has_the_images_of_its_list(inner: str, tmp_path: Path) -> No
         assert found.samples[0].boxes.tolist() == [[10, 12, 30, 18]]
         assert found.samples[0].labels.tolist() == [1]
     assert check(root).usable
+
+
+def test_other_files_of_that_ending_are_not_looked_at(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "set")
+    for number, content in enumerate((b"\xff\x00" * 100, b"a = b", b"x" * (1 << 21))):
+        (root / f"{number}.data").write_bytes(content)
+        assert len(open_dataset(root, "train")) == 3
+        (root / f"{number}.data").unlink()
 
 
 def test_one_list_is_cut(tmp_path: Path) -> None:
