@@ -15,6 +15,8 @@ _NUMBER = re.compile(
     r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*(?P<unit>[^\s\d.+-].*)?", re.DOTALL
 )
 
+MOST_PIXELS = 8192  # of a side
+
 # Powers of ten are exact as decimals: 80us is the same float as 8e-05.
 _PREFIXES = {
     "k": Decimal("1e3"),
@@ -65,16 +67,16 @@ def parse_bytes(text: str) -> int:
     return _whole(text, _BYTES, what="size", example="50MB", forms="512B, 50MB, 64MiB, 1.5GB")
 
 
-def parse_sides(text: str, *, most: int = 8192) -> tuple[int, int]:
+def parse_sides(text: str) -> tuple[int, int]:
     """Height and width in pixels, from one side of a square or both: 640, 480x640.
 
-    Raises MaenasError for anything else, and for more than `most`.
+    Raises MaenasError for anything else, and for a side over `MOST_PIXELS`.
     """
     match = re.fullmatch(r"([0-9]{1,9})(?:[xX]([0-9]{1,9}))?", text.strip())
     sides = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not all(1 <= side <= most for side in sides):
+    if not all(1 <= side <= MOST_PIXELS for side in sides):
         raise MaenasError(
-            f"{text.strip()[:40]!r}: an input is one side, 640, or height x width, 480x640; 1 to {most} pixels"
+            f"{text.strip()[:40]!r}: an input is one side, 640, or height x width, 480x640; 1 to {MOST_PIXELS} pixels"
         )
     return sides
 

@@ -190,6 +190,7 @@ def test_the_documentation_states_the_stored_benchmark_results() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
+    assert not (broken := re.findall(r"\]\([^)\n]*\n", text)), f"{page.name}: {broken[0]!r} goes on in the next line"
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if link.startswith(("http://", "https://")):
             continue

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem
+from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem, box_around
 from detector.data.xml import read_xml
 from maenas.errors import MaenasError
 
@@ -74,9 +74,9 @@ def _about(x: float, y: float, half_width: float, half_height: float) -> Corners
 
 
 def _of_points(shape: Element) -> Corners:
-    points = np.array([pair.split(",") for pair in shape.attrib["points"].split(";")], np.float64).reshape(-1, 2)
-    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-    return left, top, right, bottom
+    return box_around(
+        np.array([pair.split(",") for pair in shape.attrib["points"].split(";")], np.float64).reshape(-1, 2)
+    )
 
 
 def _of_mask(shape: Element) -> Corners:

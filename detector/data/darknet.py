@@ -35,8 +35,8 @@ def read_darknet(path: Path, split: str) -> Dataset:
     key = next((key for key in ALIASES[split] if key in known), None)
     if key is None:
         raise NoSplitError(f"{path}: no {split} split (it has {', '.join(known) or 'none'})")
-    names = [line.strip() for line in _lines(path, fields["names"], "list of classes")]
-    images = [_place(path, line.strip()) for line in _lines(path, fields[key], "list of images")]
+    names = _lines(path, fields["names"], "list of classes")
+    images = [_place(path, line) for line in _lines(path, fields[key], "list of images")]
     files = [(image, image.with_suffix(".txt")) for image in dict.fromkeys(images)]
     return replace(read_labelled(path.parent, files, names), source=f"{path} ({split})")
 
@@ -51,7 +51,7 @@ def _lines(path: Path, name: str, what: str) -> list[str]:
     place = _place(path, name)
     if not place.is_file():
         raise MaenasError(f"{path}: {name} is not there")
-    return [line for line in read_text(place, what=what, max_bytes=2**30).splitlines() if line.strip()]
+    return [line.strip() for line in read_text(place, what=what, max_bytes=2**30).splitlines() if line.strip()]
 
 
 def _place(path: Path, name: str) -> Path:

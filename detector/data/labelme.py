@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from detector.data.sample import BAD_LINE, NamedBox, Problem
+from detector.data.sample import BAD_LINE, NamedBox, Problem, box_around
 from maenas.errors import MaenasError
 from maenas.files import read_text
 
@@ -60,5 +60,4 @@ def _around(shape: Any) -> tuple[float, float, float, float]:
     if kind == "circle":  # its centre, and a point on it
         radius = np.hypot(*(points[1] - points[0]))
         points = np.stack([points[0] - radius, points[0] + radius])
-    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-    return left, top, right, bottom
+    return box_around(points)

@@ -83,6 +83,12 @@ class NamedBox(NamedTuple):
     where: str
 
 
+def box_around(points: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of points `[N, 2]`."""
+    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return left, top, right, bottom
+
+
 class Listed(NamedTuple):
     """One entry of a list for many images: an image's name, and a box in it, unless the list says that it has none."""
 

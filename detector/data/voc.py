@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+import numpy as np
+
 from detector.data.coco import ALIASES
 from detector.data.flat import flat
 from detector.data.labelme import labelme_objects
@@ -18,6 +20,7 @@ from detector.data.sample import (
     NamedBox,
     Problem,
     Sample,
+    box_around,
     check_names,
     make_sample,
     path_inside,
@@ -125,7 +128,6 @@ def _objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
 def _box(entry: Element) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of an object, or of the polygon that LabelMe's tool for browsers writes instead."""
     if entry.find("bndbox") is None and (points := entry.findall("polygon/pt")):
-        xs, ys = ([float(point.findtext(axis) or "") for point in points] for axis in "xy")
-        return min(xs), min(ys), max(xs), max(ys)
+        return box_around(np.array([[float(point.findtext(axis) or "") for axis in "xy"] for point in points]))
     x1, y1, x2, y2 = (float(entry.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
     return x1 - 1, y1 - 1, x2, y2

@@ -65,12 +65,16 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     if not math.fsum(known.values()):
         raise MaenasError(f"{lowered.where}: no operator of the network can be timed: {', '.join(_names(lowered))}")
     per_element = math.fsum(known.values()) / sum(int(kernel_traffic(lowered.kernels[index])) for index in known)
+    counted = guessed(lowered, predictor)
     seconds, modelled = [], 0.0
     unmodelled: dict[str, list[float]] = {}
     parts: dict[str, float] = {}
     for index, kernel in enumerate(lowered.kernels):
         value = known.get(index, per_element * int(kernel_traffic(kernel)))
         kind = lowered.stand_ins.get(index, kernel_kind(kernel))
+        if index in lowered.stand_ins and kind in counted:  # by its elements, below
+            seconds.append(0.0)
+            continue
         seconds.append(value)
         parts[kind] = parts.get(kind, 0.0) + value
         if index in known and index not in lowered.stand_ins:
@@ -78,7 +82,6 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
         else:
             unmodelled.setdefault(kind, []).append(value)
     moved = math.fsum(value for values in unmodelled.values() for value in values)
-    counted = guessed(lowered, predictor)
     for op, times in counted.items():
         unmodelled.setdefault(op, []).extend(times)
         parts[op] = parts.get(op, 0.0) + math.fsum(times)

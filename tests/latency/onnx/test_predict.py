@@ -135,6 +135,17 @@ def test_a_resize_counts_by_its_mode(mode: object, counted: str | None) -> None:
     assert [row.op for row in found] == ([counted] if counted else [])
 
 
+def test_an_operator_without_a_rule_that_counts_by_its_elements_counts_once() -> None:
+    graph = lowered(node("Conv", 0, 1), node("GridSample", 1, 2))
+    result = predict_graph(graph, load_predictor("cpu-epyc-zen4-onnxruntime-t1-fp32-b1"))
+    expected = ONE_BY_ONE["GridSample"] * 16 * 64 * 64 * 1e-9
+    assert [(row.op, row.count, row.seconds) for row in result.unmodelled] == [
+        ("GridSample", 1, pytest.approx(expected))
+    ]
+    assert result.prediction.parts["GridSample"] == pytest.approx(expected)
+    assert sum(result.prediction.parts.values()) == pytest.approx(result.prediction.seconds)
+
+
 def test_a_transposed_convolution_counts_by_its_products() -> None:
     shapes = [[0, [1, 16, 20, 30]], [9, [16, 8, 4, 4]]]
     attributes = {"strides": [2, 2], "kernel_shape": [4, 4]}
