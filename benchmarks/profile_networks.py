@@ -36,7 +36,8 @@ from maenas.nas.sampling import random_detectors
 from maenas.nas.space import load_space, space_names
 from maenas.profiler.onnxruntime import OnnxRuntime
 from maenas.profiler.plan import plan
-from maenas.profiler.profile import Setup, conditions_of, profile, time_networks
+from maenas.profiler.profile import conditions_of, profile, time_networks
+from maenas.profiler.setup import Setup
 from maenas.profiler.validate import kendall_tau
 from maenas.spec import DetectorSpec, published_specs
 

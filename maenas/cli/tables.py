@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,7 +153,8 @@ def tables_import(
 def _document(table: MeasuredTable) -> dict[str, Any]:
     names = ("id", "device", "runtime", "precision", "batch", "conditions", "method")
     counts = {kind: len(getattr(table, kind)) for kind in ("blocks", "networks", "failed")}
-    return {**{name: getattr(table, name) for name in names}, "kernels": len(table.rows), **counts}
+    caches = {"caches": asdict(table.caches)} if table.caches else {}
+    return {**{name: getattr(table, name) for name in names}, **caches, "kernels": len(table.rows), **counts}
 
 
 def _kernel_text(key: KernelKey) -> str:

@@ -88,4 +88,5 @@ def merge_tables(tables: Sequence[MeasuredTable], names: Sequence[str], *, acros
         rows=tuple({row.key: row for table in tables for row in table.rows}.values()),
         blocks=tuple({block.key: block for table in tables for block in table.blocks}.values()),
         networks=tuple({entry.detector.id: entry for table in tables for entry in table.networks}.values()),
+        caches=next((table.caches for table in reversed(tables) if table.caches), None),
     )

@@ -19,6 +19,7 @@ from typing import ClassVar, Literal, NamedTuple
 from maenas.errors import MaenasError
 from maenas.files import read_text, write_atomic
 from maenas.kernels import IMAGE, Graph, Kernel, Op, Tensor
+from maenas.latency.caches import Caches
 from maenas.latency.device import Precision
 from maenas.lowering import lower_stage
 from maenas.spec import Activation, Block, DetectorSpec, StageSpec
@@ -174,6 +175,7 @@ class MeasuredTable:
     blocks: tuple[BlockRow, ...] = ()
     networks: tuple[NetworkRow, ...] = ()
     failed: tuple[Failure, ...] = ()
+    caches: Caches | None = None  # of a CPU: what its caches save a small network
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -214,19 +216,21 @@ def make_table(
     blocks: tuple[BlockRow, ...] = (),
     networks: tuple[NetworkRow, ...] = (),
     failed: tuple[Failure, ...] = (),
+    caches: Caches | None = None,
 ) -> MeasuredTable:
     """A table with its id."""
-    fields = (device, runtime, precision, batch, conditions, method, rows, blocks, networks, failed)
+    fields = (device, runtime, precision, batch, conditions, method, rows, blocks, networks, failed, caches)
     return MeasuredTable(SCHEMA, "measured", _hash(fields), *fields)
 
 
 def content_id(table: MeasuredTable) -> str:
-    """First 12 hex digits of the SHA-256 of everything but schema, kind and id."""
+    """First 12 hex digits of the SHA-256 of everything but schema, kind and id, and `caches` where there are none."""
     return _hash(tuple(getattr(table, field.name) for field in dataclasses.fields(table))[3:])
 
 
 def _hash(fields: tuple) -> str:
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), default=dataclasses.asdict)
+    known = fields if fields[-1] is not None else fields[:-1]
+    text = json.dumps(known, sort_keys=True, separators=(",", ":"), default=dataclasses.asdict)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -236,8 +240,9 @@ def measured_from_json(text: str, where: str = "latency table") -> MeasuredTable
 
 
 def measured_to_json(table: MeasuredTable) -> str:
-    """The table's file, byte for byte the same for the same table."""
-    return dump_json(table)
+    """The table's file, byte for byte the same for the same table; without `caches` where there are none."""
+    text = dump_json(table)
+    return text if table.caches else text.replace(',\n  "caches": null\n}\n', "\n}\n")
 
 
 def read_measured(path: str | Path) -> MeasuredTable:

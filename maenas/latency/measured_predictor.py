@@ -30,8 +30,10 @@ from typing import Any
 
 import numpy as np
 
+from maenas.cost import PRECISION_BYTES
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel, Op
+from maenas.latency.caches import Caches
 from maenas.latency.device import Device, Precision, load_devices
 from maenas.latency.interpolation.features import STAND_INS
 from maenas.latency.interpolation.fit import fit_table
@@ -90,6 +92,7 @@ class MeasuredPredictor:
     estimated_ops: frozenset[str]
     estimate_constants: Constants
     estimate_log_half_width: float
+    caches: Caches | None = None
 
     def kernel_seconds(self, kernel: Kernel) -> Seconds:
         """Seconds of one fused kernel in a network; an array where its widths are arrays. Raises `MaenasError` for a
@@ -107,6 +110,13 @@ class MeasuredPredictor:
     def kernel_prediction(self, kernel: Kernel) -> KernelPrediction:
         """Seconds by the table with an interval, and whether measured, inside the measured range, or neither."""
         return self.interpolator.predict(kernel)
+
+    def saved_seconds(self, kernels: Sequence[Kernel], seconds: Sequence[float]) -> float:
+        """What a network of these scalar kernels, of so many seconds each, saves in a loop of its own."""
+        if self.caches is None:
+            return 0.0
+        size = {"element_bytes": PRECISION_BYTES[self.precision], "batch": self.batch}
+        return self.caches.saved_by(kernels, seconds, **size)
 
     def interval(self, seconds: float) -> tuple[float, float]:
         """90 % interval of a network's latency, from the networks and blocks that were measured whole.
@@ -185,6 +195,7 @@ def measured_predictor(
         estimated_ops=frozenset(estimated),
         estimate_constants=transfer.constants.on(interpolator.device),
         estimate_log_half_width=transfer.log_half_width,
+        caches=table.caches,
     )
 
 

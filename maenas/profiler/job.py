@@ -19,7 +19,8 @@ from maenas.outputs import check_file, check_name
 from maenas.profiler.backends import make_backend
 from maenas.profiler.general import general_samples
 from maenas.profiler.plan import describe, estimate_s, plan
-from maenas.profiler.profile import Progress, Setup, profile
+from maenas.profiler.profile import Progress, profile
+from maenas.profiler.setup import Setup
 from maenas.spec import InputSpec, load_spec, published_specs
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,12 @@ import numpy as np
 from maenas import __version__
 from maenas.choices import Method
 from maenas.cost import kernel_flops
-from maenas.deploy.clock import Reference, Timing, TimingSettings, measure, scaled, summarize, warm_up
+from maenas.deploy.clock import Reference, Timing, measure, scaled
 from maenas.deploy.gpu_state import gpu_state
-from maenas.deploy.program import Program, network
+from maenas.deploy.program import network
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel
-from maenas.latency.device import Precision
+from maenas.latency.caches import Caches
 from maenas.latency.joining import OUR_CONDITIONS
 from maenas.latency.measured import (
     BlockRow,
@@ -34,10 +34,11 @@ from maenas.latency.measured import (
     read_measured,
     write_measured,
 )
-from maenas.profiler.backend import Backend, Runner
+from maenas.profiler.caches import measure_caches
 from maenas.profiler.cpu import require_memory
 from maenas.profiler.plan import copies_for
-from maenas.profiler.probe import SINKS, Item, ItemKey, Sample, alone, in_graph, item_key, sink_programs
+from maenas.profiler.probe import Item, ItemKey, Sample, alone, in_graph, item_key
+from maenas.profiler.setup import Setup, build_warm, difference, sink_seconds
 from maenas.spec import DetectorSpec
 
 CHUNK = 12  # items whose sessions live at once, measured in turns
@@ -50,21 +51,6 @@ METHODS: dict[Method, str] = {
     "in a network: inputs just written, every copy with weights of its own",
     "alone": "each kernel in a graph of its own, with whatever conversions that costs",
 }
-
-
-@dataclass(frozen=True)
-class Setup:
-    """One way to measure: equal setups give comparable rows."""
-
-    backend: Backend
-    precision: Precision = "fp32"
-    batch: int = 1
-    settings: TimingSettings = field(default_factory=TimingSettings)
-    method: Method = "in-graph"
-    seed: int = 0
-
-    def build(self, program: Program) -> Runner:
-        return self.backend.build(program, precision=self.precision, batch=self.batch)
 
 
 @dataclass(frozen=True)
@@ -95,20 +81,20 @@ def profile(
     stored as failed, with the reason, and tried again by the next run. Raises `MaenasError` where the file is of
     another device, setup or method, and where nothing was measured.
     """
-    rows, conditions = _resume(path, setup, device)
+    rows, conditions, caches = _resume(path, setup, device)
     todo = [item for item in items if item_key(item) not in rows]
     order = [item_key(item) for item in items]
     failed: dict[ItemKey, Failure] = {}
-    stored = time.monotonic()
-    done = 0
+    stored, done = time.monotonic(), 0
     table: MeasuredTable | None = None
     with closing(setup.build(network((REFERENCE,)))) as runner:
         reference = Reference(runner.time_once, setup.settings)
         rate = setup.batch * float(kernel_flops(REFERENCE)) / reference.timing.median_s
-        sink_s = _sink_seconds(setup)
+        sink_s = sink_seconds(setup)
+        caches = caches or (measure_caches(setup, reference, sink_s=sink_s, flops_per_s=rate) if todo else None)
 
         def store() -> MeasuredTable:
-            table = _table(rows, failed, order, setup, device, conditions, reference.timing)
+            table = _table(rows, failed, order, setup, device, conditions, reference.timing, caches)
             write_measured(path, table)
             return table
 
@@ -155,7 +141,7 @@ def time_networks(networks: Mapping[str, Sequence[Kernel]], setup: Setup) -> Ite
         for begin in range(0, len(names), NETWORK_CHUNK):
             chunk = names[begin : begin + NETWORK_CHUNK]
             with ExitStack() as stack:
-                runners = [_built([network(networks[name])], setup, stack)[0] for name in chunk]
+                runners = [build_warm([network(networks[name])], setup, stack)[0] for name in chunk]
                 timers = [runner.time_once for runner in runners]
                 timings = measure(timers, rng=rng, settings=setup.settings, reference=reference)
             yield from zip(chunk, timings, strict=True)
@@ -173,13 +159,13 @@ def _measure_chunk(
             if setup.method == "alone" and isinstance(item, Sample):
                 programs, count = (alone(item),), 1
             try:
-                runners = _built(programs, setup, stack)
+                runners = build_warm(programs, setup, stack)
             except (MaenasError, MemoryError) as error:
                 reason = str(error).splitlines() or ["out of memory"]
                 results[item_key(item)] = Failure(_what(item), reason[0])
                 continue
             surplus = len(programs[-1].sinks) - len(programs[0].sinks)
-            timers.append(_difference(runners, surplus * sink_s))
+            timers.append(difference(runners, surplus * sink_s))
             copies.append(count)
             ready.append(item)
         rng = np.random.default_rng(setup.seed)
@@ -189,34 +175,8 @@ def _measure_chunk(
     return results
 
 
-def _built(programs: Sequence[Program], setup: Setup, stack: ExitStack) -> list[Runner]:
-    """Warm runners of all the programs, to be closed by `stack`; where one fails, the others are closed at once."""
-    with ExitStack() as own:
-        runners = [own.enter_context(closing(setup.build(program))) for program in programs]
-        for runner in runners:
-            warm_up(runner.time_once, setup.settings)
-        stack.enter_context(own.pop_all())
-    return runners
-
-
 def _what(item: Item) -> str:
     return f"network {item.id}" if isinstance(item, DetectorSpec) else " ".join(str(part) for part in item_key(item))
-
-
-def _difference(runners: Sequence[Runner], surplus_s: float) -> Callable[[], float]:
-    """Time of the first runner less that of the second one, if any, plus what the second one's extra sinks cost."""
-    if len(runners) == 1:
-        return runners[0].time_once
-    return lambda: runners[0].time_once() - runners[1].time_once() + surplus_s
-
-
-def _sink_seconds(setup: Setup) -> float:
-    with ExitStack() as stack:
-        few, many = (stack.enter_context(closing(setup.build(program))) for program in sink_programs())
-        warm_up(few.time_once, setup.settings)
-        warm_up(many.time_once, setup.settings)
-        differences = [many.time_once() - few.time_once() for _ in range(5 * setup.settings.rounds)]
-    return max(0.0, summarize(differences).median_s) / SINKS
 
 
 def _row(item: Item, timing: Timing) -> Measured:
@@ -231,11 +191,11 @@ def _digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _resume(path: Path, setup: Setup, device: str) -> tuple[dict[ItemKey, Measured], dict[str, str]]:
-    """Rows of the file at `path`, if there is one, and the conditions of the run."""
+def _resume(path: Path, setup: Setup, device: str) -> tuple[dict[ItemKey, Measured], dict[str, str], Caches | None]:
+    """Rows of the file at `path`, if there is one, the conditions of the run and what it knows of the caches."""
     conditions = conditions_of(setup)
     if not path.exists():
-        return {}, conditions
+        return {}, conditions, None
     table = read_measured(path)
     now = (device, setup.backend.runtime, setup.precision, setup.batch, setup.method)
     then = (table.device, table.runtime, table.precision, table.batch, table.method.get("name"))
@@ -252,7 +212,7 @@ def _resume(path: Path, setup: Setup, device: str) -> tuple[dict[ItemKey, Measur
     rows: dict[ItemKey, Measured] = {row.key: row for row in table.rows}
     rows |= {block.key: block for block in table.blocks}
     rows |= {network.detector.id: network for network in table.networks}
-    return rows, dict(table.conditions)
+    return rows, dict(table.conditions), table.caches
 
 
 def conditions_of(setup: Setup) -> dict[str, str]:
@@ -290,6 +250,7 @@ def _table(
     device: str,
     conditions: dict[str, str],
     reference: Timing,
+    caches: Caches | None,
 ) -> MeasuredTable:
     position = {key: number for number, key in enumerate(order)}
     keys = sorted(rows, key=lambda key: (position.get(key, math.inf), str(key)))
@@ -314,4 +275,5 @@ def _table(
         blocks=tuple(row for row in ordered if isinstance(row, BlockRow)),
         networks=tuple(row for row in ordered if isinstance(row, NetworkRow)),
         failed=tuple(failed.values()),
+        caches=caches,
     )

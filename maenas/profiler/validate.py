@@ -23,7 +23,8 @@ from maenas.nas.depth_bound import in_scope
 from maenas.nas.sampling import random_detectors
 from maenas.nas.space import load_space, space_names
 from maenas.profiler.plan import DRAW_SEED
-from maenas.profiler.profile import Setup, time_networks
+from maenas.profiler.profile import time_networks
+from maenas.profiler.setup import Setup
 from maenas.spec import DetectorSpec, InputSpec, load_spec, published_specs
 
 

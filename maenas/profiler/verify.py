@@ -15,8 +15,8 @@ from maenas.nas.depth_bound import in_scope
 from maenas.nas.request import Setup
 from maenas.nas.run import Candidate, SearchResult, reordered
 from maenas.profiler.backends import backend_of_table
-from maenas.profiler.profile import Setup as Clock
 from maenas.profiler.profile import time_networks
+from maenas.profiler.setup import Setup as Clock
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from maenas.cost import total_cost
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.predict import GraphPrediction, kernel_kind, predict_graph
 from maenas.latency.predictor import AnyPredictor, provenance_word
-from maenas.reports.prediction_text import estimated_text
+from maenas.reports.prediction_text import estimated_text, warm_document, warm_text
 from maenas.reports.text import columns
 from maenas.units import format_count, format_latency
 
@@ -25,11 +25,12 @@ def format_graph(title: str, lowered: Lowered, predictor: AnyPredictor, *, layer
     word = provenance_word(predictor)
     untimed = sum(count for _, count in graph.untimed)
     without = f"; not in it: what depends on data, {untimed} of the operators" if untimed else ""
+    latency = f"{format_latency(prediction.seconds)} {word} on {predictor.device.name} ({kind} {span})"
     lines = [
         ("network", title),
         ("device", predictor.description),
         ("cost", f"{format_count(cost.params)} parameters, {format_count(cost.flops)} FLOPs"),
-        ("latency", f"{format_latency(prediction.seconds)} {word} on {predictor.device.name} ({kind} {span}){without}"),
+        ("latency", f"{latency}{without}{warm_text(prediction)}"),
         ("not modelled", _unmodelled_text(graph)),
         *(
             [("estimated", estimated_text(graph.lowered.kernels, predictor, prediction))]
@@ -83,6 +84,7 @@ def graph_document(lowered: Lowered, predictor: AnyPredictor, *, layers: bool) -
         "kind": provenance_word(predictor),
         "ms": prediction.seconds * 1e3,
         "interval_90_ms": [prediction.low * 1e3, prediction.high * 1e3],
+        **warm_document(prediction),
         "parts_ms": {kind: seconds * 1e3 for kind, seconds in prediction.parts.items()},
         "unmodelled": [{"op": r.op, "count": r.count, "guessed_ms": r.seconds * 1e3} for r in graph.unmodelled],
         "untimed": dict(graph.untimed),

@@ -26,6 +26,7 @@ def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, predic
         f"{format_latency(prediction.seconds)} {provenance_word(predictor)} on {predictor.device.name} "
         f"({kind} {format_latency(prediction.low)} to {format_latency(prediction.high)})"
     )
+    text += warm_text(prediction)
     if prediction.estimated_seconds:
         text += f"; {estimated_text(kernels, predictor, prediction)}"
     rows = zip(kernels, prediction.kernel_seconds, strict=True)
@@ -33,6 +34,13 @@ def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, predic
     if depthwise > DEPTHWISE_SHARE and predictor.conditions["kind"] == "modelled":
         text += f"; {depthwise:.0%} of it depthwise convolutions, which the calibration hardly covers"
     return text
+
+
+def warm_text(prediction: Prediction) -> str:
+    """What a small network takes where nothing else runs between its images."""
+    if prediction.warm_seconds is None:
+        return ""
+    return f"; about {format_latency(prediction.warm_seconds)} in a loop of its own, where it stays in the caches"
 
 
 def estimated_text(kernels: Sequence[Kernel], predictor: AnyPredictor, prediction: Prediction) -> str:
@@ -87,6 +95,10 @@ def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:
     return columns(rows)
 
 
+def warm_document(prediction: Prediction) -> dict[str, float]:
+    return {} if prediction.warm_seconds is None else {"in_a_loop_of_its_own_ms": prediction.warm_seconds * 1e3}
+
+
 def network_document(kernels: Sequence[Kernel], predictor: AnyPredictor, *, layers: bool) -> dict[str, Any]:
     """What `format_network` prints, as JSON data."""
     prediction = predict(kernels, predictor)
@@ -94,6 +106,7 @@ def network_document(kernels: Sequence[Kernel], predictor: AnyPredictor, *, laye
         "kind": provenance_word(predictor),
         "ms": prediction.seconds * 1e3,
         "interval_90_ms": [prediction.low * 1e3, prediction.high * 1e3],
+        **warm_document(prediction),
         "parts_ms": {part: seconds * 1e3 for part, seconds in prediction.parts.items()},
         "conditions": predictor.conditions,
     }

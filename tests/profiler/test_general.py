@@ -10,7 +10,8 @@ from maenas.deploy.clock import TimingSettings
 from maenas.profiler.general import KINDS, MOST_FLOPS, general_samples
 from maenas.profiler.job import ProfileRequest, items_of, open_job
 from maenas.profiler.probe import Sample, alone, probe
-from maenas.profiler.profile import Setup, profile
+from maenas.profiler.profile import profile
+from maenas.profiler.setup import Setup
 
 SAMPLES = general_samples()
 

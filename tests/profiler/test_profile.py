@@ -19,11 +19,11 @@ from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.latency.measured import BlockKey, KernelKey, block_kernels, make_table, read_measured, write_measured
 from maenas.lowering import lower
-from maenas.profiler import profile as profile_module
 from maenas.profiler.backends import backend_of_table
 from maenas.profiler.plan import spec_samples
 from maenas.profiler.probe import SINKS, Sample
-from maenas.profiler.profile import Progress, Setup, profile, time_networks
+from maenas.profiler.profile import Progress, profile, time_networks
+from maenas.profiler.setup import Setup, sink_seconds
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 FAST = TimingSettings(warm_up_s=1e-4, max_warm_up_s=1e-3, rounds=3, attempts=1)
@@ -90,7 +90,7 @@ def test_the_difference_of_two_graphs_is_the_kernel(tmp_path: Path) -> None:
 
 
 def test_sinks_are_counted() -> None:
-    assert profile_module._sink_seconds(setup()) == pytest.approx(SINK_S)
+    assert sink_seconds(setup()) == pytest.approx(SINK_S)
     assert SINKS > 1
 
 

@@ -24,7 +24,8 @@ from maenas.lowering import lower
 from maenas.nas.sampling import random_detectors
 from maenas.nas.space import load_space
 from maenas.profiler.plan import spec_samples
-from maenas.profiler.profile import Setup, profile, time_networks
+from maenas.profiler.profile import profile, time_networks
+from maenas.profiler.setup import Setup
 from maenas.profiler.validate import agreement, kendall_tau, networks_to_validate, validate
 from maenas.spec import DetectorSpec
 

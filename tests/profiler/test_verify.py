@@ -14,8 +14,8 @@ from maenas.nas.provenance import provenance
 from maenas.nas.request import Request, prepare
 from maenas.nas.run import SearchResult, run
 from maenas.profiler.plan import spec_samples
-from maenas.profiler.profile import Setup as Clock
 from maenas.profiler.profile import profile
+from maenas.profiler.setup import Setup as Clock
 from maenas.profiler.verify import clock_of, verify
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 

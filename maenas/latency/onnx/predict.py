@@ -14,7 +14,14 @@ from maenas.latency.onnx.apart import as_run, guessed
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.node_graph import PRODUCT_NAMES
-from maenas.latency.predictor import AnyPredictor, Prediction, estimated_seconds, widened_interval
+from maenas.latency.predictor import (
+    LEAST_SAVED,
+    AnyPredictor,
+    Prediction,
+    estimated_seconds,
+    saved_seconds,
+    widened_interval,
+)
 
 UNKNOWN_FACTOR = 2.0  # how much longer than guessed an operator without a rule may take: a judgement
 MOST_GUESSED = 0.5  # of a network's time; with more it has none
@@ -88,24 +95,23 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     extra = math.fsum(value for times in counted.values() for value in times)
     total = math.fsum(seconds) + predictor.network_seconds + extra
     sure = [i for i in known if i not in lowered.stand_ins]
-    estimated = estimated_seconds([lowered.kernels[i] for i in sure], [known[i] for i in sure], predictor)
+    timed = [lowered.kernels[i] for i in sure]
+    estimated = estimated_seconds(timed, [known[i] for i in sure], predictor)
     if isinstance(predictor, MeasuredPredictor):
-        predictor = predictor.for_others([lowered.kernels[i] for i in sure])
+        predictor = predictor.for_others(timed)
+    saved = saved_seconds(predictor, lowered.kernels, seconds)
+    warm = total - saved if saved > LEAST_SAVED * total else None
     low, high = widened_interval(predictor, modelled + predictor.network_seconds, estimated)
-    rows = [Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items()]
-    rows.sort(key=lambda row: -row.seconds)
+    low, high = low * (1 - saved / math.fsum(seconds)), high + UNKNOWN_FACTOR * (moved + extra)
+    found = (Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items())
+    rows = sorted(found, key=lambda row: -row.seconds)
     if moved > MOST_GUESSED * total:
-        names = ", ".join(f"{row.count} {row.op}" for row in rows)
         raise MaenasError(
             f"{lowered.where}: the network has no latency: {moved / total:.0%} of it would be guessed from the bytes "
-            f"that operators without a model move: {names}"
+            f"that operators without a model move: {', '.join(f'{row.count} {row.op}' for row in rows)}"
         )
-    return GraphPrediction(
-        lowered,
-        Prediction(total, low, high + UNKNOWN_FACTOR * (moved + extra), tuple(seconds), parts, estimated),
-        tuple(rows),
-        tuple(Counter(lowered.untimed).items()),
-    )
+    prediction = Prediction(total, low, high, tuple(seconds), parts, estimated, warm)
+    return GraphPrediction(lowered, prediction, tuple(rows), tuple(Counter(lowered.untimed).items()))
 
 
 def kernel_kind(kernel: Kernel) -> str:
