@@ -44,6 +44,11 @@ class Latency:
         return self.prediction.seconds * 1e3
 
     @property
+    def loop_ms(self) -> float:
+        """Milliseconds in a loop of its own, where a small network stays in a CPU's caches; else `latency_ms`."""
+        return (self.prediction.warm_seconds or self.prediction.seconds) * 1e3
+
+    @property
     def interval_ms(self) -> tuple[float, float]:
         """90 % interval, or a stated range where the device is not calibrated."""
         return self.prediction.low * 1e3, self.prediction.high * 1e3

@@ -96,7 +96,7 @@ def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:
 
 
 def warm_document(prediction: Prediction) -> dict[str, float]:
-    return {} if prediction.warm_seconds is None else {"in_a_loop_of_its_own_ms": prediction.warm_seconds * 1e3}
+    return {} if prediction.warm_seconds is None else {"loop_ms": prediction.warm_seconds * 1e3}
 
 
 def network_document(kernels: Sequence[Kernel], predictor: AnyPredictor, *, layers: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import maenas
 from maenas.errors import MaenasError
 from maenas.files import shipped_file
 from maenas.kernels import IMAGE, Kernel
@@ -14,6 +15,7 @@ from maenas.latency.measured import make_table, measured_from_json, measured_to_
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import lower
 from maenas.spec import DetectorSpec, InputSpec, published_specs
+from maenas.units import format_latency
 
 CACHES = Caches(bytes=32 << 20, product_s=4e-6, other_s=2e-6, byte_s=5e-11)
 CONV = Kernel("conv", "conv", (IMAGE,), 64, 32, 8, 8, 8, 8, kernel=3)
@@ -73,3 +75,14 @@ def test_only_a_network_that_is_small_for_the_caches_is_told_to_be_faster_in_a_l
     assert fast.low < fast.warm_seconds < fast.seconds < fast.high
     assert slow.warm_seconds is None
     assert slow.low == predictor.interval(slow.seconds)[0]
+
+
+def test_from_python_it_is_a_number_beside_the_latency() -> None:
+    small = published_specs()["damo-yolo-nano-s"]
+    small = DetectorSpec(InputSpec(96, 96), small.backbone, small.neck, small.head)
+    there, elsewhere = (maenas.predict(small, device=name) for name in ("cpu-epyc-zen4-onnxruntime-t1-fp32-b1", "t4"))
+    assert there.document()["loop_ms"] == there.loop_ms < there.latency_ms
+    assert f"about {format_latency(there.loop_ms / 1e3)} in a loop of its own" in there.text()
+    assert elsewhere.loop_ms == elsewhere.latency_ms
+    assert "loop" not in elsewhere.text()
+    assert "loop_ms" not in elsewhere.document()

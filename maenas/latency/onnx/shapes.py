@@ -25,8 +25,8 @@ COMPUTED = frozenset(
         *("Identity", "Cast", "Gather", "Concat", "Unsqueeze", "Squeeze", "Slice", "Reshape", "Flatten", "Transpose"),
         *("Expand", "Split", "ConstantOfShape", "Range", "ScatterND", "Where", "CumSum"),
         *("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round", "Sqrt", "Reciprocal"),
-        *("Min", "Max", "Sum", "ReduceProd", "ReduceSum", "ReduceMin", "ReduceMax", "Equal", "Less", "Greater"),
-        *("LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor"),
+        *("Min", "Max", "Clip", "Sum", "ReduceProd", "ReduceSum", "ReduceMin", "ReduceMax", "Equal", "Less"),
+        *("Greater", "Pow", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor"),
     )
 )
 # Not among them: Tile, whose size overflows unnoticed.

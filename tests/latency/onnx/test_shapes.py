@@ -113,6 +113,46 @@ def test_a_graph_that_computes_its_shapes_has_the_kernels_of_one_with_fixed_shap
     assert sizes(ours) == sizes(theirs)
 
 
+def padded_as_needed() -> list[Any]:
+    """A convolution of stride 2 as TensorFlow pads it: max(0, 2 (ceil(side / 2) - 1) + 3 - side) rows and columns."""
+    steps = [("Div", "two_f"), ("Ceil", ""), ("Sub", "one_f"), ("Mul", "two_f"), ("Add", "three_f"), ("Sub", "side")]
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "i2"], ["g"]),
+        helper.make_node("Cast", ["g"], ["side"], to=TensorProto.FLOAT),
+    ]
+    last = "side"
+    for number, (op, other) in enumerate(steps):
+        nodes.append(helper.make_node(op, [last, *([other] if other else [])], [f"t{number}"]))
+        last = f"t{number}"
+    return [
+        *nodes,
+        helper.make_node("Clip", [last, "zero_f"], ["total"]),
+        helper.make_node("Cast", ["total"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Unsqueeze", ["whole", "zero"], ["end"]),
+        helper.make_node("Concat", ["no", "end", "end"], ["pads"], axis=0),
+        *padded(),
+    ]
+
+
+def padded() -> list[Any]:
+    strided = helper.make_node("Conv", ["p", "w1"], ["a"], kernel_shape=[3, 3], strides=[2, 2])
+    return [helper.make_node("Pad", ["x", "pads"], ["p"]), strided]
+
+
+def test_pads_that_a_graph_computes_are_known(tmp_path: Path) -> None:
+    numbers = {"zero_f": 0.0, "one_f": 1.0, "two_f": 2.0, "three_f": 3.0}
+    extra = [constant(name, np.float32(value)) for name, value in numbers.items()]
+    extra.append(constant("no", np.zeros(6, np.int64)))
+    pads = constant("pads", np.array([0] * 6 + [1, 1], np.int64))
+    ours = lower_onnx(save(tmp_path / "computed.onnx", padded_as_needed(), [1, 3, SIDE, SIDE], extra))
+    theirs = lower_onnx(save(tmp_path / "fixed.onnx", padded(), [1, 3, SIDE, SIDE], [pads]))
+    assert not ours.untimed
+    assert [(k.op, k.in_height, k.out_height) for k in ours.kernels] == [
+        (k.op, k.in_height, k.out_height) for k in theirs.kernels
+    ]
+
+
 def test_a_convolution_that_cannot_be_timed_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     """NonZero has as many columns as the image has pixels that are not zero."""
     nodes = [
