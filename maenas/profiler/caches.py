@@ -24,23 +24,25 @@ from maenas.profiler.probe import in_graph
 from maenas.profiler.setup import Setup, build_warm, difference
 
 LEVELS = Path("/sys/devices/system/cpu/cpu0/cache")  # of Linux
-PROBES, FEWEST = 64, 32
+PROBES, FEWEST = 64, 8  # in all, and of products and of others
 MOST_FLOPS = 4e6  # of a probe: a longer one hides a part of what it waits for
 
 
 def last_level_bytes(levels: Path = LEVELS) -> int | None:
     """Size of the processor's last level of caches, None where the system does not tell."""
-    sizes = [
-        (int((folder / "level").read_text()), int((folder / "size").read_text().strip().removesuffix("K")) << 10)
-        for folder in levels.glob("index*")
-        if (folder / "size").is_file()
-    ]
+    sizes = []
+    for folder in levels.glob("index*"):
+        try:
+            level, size = (int((folder / name).read_text().strip().removesuffix("K")) for name in ("level", "size"))
+        except (OSError, ValueError):  # as some virtual machines have it
+            continue
+        sizes.append((level, size << 10))
     return max(sizes)[1] if sizes else None
 
 
 def measure_caches(setup: Setup, reference: Reference, *, sink_s: float, flops_per_s: float) -> Caches | None:
-    """What the processor's caches save under `setup`; None on a GPU, where the size of the caches is not
-    known, and where the runtime can run too few of the probes.
+    """What the processor's caches save under `setup`; None on a GPU, where the size of the caches is not known, and
+    where the runtime can run too few of the probes.
 
     A product's `product_s` and `byte_s` are the line through what the products save over the bytes of their weights.
     """
@@ -61,7 +63,8 @@ def measure_caches(setup: Setup, reference: Reference, *, sink_s: float, flops_p
                 continue
             timed.append(sample.kernel)
             copies.append(count)
-        if len(timed) < FEWEST:
+        multiply = sum(kernel.op in PRODUCTS for kernel in timed)
+        if min(multiply, len(timed) - multiply) < FEWEST:
             return None
         cold = measure(timers, rng=np.random.default_rng(setup.seed), settings=setup.settings, reference=reference)
         warm = [_again(timer, setup.settings.rounds) for timer in timers]

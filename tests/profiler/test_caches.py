@@ -1,13 +1,13 @@
 """Measuring what a processor's caches save."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
 
 from maenas.deploy.clock import Reference, TimingSettings
 from maenas.deploy.program import Program
+from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.profiler.caches import last_level_bytes, measure_caches
 from maenas.profiler.setup import Setup
@@ -49,11 +49,14 @@ class Machine:
     device_name: str = "Fake"
     gpu: int | None = None
     conditions: dict[str, str] = dataclasses.field(default_factory=dict)
+    refuses: bool = False
     last: Program | None = None
     built: list[Program] = dataclasses.field(default_factory=list)
     partners: dict[int, Program] = dataclasses.field(default_factory=dict)
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> CachedRunner:
+        if self.refuses:
+            raise MaenasError("not on this machine")
         self.built.append(program)
         if len(self.built) % 2 == 0:
             one, two = self.built[-2:]
@@ -72,12 +75,16 @@ def test_the_figures_of_a_machine_with_known_ones_are_found(monkeypatch: pytest.
     assert found.byte_s == pytest.approx(BYTE_S, rel=0.01)
 
 
-@pytest.mark.parametrize(("runtime", "size"), [("fake-cuda 1", 1 << 20), ("fake-cpu 1", None)])
-def test_a_gpu_and_a_system_that_does_not_tell_have_none(
-    runtime: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("machine", "size"),
+    [(Machine("fake-cuda 1"), 1 << 20), (Machine(), None), (Machine(refuses=True), 1 << 20)],
+    ids=["a GPU", "size not told", "no probe runs"],
+)
+def test_where_nothing_can_be_said_there_are_none(
+    machine: Machine, size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("maenas.profiler.caches.last_level_bytes", lambda: size)
-    setup = Setup(Machine(runtime=runtime), settings=FAST)  # type: ignore[arg-type]
+    setup = Setup(machine, settings=FAST)  # type: ignore[arg-type]
     assert measure_caches(setup, Reference(lambda: 1e-3, FAST), sink_s=0.0, flops_per_s=1e11) is None
 
 
@@ -87,6 +94,7 @@ def test_the_last_level_is_the_one_with_the_highest_number(tmp_path: Path) -> No
         folder.mkdir()
         (folder / "level").write_text(f"{level}\n")
         (folder / "size").write_text(f"{size}\n")
+    (tmp_path / "index9").mkdir()
+    (tmp_path / "index9" / "level").write_text("4\n")  # and no size
     assert last_level_bytes(tmp_path) == 32 << 20
     assert last_level_bytes(tmp_path / "none") is None
-    assert math.isfinite(last_level_bytes() or 0)
