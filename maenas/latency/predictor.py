@@ -79,8 +79,8 @@ def provenance_word(predictor: AnyPredictor) -> str:
 class Prediction:
     """Predicted latency of a network, in seconds; `parts` sums the kernels by the first word of their names.
 
-    `estimated_seconds` is the part of it whose ops a measured table lacks: estimated from bytes. `warm_seconds` is what
-    a network that is small for the processor's caches takes in a loop of its own; None where it saves next to nothing.
+    `estimated_seconds` is the part of it whose ops a measured table lacks: estimated from bytes. `saved_seconds` is
+    what a network that is small for the processor's caches saves in a loop of its own.
     """
 
     seconds: float
@@ -89,7 +89,12 @@ class Prediction:
     kernel_seconds: tuple[float, ...]
     parts: dict[str, float]
     estimated_seconds: float = 0.0
-    warm_seconds: float | None = None
+    saved_seconds: float = 0.0
+
+    @property
+    def warm_seconds(self) -> float | None:
+        """What the network takes in a loop of its own; None where it saves next to nothing."""
+        return self.seconds - self.saved_seconds if self.saved_seconds > LEAST_SAVED * self.seconds else None
 
 
 def load_predictor(device: str, *, precision: str | None = None, batch: int = 1) -> AnyPredictor:
@@ -148,8 +153,7 @@ def predict(kernels: Sequence[Kernel], predictor: AnyPredictor) -> Prediction:
     estimated = estimated_seconds(kernels, seconds, predictor)
     low, high = widened_interval(predictor, total, estimated)
     saved = saved_seconds(predictor, kernels, seconds)
-    warm = total - saved if saved > LEAST_SAVED * total else None
-    return Prediction(total, low * (1 - saved / total), high, seconds, parts, estimated, warm)
+    return Prediction(total, low * (1 - saved / total), high, seconds, parts, estimated, saved)
 
 
 def saved_seconds(predictor: AnyPredictor, kernels: Sequence[Kernel], seconds: Sequence[float]) -> float:

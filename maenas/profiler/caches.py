@@ -21,7 +21,7 @@ from maenas.latency.caches import Caches
 from maenas.profiler.general import general_samples
 from maenas.profiler.plan import copies_for
 from maenas.profiler.probe import in_graph
-from maenas.profiler.setup import Setup, build_warm, difference
+from maenas.profiler.setup import Setup, build_timer
 
 LEVELS = Path("/sys/devices/system/cpu/cpu0/cache")  # of Linux
 PROBES, FEWEST = 64, 8  # in all, and of products and of others
@@ -55,10 +55,8 @@ def measure_caches(setup: Setup, reference: Reference, *, sink_s: float, flops_p
     with ExitStack() as stack:
         for sample in islice(small, PROBES):
             count = copies_for(sample, flops_per_s=flops_per_s, batch=setup.batch)
-            programs = in_graph(sample, count)
-            surplus = len(programs[-1].sinks) - len(programs[0].sinks)
             try:
-                timers.append(difference(build_warm(programs, setup, stack), surplus * sink_s))
+                timers.append(build_timer(in_graph(sample, count), setup, stack, sink_s=sink_s))
             except (MaenasError, MemoryError):  # what a runtime cannot run is no probe
                 continue
             timed.append(sample.kernel)

@@ -38,7 +38,7 @@ from maenas.profiler.caches import measure_caches
 from maenas.profiler.cpu import require_memory
 from maenas.profiler.plan import copies_for
 from maenas.profiler.probe import Item, ItemKey, Sample, alone, in_graph, item_key
-from maenas.profiler.setup import Setup, build_warm, difference, sink_seconds
+from maenas.profiler.setup import Setup, build_timer, build_warm, sink_seconds
 from maenas.spec import DetectorSpec
 
 CHUNK = 12  # items whose sessions live at once, measured in turns
@@ -159,13 +159,11 @@ def _measure_chunk(
             if setup.method == "alone" and isinstance(item, Sample):
                 programs, count = (alone(item),), 1
             try:
-                runners = build_warm(programs, setup, stack)
+                timers.append(build_timer(programs, setup, stack, sink_s=sink_s))
             except (MaenasError, MemoryError) as error:
                 reason = str(error).splitlines() or ["out of memory"]
                 results[item_key(item)] = Failure(_what(item), reason[0])
                 continue
-            surplus = len(programs[-1].sinks) - len(programs[0].sinks)
-            timers.append(difference(runners, surplus * sink_s))
             copies.append(count)
             ready.append(item)
         rng = np.random.default_rng(setup.seed)

@@ -39,10 +39,12 @@ def build_warm(programs: Sequence[Program], setup: Setup, stack: ExitStack) -> l
     return runners
 
 
-def difference(runners: Sequence[Runner], surplus_s: float) -> Callable[[], float]:
-    """Time of the first runner less that of the second one, if any, plus what the second one's extra sinks cost."""
+def build_timer(programs: Sequence[Program], setup: Setup, stack: ExitStack, *, sink_s: float) -> Callable[[], float]:
+    """Time of the first program less that of the second one, if any, plus what the second one's extra sinks cost."""
+    runners = build_warm(programs, setup, stack)
     if len(runners) == 1:
         return runners[0].time_once
+    surplus_s = sink_s * (len(programs[1].sinks) - len(programs[0].sinks))
     return lambda: runners[0].time_once() - runners[1].time_once() + surplus_s
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maenas.cost import total_cost
 from maenas.kernels import Kernel, is_depthwise
@@ -11,10 +11,6 @@ from maenas.latency.predictor import AnyPredictor, Prediction, predict, provenan
 from maenas.reports.text import columns, labelled
 from maenas.score import deepmad_score, effectiveness, mae_score, score_terms
 from maenas.units import format_count, format_latency
-
-if TYPE_CHECKING:
-    pass
-
 
 DEPTHWISE_SHARE = 0.1  # of a latency, above which its prediction carries a caution
 

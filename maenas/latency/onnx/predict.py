@@ -14,14 +14,7 @@ from maenas.latency.onnx.apart import as_run, guessed
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.node_graph import PRODUCT_NAMES
-from maenas.latency.predictor import (
-    LEAST_SAVED,
-    AnyPredictor,
-    Prediction,
-    estimated_seconds,
-    saved_seconds,
-    widened_interval,
-)
+from maenas.latency.predictor import AnyPredictor, Prediction, estimated_seconds, saved_seconds, widened_interval
 
 UNKNOWN_FACTOR = 2.0  # how much longer than guessed an operator without a rule may take: a judgement
 MOST_GUESSED = 0.5  # of a network's time; with more it has none
@@ -100,7 +93,6 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     if isinstance(predictor, MeasuredPredictor):
         predictor = predictor.for_others(timed)
     saved = saved_seconds(predictor, lowered.kernels, seconds)
-    warm = total - saved if saved > LEAST_SAVED * total else None
     low, high = widened_interval(predictor, modelled + predictor.network_seconds, estimated)
     low, high = low * (1 - saved / math.fsum(seconds)), high + UNKNOWN_FACTOR * (moved + extra)
     found = (Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items())
@@ -110,7 +102,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
             f"{lowered.where}: the network has no latency: {moved / total:.0%} of it would be guessed from the bytes "
             f"that operators without a model move: {', '.join(f'{row.count} {row.op}' for row in rows)}"
         )
-    prediction = Prediction(total, low, high, tuple(seconds), parts, estimated, warm)
+    prediction = Prediction(total, low, high, tuple(seconds), parts, estimated, saved)
     return GraphPrediction(lowered, prediction, tuple(rows), tuple(Counter(lowered.untimed).items()))
 
 
