@@ -28,7 +28,7 @@ from detector.memory import tell_node
 from maenas.errors import MaenasError
 from maenas.files import FileStamp, ensure_folder, file_stamp, write_atomic
 
-SCHEMA: Final = "maenas/annotations@1"  # to be raised with every change of what is read from the same file
+SCHEMA: Final = "maenas/annotations@2"  # to be raised with every change of what is read from the same file
 LEAST_BYTES: Final = 8 * 2**20  # of a file that is worth it: a smaller one is parsed in a second
 APART_BYTES: Final = 64 * 2**20  # of a file whose parsing takes gigabytes, most of which Python would keep
 SETTLED_S: Final = 2.0  # a folder that changed so shortly before may change again unnoticed
@@ -36,7 +36,7 @@ _TYPES: Final[Mapping[str, type]] = {"F32": np.float32, "I64": np.int64, "U8": n
 
 
 class Parsed(NamedTuple):
-    """What a file says, and the folders that were looked into for its images; None where image files were read."""
+    """What a file says, and the folders that were looked into for its images; None where it rests on more."""
 
     dataset: Dataset
     folders: Sequence[str] | None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from detector.data.annotation_cache import LEAST_BYTES, Parsed, cached
 from detector.data.flat import flat
+from detector.data.places import by_name, place_of
 from detector.data.sample import (
     BROKEN_IMAGE,
     DEGENERATE_BOX,
@@ -27,27 +29,41 @@ from detector.data.sample import (
     make_sample,
     path_inside,
 )
-from maenas.errors import MaenasError, NoSplitError
+from maenas.errors import MaenasError
 from maenas.files import read_text
 from maenas.strict.json import RepeatedKeyError, unrepeated
 
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
-    "train": ("train",),
+    "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
-    "test": ("test",),
+    "test": ("test", "testing"),
 }
+_PART_BYTES = 2**16  # of a file, at its start and its end
 _MAX_SIDE = 2**20  # pixels
 _LARGEST = 1e15  # of coordinates and areas; their sums and products stay finite
 _MAX_BYTES = 8 * 2**30  # the training annotations of COCO have 0.5 GB
 
 
-def find_coco(root: Path, split: str) -> Path | None:
-    """The annotation file of a split in a folder, None where nothing looks like COCO.
+def is_coco(path: Path) -> bool:
+    """Whether a `.json` looks like COCO annotations, by its first and last characters."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_PART_BYTES)
+            file.seek(-min(_PART_BYTES, path.stat().st_size), os.SEEK_END)
+            text += file.read()
+    except OSError:
+        return False
+    text = text.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return text.startswith(b"{") and b'"categories"' in text and (b'"images"' in text or b'"image_id"' in text)
 
-    Known layouts: `annotations/instances_{split}[2017].json`, any one `annotations/*{split}*.json`, and
+
+def find_coco(root: Path, split: str) -> Path | None:
+    """The annotation file of a split in a folder, None where none has a usual name.
+
+    Those are `annotations/instances_{split}[2017].json`, any one `annotations/*{split}*.json`, and
     `{split}/_annotations.coco.json`.
 
-    Raises MaenasError where the folder holds annotations, but not one file for the split.
+    Raises MaenasError where several files could be it.
     """
     names = ALIASES[split]
     for name in names:
@@ -55,60 +71,52 @@ def find_coco(root: Path, split: str) -> Path | None:
             if path.is_file():
                 return path
     files = sorted((root / "annotations").glob("*.json"))
-    inside = [path for path in files if any(name in path.stem.lower() for name in names)]
-    instances = [path for path in inside if path.stem.startswith("instances_")]
-    for found in (instances, inside):
-        if len(found) == 1:
-            return found[0]
-    if len(inside) > 1:
-        listed = ", ".join(path.name for path in inside)
+    return the_one([path for path in files if any(name in path.stem.lower() for name in names)], root, split)
+
+
+def the_one(files: Sequence[Path], root: Path, split: str) -> Path | None:
+    """The file among those of a split that has boxes, None where there is no file.
+
+    Raises MaenasError where several could be it.
+    """
+    instances = [path for path in files if path.stem.startswith("instances_")]
+    if len(files) > 1 and len(instances) != 1:
+        listed = ", ".join(str(path.relative_to(root)) for path in files)
         raise MaenasError(
             f"{root}: several annotation files could be the {split} split ({listed}); name one of these files"
         )
-    if files or any(root.glob("*/_annotations.coco.json")):
-        listed = ", ".join(path.name for path in files) or "those of other splits"
-        raise NoSplitError(f"{root}: no COCO annotations for the {split} split (found {listed})")
-    return None
+    return (instances or [*files, None])[0]
 
 
-def read_coco(path: Path) -> Dataset:
+def read_coco(path: Path, elsewhere: Callable[[], Sequence[Path]] = tuple) -> Dataset:
     """The data set in a COCO annotation file; classes in the order of their ids.
 
-    Images lie beside the file, or in `images/`, `images/<split>/` or `<split>/` beside it or one folder up. What a
-    large file says is kept in the user's cache (`annotation_cache`).
+    Images lie beside the file, or in `images/`, `data/`, `images/<split>/` or `<split>/` beside it or one folder up.
+    Where none is there, as with names from another machine, they are looked for by their names alone among the files
+    `elsewhere`. What a large file says is kept in the user's cache (`annotation_cache`).
 
     Raises MaenasError for text that is no COCO JSON, and for an image outside the data folder.
     """
     path = Path(os.path.abspath(path))
     large = os.path.isfile(path) and path.stat().st_size >= LEAST_BYTES
-    return cached(path, lambda: parse_coco(path)) if large else parse_coco(path).dataset
+    return cached(path, lambda: parse_coco(path, elsewhere)) if large else parse_coco(path, elsewhere).dataset
 
 
-def parse_coco(path: Path) -> Parsed:
+def parse_coco(path: Path, elsewhere: Callable[[], Sequence[Path]] = tuple) -> Parsed:
     """As `read_coco`, always from the file itself."""
     document = _document(path)
     names, indices = _categories(document, str(path))
     problems: list[Problem] = []
     boxes = _boxes(document, indices, str(path), problems)
+    images = _images(document, path, problems)
+    files = [_field(image, "file_name", str, where) for where, image in images.values()]
     candidates = _image_roots(path)
     roots = [root for root in candidates if root.is_dir()]
+    root = _root_of(files, roots)
+    places = by_name([] if root else elsewhere())
     samples: list[Sample] = []
-    seen: set[int] = set()
-    root: Path | None = None
-    inner: set[str] = set()  # folders in the names of images
-    sized = True
-    for number, image in enumerate(document["images"]):
-        where = f"{path}: images[{number}]"
-        id = _field(image, "id", int, where)
-        name = _field(image, "file_name", str, where)
-        if id in seen:
-            problems.append(Problem(DUPLICATE_IMAGE, f"{id} ({name})"))
-            continue
-        seen.add(id)
-        root = root or _root_of(name, roots, where)
-        inner.add(os.path.dirname(name.replace("\\", "/")))
-        sized = sized and ("width" in image or "height" in image)
-        file = path_inside(root or roots[0], name, where=where)
+    for (id, (where, image)), name in zip(images.items(), files, strict=True):
+        file = place_of(path, name, places) or path_inside(root or roots[0], name, where=where)
         there = os.path.isfile(file)  # false, too, for a name that no file can have
         size = _size(image, file, where) if there else None
         if size is None:
@@ -116,11 +124,30 @@ def parse_coco(path: Path) -> Parsed:
             continue
         samples.append(make_sample(file, id, *size, boxes.get(id, []), problems))
     problems += [
-        Problem(UNKNOWN_IMAGE, f"{box.where} (image_id {id})") for id in boxes.keys() - seen for box in boxes[id]
+        Problem(UNKNOWN_IMAGE, f"{box.where} (image_id {id})") for id in boxes.keys() - images for box in boxes[id]
     ]
     dataset = Dataset(names, flat(samples), tuple(problems), str(path))
-    looked = candidates if root is None else candidates[: candidates.index(root) + 1]
-    return Parsed(dataset, [str(place / folder) for place in looked for folder in sorted(inner)] if sized else None)
+    sized = all("width" in image or "height" in image for _, image in images.values())
+    if root is None or not sized:
+        return Parsed(dataset, None)
+    looked = candidates[: candidates.index(root) + 1]
+    inner = sorted({os.path.dirname(name.replace("\\", "/")) for name in files})
+    return Parsed(dataset, [str(place / folder) for place in looked for folder in inner])
+
+
+def _images(
+    document: Mapping[str, list[Any]], path: Path, problems: list[Problem]
+) -> dict[int, tuple[str, Mapping[str, Any]]]:
+    """Where each image is listed, and its entry there, by its id."""
+    images: dict[int, tuple[str, Mapping[str, Any]]] = {}
+    for number, image in enumerate(document["images"]):
+        where = f"{path}: images[{number}]"
+        id = _field(image, "id", int, where)
+        if id in images:
+            problems.append(Problem(DUPLICATE_IMAGE, f"{id} ({image.get('file_name')!s:.200})"))
+        else:
+            images[id] = where, image
+    return images
 
 
 def _document(path: Path) -> dict[str, list[Any]]:
@@ -241,10 +268,15 @@ def _image_roots(path: Path) -> list[Path]:
     roots = []
     for top in tops:
         roots += [top / "images" / name for name in splits] + [top / name for name in splits]
-        roots += [top / "images", top]
+        roots += [top / "images", top / "data", top]
     return roots
 
 
-def _root_of(name: str, roots: list[Path], where: str) -> Path | None:
-    """The first folder that has this image; None if none has."""
-    return next((root for root in roots if os.path.isfile(path_inside(root, name, where=where))), None)
+def _root_of(names: Sequence[str], roots: Sequence[Path]) -> Path | None:
+    """The first folder that has the first image that any has; None if none has one."""
+    for name in names:
+        for root in roots:
+            with suppress(MaenasError):  # the name leads out of the folder
+                if os.path.isfile(path_inside(root, name, where="")):
+                    return root
+    return None

@@ -15,7 +15,7 @@ from detector.data.darknet import find_darknet, read_darknet
 from detector.data.flat import flat
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import are_built_in, cached_shapes
-from detector.data.split_folders import find_split_folders
+from detector.data.split_folders import find_split_folders, images_of
 from detector.data.unsplit import CLASSES, find_unsplit, heap_of
 from detector.data.voc import is_voc, read_voc
 from detector.data.yolo import find_yolo, read_yolo
@@ -130,7 +130,7 @@ def _read_folder(path: Path, split: Split) -> Dataset:
         return read_darknet(darknet, split)
     annotations = find_coco(path, split)
     if annotations is not None:
-        return read_coco(annotations)
+        return read_coco(annotations, lambda: images_of(path, heap_of(path), split))
     inner = [child for child in sorted(path.iterdir()) if child.is_dir() and (find_yolo(child) or is_voc(child))]
     if inner:
         raise MaenasError(f"data {path}: the data lie in a folder of it; give {' or '.join(map(str, inner[:4]))}")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from detector.data.cvat import cvat_shapes
 from detector.data.labelme import label_of, read_json
+from detector.data.places import by_name, place_of
 from detector.data.sample import BAD_LINE, MISSING_IMAGE, UNANNOTATED, Dataset, Listed, NamedBox, Problem
 from detector.data.voc import named_dataset
 from maenas.errors import MaenasError
@@ -50,22 +51,20 @@ def read_lists(
     Raises MaenasError for a list that cannot be read, and for a name that several images have.
     """
     problems: list[Problem] = []
-    places: dict[str, list[Path]] = {}
-    for path in images:
-        places.setdefault(path.name, []).append(path)
+    places = by_name(images)
     boxes: dict[Path, list[NamedBox]] = {}
     for path in lists:
         found: dict[str, Path | None] = {}
         for name, box in _entries(path, problems):
             if name not in found:
-                found[name] = image = _find(path, name, places)
+                found[name] = image = place_of(path, name, places)
                 if image is None:
                     problems.append(Problem(MISSING_IMAGE, f"{name} of {path}"))
             if (image := found[name]) is not None:
                 boxes.setdefault(image, []).extend([] if box is None else [box])
     others = [(path, list(_entries(path, []))) for path in classes_of]
     called = [(path, name) for path, entries in others for name in dict.fromkeys(name for name, _ in entries)]
-    named = {_find(path, name, places) for path, name in called}
+    named = {place_of(path, name, places) for path, name in called}
     problems += [Problem(UNANNOTATED, str(image)) for image in images if image not in named and image not in boxes]
     elsewhere = [[box for _, box in entries if box is not None] for _, entries in others]
     return named_dataset(root, list(boxes.items()), elsewhere, problems)
@@ -136,18 +135,3 @@ def _around(box: Any) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of a box given by its centre and size."""
     x, y, width, height = (float(box[key]) for key in ("x", "y", "width", "height"))
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-
-
-def _find(path: Path, name: str, places: dict[str, list[Path]]) -> Path | None:
-    """The image `name` of the list at `path`. Raises MaenasError where several are called so."""
-    local = name.replace("\\", "/")
-    known = places.get(local.rpartition("/")[2], [])
-    beside = path.parent / local
-    if beside in known:
-        return beside
-    if len(known) > 1:
-        near = [place for place in known if path.parent in place.parents]
-        if len(near) != 1:
-            raise MaenasError(f"{path}: {name!r} may be {known[0]} or {known[1]}; give paths from the list's folder")
-        known = near
-    return known[0] if known else None

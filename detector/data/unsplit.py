@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from detector.data.coco import read_coco
+from detector.data.coco import is_coco, read_coco
 from detector.data.listed import is_list, read_lists
 from detector.data.sample import MISSING_IMAGE, UNANNOTATED, Dataset, Problem
 from detector.data.voc import read_annotated
@@ -23,18 +23,19 @@ DEEPEST: Final = 4  # folders below which nobody looks: a link may lead back, an
 
 
 class Heap(NamedTuple):
-    """What lies in a folder, in order of folders and names: images, files that annotate one, lists of classes, and
-    lists of boxes in many images."""
+    """What lies in a folder, in order of folders and names: images, files that annotate one, lists of classes, COCO
+    annotations, and other lists of boxes in many images."""
 
     images: list[Path]
     annotations: list[Path]
     classes: list[Path]
+    documents: list[Path]
     lists: list[Path]
 
 
 def heap_of(root: Path) -> Heap:
     """The files below `root`. What annotates an image is .xml that is no list of boxes, or .json where there is neither
-    .xml nor a list of classes. Lists of boxes count where nothing else does."""
+    .xml nor a list of classes. Lists of boxes in many images count where there are neither."""
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     names = {path.stem for path in images}
@@ -44,16 +45,17 @@ def heap_of(root: Path) -> Heap:
     ]
     if not annotations and not classes:
         annotations = [path for path in files if path.suffix.lower() == ".json" and path.stem in names]
-    lists = [] if annotations or classes else [path for path in files if is_list(path)]
-    return Heap(images, annotations, classes, lists)
+    others = [] if annotations or classes else files
+    documents = [path for path in others if path.suffix.lower() == ".json" and path.is_file() and is_coco(path)]
+    return Heap(images, annotations, classes, documents, [path for path in others if is_list(path)])
 
 
 def find_unsplit(root: Path, heap: Heap) -> Callable[[], Dataset] | None:
     """What reads the annotated images of `heap`, in the folder `root`; None where it holds none of the known forms.
 
     These are Pascal VOC .xml or LabelMe .json files anywhere, named as their images; YOLO label files and one list of
-    `CLASSES`, in `labels/` for `images/` or beside the images; else one COCO .json, in `root` or in `annotations/`;
-    else one list of boxes (`listed`). An image that nothing annotates is left out, for nobody may have looked at it
+    `CLASSES`, in `labels/` for `images/` or beside the images; else one COCO .json; else one list of boxes (`listed`).
+    An image that nothing annotates is left out, for nobody may have looked at it
     yet; `problems` names it.
 
     The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
@@ -62,9 +64,8 @@ def find_unsplit(root: Path, heap: Heap) -> Callable[[], Dataset] | None:
         return partial(_read_single, root, heap)
     if len(heap.classes) == 1:
         return partial(read_lines, root, heap)
-    documents = [path for path in (*root.glob("*.json"), *root.glob("annotations/*.json")) if path not in heap.lists]
-    if len(documents) == 1:
-        return partial(read_coco, documents[0])
+    if len(heap.documents) == 1:
+        return partial(read_coco, heap.documents[0], lambda: heap.images)
     return partial(read_lists, root, heap.lists, heap.images) if len(heap.lists) == 1 else None
 
 

@@ -42,7 +42,8 @@ def read_yolo(path: Path, split: str) -> Dataset:
 
     `path:` in the YAML is the folder that everything else is relative to. The folder of the file takes its place where
     it is missing, and where it leads nowhere and all splits lie there.
-    A line with more than two points is a polygon, whose box is taken.
+    A line with more than two points is a polygon, whose box is taken; where `kpt_shape:` says that lines end with key
+    points, these are left out.
 
     Raises MaenasError for a broken YAML file, a split that it does not have, and for paths outside the data folder.
     """
@@ -50,7 +51,7 @@ def read_yolo(path: Path, split: str) -> Dataset:
     names = _names(document, str(path))
     root = _root(document, path)
     files = [(image, label_file(image)) for image in _images(document, root, split, path)]
-    return _dataset(files, names, f"{path} ({split})")
+    return _dataset(files, names, f"{path} ({split})", extra=_key_point_numbers(document, path))
 
 
 def read_labelled(root: Path, files: Sequence[tuple[Path, Path]], names: Sequence[str]) -> Dataset:
@@ -59,14 +60,14 @@ def read_labelled(root: Path, files: Sequence[tuple[Path, Path]], names: Sequenc
     return _dataset(files, tuple(names), str(root))
 
 
-def _dataset(files: Iterable[tuple[Path, Path]], names: tuple[str, ...], source: str) -> Dataset:
+def _dataset(files: Iterable[tuple[Path, Path]], names: tuple[str, ...], source: str, *, extra: int = 0) -> Dataset:
     problems: list[Problem] = []
     samples: list[Sample] = []
     for image, labels in files:
         size = size_of(image, problems)
         if size is None:
             continue
-        boxes = _boxes(labels, size, len(names), problems)
+        boxes = _boxes(labels, size, len(names), extra, problems)
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
     return Dataset(names, flat(samples), tuple(problems), source)
 
@@ -102,6 +103,16 @@ def _names(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if "nc" in document and document["nc"] != len(texts):
         raise MaenasError(f"{where}: nc is {document['nc']!s:.80}, but names has {len(texts)}; drop nc or correct it")
     return texts
+
+
+def _key_point_numbers(document: Mapping[str, Any], path: Path) -> int:
+    """How many numbers of key points stand behind the box of a line; 0 where the description tells of none."""
+    shape = document.get("kpt_shape")
+    if shape is None:
+        return 0
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(count) is int and count > 0 for count in shape)):
+        raise MaenasError(f"{path}: kpt_shape is {shape!r:.80}; it must be [key points, numbers of each]")
+    return shape[0] * shape[1]
 
 
 def _check(names: tuple[str, ...], where: str) -> None:
@@ -171,8 +182,8 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _boxes(path: Path, size: tuple[int, int], num_classes: int, problems: list[Problem]) -> list[Box]:
-    """Boxes of a label file; an image without one has none."""
+def _boxes(path: Path, size: tuple[int, int], num_classes: int, extra: int, problems: list[Problem]) -> list[Box]:
+    """Boxes of a label file, whose lines have `extra` numbers behind the box; an image without one has none."""
     if not os.path.isfile(path):
         return []
     boxes: list[Box] = []
@@ -181,7 +192,7 @@ def _boxes(path: Path, size: tuple[int, int], num_classes: int, problems: list[P
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        box = _box(line, size, where)
+        box = _box(line, size, extra, where)
         if box is None:
             problems.append(Problem(BAD_LINE, f"{where}: {line[:60]!r}"))
         elif not 0 <= box.label < num_classes:
@@ -191,11 +202,13 @@ def _boxes(path: Path, size: tuple[int, int], num_classes: int, problems: list[P
     return boxes
 
 
-def _box(line: str, size: tuple[int, int], where: str) -> Box | None:
+def _box(line: str, size: tuple[int, int], extra: int, where: str) -> Box | None:
     try:
         label, *values = [float(word) for word in line.split()]
     except ValueError:
         return None
+    if extra and len(values) == 4 + extra:
+        del values[4:]
     if not label.is_integer() or not all(-1 <= value <= 2 for value in values):  # pixels instead of parts of the side
         return None
     width, height = size

@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were parsed."""
     files: list[Path] = []
 
-    def counted(path: Path) -> annotation_cache.Parsed:
+    def counted(path: Path, elsewhere: Callable[[], Sequence[Path]]) -> annotation_cache.Parsed:
         files.append(path)
-        return parse_coco(path)
+        return parse_coco(path, elsewhere)
 
     monkeypatch.setattr(coco, "parse_coco", counted)
     return files
@@ -97,11 +97,11 @@ def test_a_file_is_parsed_once(tmp_path: Path, parses: list[Path]) -> None:
 def test_processes_that_come_together_parse_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, told = annotations(tmp_path / "data"), tmp_path / "told"
 
-    def slow(path: Path) -> annotation_cache.Parsed:
+    def slow(path: Path, elsewhere: Callable[[], Sequence[Path]]) -> annotation_cache.Parsed:
         with told.open("a") as file:
             file.write("parsed\n")
         time.sleep(0.3)
-        return parse_coco(path)
+        return parse_coco(path, elsewhere)
 
     monkeypatch.setattr(coco, "parse_coco", slow)
     context = multiprocessing.get_context("fork")

@@ -211,6 +211,19 @@ def test_yolo_polygons_become_boxes(tmp_path: Path) -> None:
     np.testing.assert_allclose(dataset.samples[0].boxes, [[4, 6, 20, 24]], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "points"), [("[4, 3]", "0.1 0.1 2 0.9 0.9 2 0 0 0 0.3 0.4 1"), ("[1, 2]", "0.9 0.9")]
+)
+def test_key_points_behind_a_yolo_box_are_no_polygon(shape: str, points: str, tmp_path: Path) -> None:
+    root = write_yolo(tmp_path, {"a": f"1 0.5 0.5 0.5 0.5 {points}\n0 0.1 0.1 0.3 0.1 0.2 0.4"})
+    file = root / "data.yaml"
+    file.write_text(f"{file.read_text()}kpt_shape: {shape}\n")
+    assert open_dataset(root, "train").samples[0].boxes[0].tolist() == [10, 7.5, 30, 22.5]
+    file.write_text(f"{file.read_text()}\n".replace(shape, "17"))
+    with pytest.raises(MaenasError, match="kpt_shape is 17; it must be"):
+        open_dataset(root, "train")
+
+
 def test_bad_yolo_lines_are_left_out(tmp_path: Path) -> None:
     lines = (
         "0 0.5 0.5 0.5\n0 x 0.5 0.5 0.5\n0 nan 0.5 0.5 0.5\n0.5 0.5 0.5 0.5 0.5\n0 320 240 100 90\n\n1 0.5 0.5 0.2 0.2"

@@ -1,5 +1,6 @@
 """Splits that are folders, and nothing else that says which images are to be trained on."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from detector.data.check import check
 from detector.data.dataset import open_dataset, open_unsplit
 from detector.data.sample import UNANNOTATED
 from maenas.errors import MaenasError, NoSplitError
-from tests.detector.data.conftest import VOC_OBJECT, write_image, write_voc, write_yolo
+from tests.detector.data.conftest import VOC_OBJECT, coco_document, write_image, write_voc, write_yolo
 
 COUNTS = {"train": 4, "valid": 2, "test": 1}
 
@@ -92,3 +93,56 @@ def test_a_yaml_from_another_machine_finds_what_lies_beside_it(path: str, tmp_pa
     file.write_text(f"path: {path}\n{text.replace('val: images/val', 'val: elsewhere/val')}")
     with pytest.raises(MaenasError, match=r"path leads to .* which is no folder"):
         open_dataset(file, "train")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("{}/labels.json", "{}/data"),
+        ("{}/annotations.json", "{}"),
+        ("{}/annotations/instances_default.json", "{}/images/default"),
+        ("annotations/{}/instances.json", "images/{}"),
+        ("labels/{}.json", "images/{}"),
+        ("{}.json", "images"),
+        ("coco_{}.json", "photos/{}/deep"),
+        ("inner/instances_{}2017.json", "inner/{}2017"),
+    ],
+)
+def test_coco_annotations_of_any_name_are_of_the_split_that_name_or_folder_tells(
+    annotations: str, images: str, tmp_path: Path
+) -> None:
+    for number, split in enumerate(("train", "val")):
+        document = coco_document(5 - number)
+        for place, image in enumerate(document["images"]):
+            # The folder of another machine, and names that both splits have where these have folders of their own.
+            name = f"{split if '{}' not in images else ''}{place}.jpg"
+            image["file_name"] = f"/home/somebody/{images.format(split)}/{name}" if number else name
+            write_image(tmp_path / images.format(split) / name, seed=place + 10 * number)
+        path = tmp_path / annotations.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document))
+    for number, split in enumerate(("train", "val")):
+        found = open_dataset(tmp_path, split)
+        assert (len(found), found.problems, found.names) == (5 - number, (), ("dog", "cat"))
+        assert {sample.path.parent for sample in found.samples} == {tmp_path / images.format(split)}
+    with pytest.raises(NoSplitError, match="test split"):
+        open_dataset(tmp_path, "test")
+
+
+def test_an_image_of_another_split_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "boxes.json").write_text(json.dumps(coco_document()))
+    for number in range(3):
+        write_image(tmp_path / "val" / "photos" / f"{number}.jpg", seed=number)
+    assert len(open_dataset(tmp_path, "val")) == 3
+    with pytest.raises(MaenasError, match="no usable image: 3 x missing image"):
+        open_dataset(tmp_path, "train")
+
+
+def test_two_annotation_files_of_a_split_are_named(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        (tmp_path / "train" / f"{name}.json").write_text(json.dumps(coco_document()))
+    with pytest.raises(MaenasError, match=r"several .* train split \(train/one\.json, train/two\.json\)"):
+        open_dataset(tmp_path, "train")
