@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -9,13 +10,18 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem, box_around
+from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem, box_around, box_around_ellipse
 from detector.data.xml import read_xml
 from maenas.errors import MaenasError
 
 MAX_BYTES: Final = 2**30
 
 Corners = tuple[float, float, float, float]
+
+
+def is_cvat(start: str) -> bool:
+    """Whether XML that begins so is of CVAT."""
+    return "<annotations>" in start
 
 
 def cvat_shapes(path: Path, problems: list[Problem]) -> Iterator[Listed]:
@@ -64,9 +70,7 @@ def _of_box(shape: Element) -> Corners:
 
 def _of_ellipse(shape: Element) -> Corners:
     cx, cy, rx, ry = _numbers(shape, "cx", "cy", "rx", "ry")
-    angle = np.deg2rad(float(shape.get("rotation", 0)))
-    half = np.hypot(rx * np.cos(angle), ry * np.sin(angle)), np.hypot(rx * np.sin(angle), ry * np.cos(angle))
-    return _about(cx, cy, *map(float, half))
+    return box_around_ellipse(cx, cy, rx, ry, math.radians(float(shape.get("rotation", 0))))
 
 
 def _about(x: float, y: float, half_width: float, half_height: float) -> Corners:

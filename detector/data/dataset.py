@@ -1,4 +1,4 @@
-"""Opening data: one function for COCO JSON, YOLO folders, Pascal VOC and the built-in shapes."""
+"""Opening data: one function for all forms, and for the built-in shapes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from detector.choices import Split
 from detector.data.coco import find_coco, read_coco
 from detector.data.darknet import find_darknet, read_darknet
 from detector.data.flat import flat
+from detector.data.listed import is_list, read_lists
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import are_built_in, cached_shapes
 from detector.data.split_folders import find_split_folders, images_of
@@ -47,9 +48,13 @@ def how_to_split(path: str | Path) -> str:
 
 def open_unsplit(path: str | Path) -> Dataset:
     """All images of the data set at `path`, in a form of `find_unsplit` or `read_dataset`, fit as for `open_dataset`.
+    A list of boxes may be given itself; its images lie below its folder.
 
     Raises MaenasError, too, where there are validation images already.
     """
+    root = Path(os.path.abspath(path))
+    if is_list(root):
+        return _usable(read_lists(root.parent, [root], heap_of(root.parent).images))
     try:
         dataset = read_dataset(path, "train")
         with suppress(NoSplitError):
@@ -57,13 +62,12 @@ def open_unsplit(path: str | Path) -> Dataset:
             if count := len(rated) - shared_images(dataset, rated):
                 raise MaenasError(f"{dataset.source}: there are {count} validation images already ({rated.source})")
     except NoSplitError:
-        root = Path(os.path.abspath(path))
         read = find_unsplit(root, heap_of(root)) if root.is_dir() else None
         if read is None:
             raise MaenasError(
-                f"data {path}: nothing here can be cut; wanted: one COCO .json, Pascal VOC .xml or LabelMe .json files "
-                "named as their images, one .csv, CreateML .json or CVAT .xml, or YOLO label files and one "
-                f"{' or '.join(CLASSES)}"
+                f"data {path}: nothing here can be cut; wanted: one COCO .json; Pascal VOC .xml, LabelMe .json or "
+                "KITTI .txt files named as their images; one list of boxes, such as a .csv or the file of an "
+                f"annotation tool; or YOLO label files and one {' or '.join(CLASSES)}"
             ) from None
         dataset = read()
     return _usable(dataset)
@@ -143,7 +147,8 @@ def _read_folder(path: Path, split: Split) -> Dataset:
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise MaenasError(
         f"data {path}: no known layout (found {found}); wanted: annotations/instances_{split}.json and images/ (COCO), "
-        f"data.yaml (YOLO), or Annotations/ and ImageSets/Main/{split}.txt (Pascal VOC)"
+        f"data.yaml (YOLO), Annotations/ and ImageSets/Main/{split}.txt (Pascal VOC), or another form of "
+        "docs/custom-data.md"
     )
 
 

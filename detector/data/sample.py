@@ -5,6 +5,7 @@ Boxes are xyxy in pixels of the image, float32. Legend: N boxes.
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ UNKNOWN_IMAGE: Final = "annotation of an image that is not listed"
 DUPLICATE_ANNOTATION: Final = "annotation id used twice"
 UNUSED_CLASS: Final = "class without a box"
 UNANNOTATED: Final = "image without an annotation"
+UNLABELLED_AREA: Final = "area that nobody labelled (background to training)"
 # Kinds that make labels wrong: such data are not trained on.
 UNKNOWN_CLASS: Final = "annotation of a class that is not listed"
 DUPLICATE_IMAGE: Final = "image id used twice"
@@ -89,11 +91,22 @@ def box_around(points: np.ndarray) -> tuple[float, float, float, float]:
     return left, top, right, bottom
 
 
+def box_around_ellipse(x: float, y: float, rx: float, ry: float, angle: float) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of an ellipse about (x, y) with the radii rx and ry, turned by `angle`, radians."""
+    half_width = math.hypot(rx * math.cos(angle), ry * math.sin(angle))
+    half_height = math.hypot(rx * math.sin(angle), ry * math.cos(angle))
+    return x - half_width, y - half_height, x + half_width, y + half_height
+
+
 class Listed(NamedTuple):
-    """One entry of a list for many images: an image's name, and a box in it, unless the list says that it has none."""
+    """One entry of a list for many images: an image's name, and a box in it, unless the list says that it has none.
+
+    An image that is not called so may be called `otherwise`.
+    """
 
     image: str
     box: NamedBox | None
+    otherwise: str = ""
 
 
 class Box(NamedTuple):

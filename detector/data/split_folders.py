@@ -22,10 +22,10 @@ def find_split_folders(root: Path, heap: Heap) -> Callable[[Split], Dataset] | N
     """What reads a split of the folder `root`, in which `heap` lies; None where nothing says which images are of which.
 
     A file belongs to the first folder on its way that is called like a split (`ALIASES`), such as `train/images/` or
-    `images/train/`. Annotations are Pascal VOC .xml or LabelMe .json files, named as the images of their split, YOLO
-    label files and one list of classes (`unsplit.CLASSES`), or COCO .json or other lists of boxes (`listed`), which may
-    also be of a split by their own names, such as `train_labels.csv`. All splits have the same classes, but those of
-    COCO, which each name theirs.
+    `images/train/`. Annotations are Pascal VOC .xml, LabelMe .json or KITTI .txt files, named as the images of their
+    split, YOLO label files and one list of classes (`unsplit.CLASSES`), or COCO .json or other lists of boxes
+    (`listed`), which may also be of a split by their own names, such as `train_labels.csv`. All splits have the same
+    classes, but those of COCO, which each name theirs.
 
     The reader raises MaenasError as that of `find_unsplit`, and for a split without images.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from detector.data.coco import is_coco, read_coco
+from detector.data.kitti import are_kitti
 from detector.data.listed import is_list, read_lists
 from detector.data.sample import MISSING_IMAGE, UNANNOTATED, Dataset, Problem
 from detector.data.voc import read_annotated
@@ -34,8 +35,8 @@ class Heap(NamedTuple):
 
 
 def heap_of(root: Path) -> Heap:
-    """The files below `root`. What annotates an image is .xml that is no list of boxes, or .json where there is neither
-    .xml nor a list of classes. Lists of boxes in many images count where there are neither."""
+    """The files below `root`. What annotates an image is .xml that is no list of boxes; or, where there is neither .xml
+    nor a list of classes, .json, or else .txt of KITTI. Lists of boxes in many images count where there are neither."""
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     names = {path.stem for path in images}
@@ -44,19 +45,24 @@ def heap_of(root: Path) -> Heap:
         path for path in files if path.suffix.lower() == ".xml" and (path.stem in names or not is_list(path))
     ]
     if not annotations and not classes:
-        annotations = [path for path in files if path.suffix.lower() == ".json" and path.stem in names]
+        named = [path for path in files if path.stem in names]
+        annotations = [path for path in named if path.suffix.lower() == ".json"] or _kitti(named)
     others = [] if annotations or classes else files
     documents = [path for path in others if path.suffix.lower() == ".json" and path.is_file() and is_coco(path)]
     return Heap(images, annotations, classes, documents, [path for path in others if is_list(path)])
 
 
+def _kitti(paths: Sequence[Path]) -> list[Path]:
+    labels = [path for path in paths if path.suffix.lower() == ".txt"]
+    return labels if are_kitti(labels) else []
+
+
 def find_unsplit(root: Path, heap: Heap) -> Callable[[], Dataset] | None:
     """What reads the annotated images of `heap`, in the folder `root`; None where it holds none of the known forms.
 
-    These are Pascal VOC .xml or LabelMe .json files anywhere, named as their images; YOLO label files and one list of
-    `CLASSES`, in `labels/` for `images/` or beside the images; else one COCO .json; else one list of boxes (`listed`).
-    An image that nothing annotates is left out, for nobody may have looked at it
-    yet; `problems` names it.
+    These are Pascal VOC .xml, LabelMe .json or KITTI .txt files anywhere, named as their images; YOLO label files and
+    one list of `CLASSES`, in `labels/` for `images/` or beside the images; else one COCO .json; else one list of boxes
+    (`listed`). An image that nothing annotates is left out, for nobody may have looked at it yet; `problems` names it.
 
     The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
     """

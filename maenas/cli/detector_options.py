@@ -28,7 +28,7 @@ Runtime = Annotated[
         show_default="torch for weights and specs, onnxruntime for ONNX files",
     ),
 ]
-FORMS = "COCO, YOLO, Pascal VOC, LabelMe, CSV, CreateML, CVAT"
+FORMS = "COCO, YOLO, Pascal VOC, KITTI, CSV, LabelMe, CVAT, Label Studio, VIA, CreateML, metadata.jsonl"
 DataSet = Annotated[
     str,
     typer.Option(

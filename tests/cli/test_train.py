@@ -12,6 +12,7 @@ from tests.conftest import Maenas
 pytest.importorskip("torch")
 
 from detector.data.shapes import write_shapes
+from detector.recipe import PRESETS
 from tests.detector.conftest import TINY
 
 SPEC = replace(TINY, head=replace(TINY.head, num_classes=80))
@@ -75,10 +76,11 @@ def test_without_data_it_trains_on_the_shapes_as_the_demo_does(
     trained = maenas("train", "tiny.json", *SHORT)
     assert trained.code == 0, trained.err
     assert "tiny, 192x192, 4 classes" in trained.out
-    assert json.loads((tmp_path / "runs" / "tiny" / "recipe.json").read_text())["optimizer"] == "adamw"
+    decays = [PRESETS[name].ema_decay for name in ("demo", "damo")]
+    assert json.loads((tmp_path / "runs" / "tiny" / "recipe.json").read_text())["ema_decay"] == decays[0]
     trained = maenas("train", "tiny.json", *SHORT, "--recipe", "damo", "--input", "96", "--out", "own")
     assert "tiny, 96x96, 4 classes" in trained.out
-    assert json.loads((tmp_path / "own" / "recipe.json").read_text())["optimizer"] == "sgd"
+    assert json.loads((tmp_path / "own" / "recipe.json").read_text())["ema_decay"] == decays[1] != decays[0]
 
 
 def test_a_plan_is_printed_and_nothing_written(maenas: Maenas, folder: Path, tmp_path: Path) -> None:

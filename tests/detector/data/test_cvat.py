@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from detector.data.cvat import cvat_shapes
 from detector.data.dataset import open_dataset, open_unsplit
-from detector.data.sample import BAD_LINE, NamedBox
+from detector.data.sample import BAD_LINE, Listed, NamedBox
 from maenas.errors import MaenasError, NoSplitError
 from tests.detector.data.conftest import write_image
 
@@ -25,7 +25,7 @@ def written(path: Path, *shapes: str) -> Path:
 
 def box_of(path: Path) -> NamedBox:
     problems: list = []
-    ((name, box),) = cvat_shapes(path, problems)
+    ((name, box, _),) = cvat_shapes(path, problems)
     assert name == "a.jpg"
     assert box is not None
     assert not problems
@@ -66,7 +66,7 @@ def test_polygons_and_masks_have_the_box_around_them(tmp_path: Path) -> None:
 def test_what_has_no_area_is_none_and_what_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     shapes = ('<points label="cat" points="1,2"/>', '<polyline label="cat" points="1,2;3,4"/>', '<tag label="cat"/>')
     problems: list = []
-    assert list(cvat_shapes(written(tmp_path / "a.xml", *shapes), problems)) == [("a.jpg", None)]
+    assert list(cvat_shapes(written(tmp_path / "a.xml", *shapes), problems)) == [Listed("a.jpg", None)]
     assert problems == []
     bad = (
         '<box label="cat" xtl="1"/>',

@@ -1,4 +1,4 @@
-"""Lists of boxes in many images: CSV tables, the JSON of CreateML and the XML of CVAT."""
+"""Lists of boxes in many images: CSV tables and the files of annotation tools."""
 
 import json
 import os
@@ -46,7 +46,53 @@ def cvat_of(entries: list[Entry]) -> str:
     return f'<?xml version="1.0"?>\n<annotations>\n<version>1.1</version>\n{rows}</annotations>'
 
 
-FORMS = [("_annotations.csv", csv_of), ("_annotations.createml.json", createml_of), ("annotations.xml", cvat_of)]
+def studio_of(entries: list[Entry]) -> str:
+    """Tasks whose images were uploaded, and are called now as they were before."""
+    images: dict[str, list[dict]] = {}
+    for image, label, (x1, y1, x2, y2) in entries:
+        box = {"x": x1 / 40 * 100, "y": y1 / 30 * 100, "width": (x2 - x1) / 40 * 100, "height": (y2 - y1) / 30 * 100}
+        value = {**box, "rotation": 0, "rectanglelabels": [label]}
+        shape = {"original_width": 40, "original_height": 30, "type": "rectanglelabels", "value": value}
+        images.setdefault(image, []).append(shape)
+    old = {"id": 1, "completed_by": 1, "result": [], "was_cancelled": False}
+    tasks = [
+        {
+            "id": number,
+            "annotations": [{**old, "id": 7, "result": shapes}, old, {**old, "id": 9, "was_cancelled": True}],
+            "data": {"text": "of the task", "image": f"/data/upload/3/0a1b2c3d-{image}"},
+        }
+        for number, (image, shapes) in enumerate(images.items())
+    ]
+    return json.dumps(tasks)
+
+
+def via_of(entries: list[Entry]) -> str:
+    images: dict[str, dict] = {}
+    for image, label, (x1, y1, x2, y2) in entries:
+        shape = {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1}
+        region = {"shape_attributes": shape, "region_attributes": {"quality": "good", "Class": label}}
+        images.setdefault(f"{image}123", {"filename": image, "size": 123, "regions": [], "file_attributes": {}})
+        images[f"{image}123"]["regions"].append(region)
+    return json.dumps({"_via_settings": {"ui": {}}, "_via_img_metadata": images, "_via_attributes": {}})
+
+
+def jsonl_of(entries: list[Entry]) -> str:
+    rows: dict[str, dict] = {}
+    for image, label, (x1, y1, x2, y2) in entries:
+        objects = rows.setdefault(image, {"bbox": [], "categories": []})
+        objects["bbox"].append([x1, y1, x2 - x1, y2 - y1])
+        objects["categories"].append(label)
+    return "\n".join(json.dumps({"file_name": image, "objects": objects}) for image, objects in rows.items())
+
+
+FORMS = [
+    ("_annotations.csv", csv_of),
+    ("_annotations.createml.json", createml_of),
+    ("annotations.xml", cvat_of),
+    ("project-3-at-2026-01-01.json", studio_of),
+    ("via_region_data.json", via_of),
+    ("metadata.jsonl", jsonl_of),
+]
 
 
 def write_splits(root: Path, list_name: str, text_of: Callable[[list[Entry]], str]) -> Path:
@@ -79,6 +125,14 @@ def test_each_split_has_the_boxes_of_its_list_and_the_classes_of_all(name, text_
     assert check(tmp_path).splits.keys() == {"train", "val"}
     with pytest.raises(NoSplitError, match="no list of boxes is of the test split"):
         open_dataset(tmp_path, "test")
+
+
+@pytest.mark.parametrize(("name", "text_of"), FORMS)
+def test_a_list_may_be_given_itself(name, text_of, tmp_path: Path) -> None:
+    write_splits(tmp_path, name, text_of)
+    assert [sample.path.name for sample in open_unsplit(tmp_path / "train" / name).samples] == ["a.jpg", "b.jpg"]
+    with pytest.raises(MaenasError, match=r"expected|COCO"):
+        open_dataset(tmp_path / "train" / name, "train")
 
 
 def test_lists_may_be_called_like_splits_and_share_a_folder_of_images(tmp_path: Path) -> None:
@@ -170,7 +224,18 @@ def test_what_was_detected_in_the_images_of_a_coco_file_does_not_hide_it(tmp_pat
     assert open_unsplit(tmp_path).names == ("dog", "cat")
 
 
-@pytest.mark.parametrize("text", ["[", "[1]", '[{"annotations": []}]', "[" * 10_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[",
+        "[1]",
+        '[{"annotations": []}]',
+        "[" * 10_000,
+        '[{"completed_by": 1, "data": {"image": 1}}]',
+        '{"_via_settings": {}, "a.jpg": [1]}',
+        '{"_via_settings"',
+    ],
+)
 def test_a_broken_list_is_one_message_with_its_path(text: str, tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     (tmp_path / "boxes.json").write_text(text)
