@@ -66,6 +66,7 @@ SHIPPED: Final[Mapping[DataKind, tuple[str, ...]]] = MappingProxyType(
             "rtx3090-trtutils-fp16-b1.json",
             "shared-fp16-b1.json",
             "t4-damo-yolo-report-fp16-b1.json",
+            "t4-detr-papers-fp16-b1.json",
             "t4-tensorrt10-fp16-b1.json",
             "titan-rtx-trtutils-fp16-b1.json",
             "xavier-nx-trtutils-fp16-b1.json",

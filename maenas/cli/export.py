@@ -16,6 +16,7 @@ from maenas.cli.detector_options import Conf, Iou, Side
 from maenas.cli.extras import require_extra
 from maenas.cli.options import output_file
 from maenas.errors import MaenasError
+from maenas.units import number_of
 
 if TYPE_CHECKING:
     from detector.export.export import ExportReport
@@ -158,8 +159,11 @@ def _batch(text: str) -> int | Literal["dynamic"]:
 
 def _print_parity(parity: Parity) -> None:
     compared = f"boxes within {parity.boxes:.1e} of the input's side, scores within {parity.scores:.1e}"
-    if parity.detections is not None:
-        compared += f", the same {parity.detections} detections as torchvision's suppression"
+    if parity.detections:
+        found = number_of(parity.detections, "detection")
+        compared += f", the same {found} as torchvision's suppression"
+    elif parity.detections is not None:
+        compared += ", the same candidates for suppression, none above the threshold"
     print(f"checked against torch on {parity.images} images ({parity.precision}): {compared}", flush=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,14 @@ from maenas.latency.intervals import student_t95
 from maenas.latency.kernel_model import Constants, Seconds, kernel_seconds
 from maenas.latency.measured import read_measured
 from maenas.latency.measured_predictor import MeasuredPredictor, measured_predictor
-from maenas.latency.table import SETUPS, LatencyTable, read_table, shipped_precisions, shipped_table
+from maenas.latency.table import (
+    SETUPS,
+    LatencyTable,
+    familiar_attention,
+    read_table,
+    shipped_precisions,
+    shipped_table,
+)
 from maenas.latency.transfer import Transfer, read_transfer
 
 DEFAULT_DEVICE = "t4"
@@ -65,6 +72,40 @@ class Predictor:
         """
         factor = math.exp(self.log_half_width)
         return seconds / factor, seconds * factor
+
+    def for_others(self, kernels: Sequence[Kernel]) -> Predictor:
+        """This predictor for a network of others that has `kernels`.
+
+        Where more of the time is attention than in any network of the setup it is not calibrated. The published
+        latencies of nine detectors with transformers are 25 to 30 % below what the T4's first setup says of them
+        (docs/lab/latency.md).
+        """
+        seconds = [float(self.kernel_seconds(kernel)) for kernel in kernels]
+        pairs = zip(kernels, seconds, strict=True)
+        share = math.fsum(value for kernel, value in pairs if _is_attention(kernel)) / (math.fsum(seconds) or 1.0)
+        device = self.device.id
+        if not self.calibrated or share <= familiar_attention(device, self.conditions["setup"]):
+            return self
+        others = [f"{device}@{name}" for name in SETUPS.get(device, ()) if share <= familiar_attention(device, name)]
+        instead = f", which {others[0]} is" if others else ""
+        half_width = read_transfer().log_half_width
+        stated = {"mean_abs_error_left_out": None, "interval": _interval_text(half_width, False)}
+        return replace(
+            self,
+            description=(
+                f"{self.description}; NOT for a network with so much attention ({share:.0%} of the time){instead}"
+            ),
+            calibrated=False,
+            conditions={**self.conditions, "calibrated": False, **stated},
+            log_half_width=half_width,
+        )
+
+
+def _is_attention(kernel: Kernel) -> bool:
+    """Whether a kernel is one that attention consists of: a product over positions, a softmax or a reordering."""
+    if kernel.op == "matmul":
+        return kernel.out_height * kernel.out_width > 1
+    return kernel.op == "softmax" or (kernel.op == "concat" and len(kernel.inputs) == 1)
 
 
 AnyPredictor = Predictor | MeasuredPredictor
@@ -236,7 +277,6 @@ def _conditions(
 ) -> dict[str, Any]:
     """What a file that quotes a prediction says about it."""
     calibrated = table is not None and (table.precision, table.batch) == (precision, batch)
-    left_out = "" if calibrated else ": what devices left out whole were off by"
     return {
         "kind": "modelled",
         "device": device.id,
@@ -251,5 +291,10 @@ def _conditions(
         "table_precision": table.precision if table else "fp16",
         "table_batch": table.batch if table else 1,
         "mean_abs_error_left_out": table.calibration.mean_error_left_out if table and calibrated else None,
-        "interval": f"90 %, x/÷ {math.exp(half_width):.3f}{left_out}",
+        "interval": _interval_text(half_width, calibrated),
     }
+
+
+def _interval_text(log_half_width: float, calibrated: bool) -> str:
+    left_out = "" if calibrated else ": what devices left out whole were off by"
+    return f"90 %, x/÷ {math.exp(log_half_width):.3f}{left_out}"

@@ -19,7 +19,7 @@ WIDTH = 14
 def format_graph(title: str, lowered: Lowered, predictor: AnyPredictor, *, layers: bool) -> str:
     """Predicted latency of a network: by kind of kernel, by kernel with `layers`, and what was left out."""
     graph = predict_graph(lowered, predictor)
-    prediction, cost = graph.prediction, total_cost(lowered.kernels)
+    predictor, prediction, cost = graph.predictor, graph.prediction, total_cost(lowered.kernels)
     kind = "90 % interval" if predictor.calibrated else "90 % range over devices"
     span = f"{format_latency(prediction.low)} to {format_latency(prediction.high)}"
     word = provenance_word(predictor)
@@ -88,7 +88,7 @@ def graph_document(lowered: Lowered, predictor: AnyPredictor, *, layers: bool) -
         "parts_ms": {kind: seconds * 1e3 for kind, seconds in prediction.parts.items()},
         "unmodelled": [{"op": r.op, "count": r.count, "guessed_ms": r.seconds * 1e3} for r in graph.unmodelled],
         "untimed": dict(graph.untimed),
-        "conditions": predictor.conditions,
+        "conditions": graph.predictor.conditions,
     }
     if layers:
         rows = zip(graph.lowered.kernels, _kinds(graph.lowered), prediction.kernel_seconds, strict=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from maenas.files import data_dir
 from maenas.latency.calibration import PULL, START, Measured, calibrate, minimise, network_work
 from maenas.latency.device import get_device
 from maenas.latency.importers import import_published
-from maenas.latency.kernel_model import work_seconds
+from maenas.latency.kernel_model import kernel_seconds, work_seconds
 from maenas.latency.published import measured_networks, network_kernels, read_published
 from maenas.latency.table import calibrate_table, shipped_table
 from maenas.strict import dump_json
 
 T4 = get_device("t4")
 TIED_FIT = ("compute_efficiency", "launch_s")
+ATTENTION = Path(__file__).resolve().parents[2] / "benchmarks" / "data" / "attention_detectors.json.gz"
 COLLECTED = Path(__file__).parents[3] / "shared" / "latency" / "published_t4.json"
 
 
@@ -48,6 +50,34 @@ def test_shipped_tables_follow_from_the_published_latencies(setup: str):
         assert new.fitted_ms == pytest.approx(old.fitted_ms, rel=0.01)  # other CPUs round otherwise
         assert new.left_out_ms == pytest.approx(old.left_out_ms, rel=0.01)
     assert shipped.calibration.tied_to == (None if base is None else base.id)
+
+
+def test_the_table_of_attention_detectors_follows_from_their_papers():
+    shipped, again = shipped_table("t4", "detr-papers"), calibrate_table(read_published(ATTENTION), "detr-papers")
+    for old, new in zip(shipped.calibration.residuals, again.calibration.residuals, strict=True):
+        assert (old.network, old.measured_ms) == (new.network, new.measured_ms)
+        assert new.fitted_ms == pytest.approx(old.fitted_ms, rel=0.01)  # other CPUs round otherwise
+    assert shipped.calibration.mean_error_left_out <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("series", "fitted", "error"),
+    [
+        ("D-FINE", ("compute_efficiency", "memory_efficiency", "launch_s"), 0.04),
+        ("RT-DETR", ("compute_efficiency", "memory_efficiency"), 0.08),
+    ],
+)
+def test_one_series_of_attention_detectors_predicts_the_other(series: str, fitted: tuple[str, ...], error: float):
+    t4 = shipped_table("t4", "tensorrt10")
+    networks = measured_networks(read_published(ATTENTION), "detr-papers")
+    known = [network for network in networks if network.name.startswith(series)]
+    options: dict[str, Any] = {"device": T4, "precision": "fp16", "batch": 1}
+    constants = calibrate(known, fitted=fitted, start=t4.constants, **options).constants
+    others = [network for network in networks if network not in known]
+    assert len(known) + len(others) == 9
+    for network in others:
+        seconds = sum(kernel_seconds(kernel, constants=constants, **options) for kernel in network.kernels)
+        assert seconds == pytest.approx(network.seconds, rel=error), network.name
 
 
 def test_the_shipped_latencies_are_the_collected_ones():

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel, is_depthwise
-from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.onnx.apart import as_run, guessed
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
@@ -33,10 +32,12 @@ class Unmodelled:
 class GraphPrediction:
     """The whole network's time, `parts` by kind of kernel; the unmodelled operators are in it, the untimed are not.
 
-    `lowered` is the network as the predictor's runtime runs it; the times of kernels are of its kernels.
+    `lowered` is the network as the predictor's runtime runs it; the times of kernels are of its kernels. `predictor` is
+    the given one with what it is worth for this network.
     """
 
     lowered: Lowered
+    predictor: AnyPredictor
     prediction: Prediction
     unmodelled: tuple[Unmodelled, ...]
     untimed: tuple[tuple[str, int], ...]
@@ -90,8 +91,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     sure = [i for i in known if i not in lowered.stand_ins]
     timed = [lowered.kernels[i] for i in sure]
     estimated = estimated_seconds(timed, [known[i] for i in sure], predictor)
-    if isinstance(predictor, MeasuredPredictor):
-        predictor = predictor.for_others(timed)
+    predictor = predictor.for_others(timed)
     saved = saved_seconds(predictor, lowered.kernels, seconds)
     low, high = widened_interval(predictor, modelled + predictor.network_seconds, estimated)
     low, high = low * (1 - saved / math.fsum(seconds)), high + UNKNOWN_FACTOR * (moved + extra)
@@ -103,7 +103,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
             f"that operators without a model move: {', '.join(f'{row.count} {row.op}' for row in rows)}"
         )
     prediction = Prediction(total, low, high, tuple(seconds), parts, estimated, saved)
-    return GraphPrediction(lowered, prediction, tuple(rows), tuple(Counter(lowered.untimed).items()))
+    return GraphPrediction(lowered, predictor, prediction, tuple(rows), tuple(Counter(lowered.untimed).items()))
 
 
 def kernel_kind(kernel: Kernel) -> str:

@@ -1,6 +1,7 @@
 """Networks with operators that a predictor does not know: listed and guessed, or refused where they are the most."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -30,6 +31,9 @@ class WithoutGroups:
     def interval(self, seconds: float) -> tuple[float, float]:
         return seconds / 2, seconds * 2
 
+    def for_others(self, kernels: Sequence[Kernel]) -> "WithoutGroups":
+        return self
+
 
 def node(name: str, source: int, out: int, **attributes) -> dict:
     tensor = [1, 16, 64, 64]
@@ -42,12 +46,43 @@ def lowered(*nodes: dict) -> Lowered:
 
 
 def test_a_network_of_known_operators_is_predicted_as_its_kernels() -> None:
-    graph, predictor = lowered(node("Conv", 0, 1), node("Softmax", 1, 2)), load_predictor("t4")
+    convs = [node("Conv", number, number + 1) for number in range(6)]
+    graph, predictor = lowered(*convs, node("Softmax", 6, 7)), load_predictor("t4")
     result = predict_graph(graph, predictor)
     plain = predict(graph.kernels, predictor)
     assert result.prediction.seconds == plain.seconds
-    assert (result.prediction.low, result.prediction.high) == (plain.low, plain.high)
+    assert (result.prediction.low, result.prediction.high) == pytest.approx((plain.low, plain.high))
     assert (result.unmodelled, result.untimed, result.unmodelled_share) == ((), (), 0)
+
+
+def test_a_setup_that_is_calibrated_on_convolutions_is_not_for_attention() -> None:
+    predictor = load_predictor("t4")
+    convs = [node("Conv", number, number + 1) for number in range(4)]
+    softmaxes = [node("Softmax", number, number + 1) for number in range(4, 12)]
+    alone, mixed = (predict_graph(lowered(*nodes), predictor) for nodes in (convs, convs + softmaxes))
+    assert alone.predictor is predictor
+    assert mixed.prediction.seconds == predict(mixed.lowered.kernels, predictor).seconds
+    assert "NOT for a network with so much attention" in mixed.predictor.description
+    assert not mixed.predictor.calibrated
+    assert "left out whole" in mixed.predictor.conditions["interval"]
+    uncalibrated = load_predictor("l4")
+    assert not uncalibrated.calibrated
+    seconds = mixed.prediction.seconds
+    assert (mixed.prediction.low, mixed.prediction.high) == pytest.approx(uncalibrated.interval(seconds))
+    assert "90 % range over devices" in format_graph("x", lowered(*convs, *softmaxes), predictor, layers=False)
+    measured = load_predictor("cpu-epyc-zen4-onnxruntime-t1-fp32-b1")
+    assert predict_graph(lowered(*convs, *softmaxes), measured).predictor.calibrated
+
+
+def test_a_setup_that_is_calibrated_on_attention_is_named_and_keeps_its_interval() -> None:
+    graph = lowered(*(node("Conv", number, number + 1) for number in range(24)), *(node("Softmax", 24, 25),) * 1)
+    few = predict_graph(graph, load_predictor("t4"))
+    graph = lowered(*(node("Conv", n, n + 1) for n in range(9)), *(node("Softmax", n, n + 1) for n in range(9, 13)))
+    some = predict_graph(graph, load_predictor("t4"))
+    assert few.predictor.calibrated
+    assert some.predictor.description.endswith("of the time), which t4@detr-papers is")
+    own = load_predictor("t4@detr-papers")
+    assert predict_graph(graph, own).predictor is own
 
 
 def test_an_unknown_operator_is_in_the_time_and_in_the_list_and_widens_the_interval() -> None:
