@@ -25,7 +25,10 @@ LONGEST_NAME = 32
 
 @dataclass(frozen=True)
 class Row:
-    """A network in numbers; None for what an ONNX file that maenas did not write does not tell."""
+    """A network in numbers; None for what an ONNX file that maenas did not write does not tell.
+
+    `predictors` are those that were asked for, each with what it is worth for this network.
+    """
 
     name: str
     spec: DetectorSpec | None
@@ -35,16 +38,18 @@ class Row:
     ap: float | None
     data: str | None
     predictions: tuple[Prediction, ...]
+    predictors: tuple[AnyPredictor, ...]
 
 
 def compared(network: Network | Graph, predictors: Sequence[AnyPredictor]) -> Row:
     """The numbers of one network; raises `MaenasError` where a predictor cannot tell its latency."""
     if isinstance(network, Network):
         s = summarise(network, predictors)
-        known = (network.ap, network.data, s.predictions)
+        known = (network.ap, network.data, s.predictions, tuple(predictors))
         return Row(network.name, network.spec, s.cost, s.score, s.effectiveness, *known)
-    predictions = tuple(predict_graph(network.lowered, predictor).prediction for predictor in predictors)
-    return Row(network.name, None, total_cost(network.lowered.kernels), None, None, None, None, predictions)
+    graphs = [predict_graph(network.lowered, predictor) for predictor in predictors]
+    found = tuple(graph.prediction for graph in graphs), tuple(graph.predictor for graph in graphs)
+    return Row(network.name, None, total_cost(network.lowered.kernels), None, None, None, None, *found)
 
 
 def format_compare(rows: Sequence[Row], names: Sequence[str], predictors: Sequence[AnyPredictor]) -> str:
@@ -64,6 +69,12 @@ def format_compare(rows: Sequence[Row], names: Sequence[str], predictors: Sequen
             cells += [f"{prediction.seconds * 1e3:.3f}", _span(prediction)]
         table.append(cells)
     notes = [f"{name}: {predictor.description}" for name, predictor in zip(names, predictors, strict=True)]
+    notes += [
+        f"{printable_line(row.name)} on {name}: {own.description}"
+        for row in rows
+        for name, predictor, own in zip(names, predictors, row.predictors, strict=True)
+        if own.description != predictor.description
+    ]
     notes += [
         f"AP of {printable_line(row.name)}: on the validation images of its training{_of(row.data)}" for row in rated
     ]
@@ -97,10 +108,11 @@ def compare_document(rows: Sequence[Row], names: Sequence[str], predictors: Sequ
                     {
                         "device": name,
                         "kind": provenance_word(predictor),
+                        "calibrated": predictor.calibrated,
                         "ms": prediction.seconds * 1e3,
                         "interval_90_ms": [prediction.low * 1e3, prediction.high * 1e3],
                     }
-                    for name, predictor, prediction in zip(names, predictors, row.predictions, strict=True)
+                    for name, predictor, prediction in zip(names, row.predictors, row.predictions, strict=True)
                 ],
             }
             for row in rows

@@ -35,6 +35,27 @@ def test_the_document_states_what_the_predictors_give() -> None:
     assert document["conditions"]["h100"]["calibrated"] is False
 
 
+def test_what_a_setup_is_not_for_is_said_of_the_network(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, tensor = onnx.helper, [1, 16, 64, 64]
+    weights = helper.make_tensor("w", onnx.TensorProto.FLOAT, [16, 16, 1, 1], [0.0] * 256)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["t0"])]
+    nodes += [helper.make_node("Softmax", [f"t{number}"], [f"t{number + 1}"]) for number in range(8)]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, tensor) for name in ("x", "t8")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weights])
+    file = tmp_path / "attentive.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), file)
+    words = ["compare", str(file), "damo-yolo-t", "--device", "t4"]
+    said = CliRunner().invoke(app, words).stdout.splitlines()
+    (line,) = (line for line in said if line.startswith("attentive on t4: "))
+    assert "NOT for a network with so much attention" in line
+    assert not any(line.startswith("damo-yolo-t on t4: ") for line in said)
+    stated = json.loads(
+        CliRunner().invoke(app, ["compare", str(file), "damo-yolo-t", "--device", "t4", "--json"]).stdout
+    )
+    assert [row["latency"][0]["calibrated"] for row in stated["networks"]] == [False, True]
+
+
 def test_the_table_has_a_line_a_network_and_says_what_the_numbers_are_worth() -> None:
     lines = CliRunner().invoke(app, ["compare", *NAMES, *DEVICES]).stdout.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == NAMES
