@@ -17,7 +17,7 @@ from detector.data.listed import is_list, read_lists
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import are_built_in, cached_shapes
 from detector.data.split_folders import find_split_folders, images_of
-from detector.data.unsplit import CLASSES, find_unsplit, heap_of
+from detector.data.unsplit import CLASSES, find_unsplit, heap_of, labels_of
 from detector.data.voc import is_voc, read_voc
 from detector.data.yolo import find_yolo, read_yolo
 from maenas.errors import MaenasError, NoSplitError
@@ -144,6 +144,11 @@ def _read_folder(path: Path, split: Split) -> Dataset:
         return read(split)
     if find_unsplit(path, heap) is not None:
         raise NoSplitError(f"data {path}: annotated images, but nothing says which ones to train on")
+    if any(labels_of(image) for image in heap.images):
+        raise MaenasError(
+            f"data {path}: text files of the images may be YOLO labels, but nothing names their classes; write a "
+            f"data.yaml, or one {' or '.join(CLASSES)} with a name a line"
+        )
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise MaenasError(
         f"data {path}: no known layout (found {found}); wanted: annotations/instances_{split}.json and images/ (COCO), "

@@ -104,7 +104,7 @@ def _read_single(root: Path, heap: Heap) -> Dataset:
 
 def read_lines(root: Path, heap: Heap) -> Dataset:
     """The images of a heap with one list of classes that have YOLO label files."""
-    pairs = [(image, labels) for image in heap.images if (labels := _labels(image)) is not None]
+    pairs = [(image, labels) for image in heap.images if (labels := labels_of(image)) is not None]
     (classes,) = heap.classes
     names = [line.strip() for line in read_text(classes, what="list of classes").splitlines() if line.strip()]
     return with_problems(read_labelled(root, pairs, names), _unannotated(heap.images, {image for image, _ in pairs}))
@@ -130,7 +130,8 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _labels(image: Path) -> Path | None:
+def labels_of(image: Path) -> Path | None:
+    """The YOLO label file of an image, where there is one: in `labels/` for `images/`, or beside it."""
     return next((path for path in (label_file(image), image.with_suffix(".txt")) if path.is_file()), None)
 
 

@@ -28,6 +28,7 @@ from maenas.errors import MaenasError, NoSplitError
 from maenas.files import read_text
 from maenas.strict import MAX_YAML_BYTES, PlainLoader
 
+MOST_UNNAMED = 10_000  # classes of which only the number is given
 _MAX_LABEL_BYTES = 64 * 2**20
 
 
@@ -38,7 +39,8 @@ def find_yolo(root: Path) -> Path | None:
 
 
 def read_yolo(path: Path, split: str) -> Dataset:
-    """The data set of a split; classes in the order of `names`. Images get the ids 1, 2, ... in order of their paths.
+    """The data set of a split; classes in the order of `names`, or `class_0` and so on where there is only `nc`. Images
+    get the ids 1, 2, ... in order of their paths.
 
     `path:` in the YAML is the folder that everything else is relative to. The folder of the file takes its place where
     it is missing, and where it leads nowhere and all splits lie there.
@@ -81,13 +83,15 @@ def _document(path: Path) -> dict[str, Any]:
         raise MaenasError(f"{path}: nested too deeply") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date that is none, an endless integer
         raise MaenasError(f"{path}: not valid YAML: {' '.join(str(error).split()):.400}") from error
-    if not isinstance(document, dict) or "names" not in document:
+    if not isinstance(document, dict) or not {"names", "nc"} & document.keys():
         raise MaenasError(f'{path}: a mapping with "names", "train" and "val" is expected')
     return document
 
 
 def _names(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    names = document["names"]
+    names = document.get("names")
+    if names is None and type(count := document.get("nc")) is int and 0 < count <= MOST_UNNAMED:
+        return tuple(f"class_{index}" for index in range(count))
     if isinstance(names, dict):
         by_key = {str(key): name for key, name in names.items()}  # some exporters quote the numbers
         if set(by_key) != {str(index) for index in range(len(names))}:

@@ -246,6 +246,8 @@ def test_broken_yolo_images_are_left_out(tmp_path: Path) -> None:
         ("train: images/train\nval: images/val\nnames: [yes, no]", r"names\[0\] is read as True; put it in quotes"),
         ("train: images/train\nnames: [a, a]", "the class 'a' appears twice"),
         ("train: images/train\nnames: [a, b]\nnc: 3", "nc is 3, but names has 2"),
+        ("train: images/train\nnc: 0", "names must be a list"),
+        ("train: images/train\nnc: two", "names must be a list"),
         ("train: images/train\nnames: {0: a, 2: b}", "keys of names must be 0, 1"),
         ("val: images/val\nnames: [a, b]", "no train split .it has val."),
         ("train: images/none\nnames: [a, b]", "neither a folder nor"),
@@ -273,6 +275,11 @@ def test_yolo_lists_dictionaries_and_odd_exports_are_read(tmp_path: Path) -> Non
     assert open_dataset(tmp_path / "data.yaml", "val").names == ("cat", "dog")
     (tmp_path / "data.yaml").write_text("train: list.txt\nval: images/val\nnames: {'1': dog, '0': cat}\n")
     assert open_dataset(tmp_path, "train").names == ("cat", "dog")
+    (tmp_path / "data.yaml").write_text("train: list.txt\nval: images/val\nnc: 3\n")
+    assert open_dataset(tmp_path, "train").names == ("class_0", "class_1", "class_2")
+    (tmp_path / "data.yaml").unlink()
+    with pytest.raises(MaenasError, match=r"nothing names their classes; write a data\.yaml"):
+        open_dataset(tmp_path, "train")
 
 
 # Pascal VOC ---------------------------------------------------------------------------------------------------------

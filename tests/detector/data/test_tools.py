@@ -193,7 +193,7 @@ def test_kitti_is_read_with_its_splits_or_without(tmp_path: Path) -> None:
 def test_other_texts_beside_images_are_not_of_kitti(text: str, tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text(text)
-    with pytest.raises(MaenasError, match="no known layout"):
+    with pytest.raises(MaenasError, match="nothing names their classes"):
         open_unsplit(tmp_path)
 
 
