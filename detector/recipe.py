@@ -196,6 +196,7 @@ PRESETS: Final = MappingProxyType(
             clip_norm=30.0,
             ema_decay=0.99,
             ema_ramp_steps=50.0,
+            bn_momentum=0.1,  # as for small data
             augment=AugmentSettings(mosaic_prob=0.0, box_prob=0.0),
             workers=1,
             eval_every=2,

@@ -33,7 +33,7 @@ MOVED: Final = 0.08  # nanoseconds an element that a pass reads or writes, on th
 ONE_BY_ONE: Final = {
     **{"Softplus": 11.5, "Mish": 12.2, "PRelu": 2.0, "Elu": 2.1, "Selu": 2.1, "Celu": 2.1},
     **{"Log": 1.8, "Sin": 2.0, "Cos": 2.0, "DepthToSpace": 2.0, "LRN": 25.0, "GridSample": 1.8},
-    **{"linear Resize": 0.3, "cubic Resize": 65.0, "ConvTranspose": 0.5},
+    **{"linear Resize": 0.2, "linear Resize of rows": 1.2, "cubic Resize": 65.0, "ConvTranspose": 0.5},
 }
 
 

@@ -29,6 +29,7 @@ from typing import Any
 from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.kernels import IMAGE, Kernel
+from maenas.latency.onnx.elements import count_elements
 from maenas.latency.onnx.fuser import (
     COPIES,
     ELEMENTWISE,
@@ -49,7 +50,6 @@ from maenas.latency.onnx.fuser import (
     planes,
     positive,
     stand_in,
-    word,
 )
 from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, TensorId, read_json, read_onnx
 from maenas.latency.onnx.products import conv, einsum, matmul
@@ -62,9 +62,7 @@ class Lowered:
     `stand_ins`: operators, by the index of the kernel that only moves as many elements as they do.
     `absorbed`: what follows a convolution or product and is in its kernel, by the kernel's index, way by way.
     `untimed`: operators without any kernel, since a shape of theirs is not known.
-    `elements`: how many the nodes of every operator write, those inside of kernels too, where it is known. Of a
-    `ConvTranspose` these are its products, before those of one position are added up; a `Resize` has its mode before
-    its name, unless it takes the nearest.
+    `elements`: how many the nodes of every operator write, those inside of kernels too; see `count_elements`.
     `precision`, `where`: what the file computes in, and what messages call it; see `NodeGraph`.
     """
 
@@ -128,30 +126,11 @@ def fuse(graph: NodeGraph) -> Lowered:
         kernels=tuple(f.kernels),
         stand_ins=f.stand_ins,
         untimed=tuple(f.untimed),
-        elements=_elements(f),
+        elements=count_elements(f),
         precision=graph.precision,
         where=graph.where,
         absorbed={index: tuple(ways) for index, ways in f.absorbed.items()},
     )
-
-
-def _elements(f: Fuser) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for node in f.nodes:
-        for tensor, shape in node.outputs[:1]:
-            if tensor in f.computed and shape is not None and all(0 < side < MAX_SIDE for side in shape):
-                mode = word(node, "mode", "nearest") if node.op in ("Resize", "Upsample") else "nearest"
-                name = node.op if mode == "nearest" else f"{mode} {node.op}"
-                found.setdefault(name, []).append(_products(node) or math.prod(shape))
-    return found
-
-
-def _products(node: Node) -> int:
-    """Of a transposed convolution, one for each position that it reads, tap and channel that it writes; else 0."""
-    if node.op != "ConvTranspose":
-        return 0
-    image, weight, out = (known(shape) for _, shape in (*node.inputs[:2], node.outputs[0]))
-    return math.prod(image[2:]) * math.prod(weight[2:]) * math.prod(out[1:2])
 
 
 def _is_sized(f: Fuser, node: Node) -> bool:
