@@ -66,6 +66,7 @@ class Fuser:
         self.kernels: list[Kernel] = []
         self.stand_ins: dict[int, str] = {}
         self.untimed: list[str] = []
+        self.inside: dict[int, float] = {}  # of dilated convolutions; see `Lowered`
         self.joined: set[int] = set()  # pointwise kernels that read the parts of a concat
         self.absorbed: dict[int, list[tuple[Node, ...]]] = {}  # ways that kernels absorbed; see `absorb`
         self.values: dict[TensorId, Value] = {}

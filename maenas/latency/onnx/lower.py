@@ -61,6 +61,7 @@ class Lowered:
 
     `stand_ins`: operators, by the index of the kernel that only moves as many elements as they do.
     `absorbed`: what follows a convolution or product and is in its kernel, by the kernel's index, way by way.
+    `inside`: the share of a dilated convolution's taps that read the image, by the kernel's index.
     `untimed`: operators without any kernel, since a shape of theirs is not known.
     `elements`: how many the nodes of every operator write, those inside of kernels too; see `count_elements`.
     `precision`, `where`: what the file computes in, and what messages call it; see `NodeGraph`.
@@ -73,6 +74,7 @@ class Lowered:
     precision: Precision
     where: str
     absorbed: dict[int, tuple[tuple[Node, ...], ...]]
+    inside: dict[int, float]
 
 
 def kernels_from_json(document: Any, where: str = "graph") -> tuple[Kernel, ...]:
@@ -130,6 +132,7 @@ def fuse(graph: NodeGraph) -> Lowered:
         precision=graph.precision,
         where=graph.where,
         absorbed={index: tuple(ways) for index, ways in f.absorbed.items()},
+        inside=f.inside,
     )
 
 

@@ -10,6 +10,7 @@ from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel, is_depthwise
 from maenas.latency.onnx.apart import as_run, guessed
+from maenas.latency.onnx.dilated import without_outside
 from maenas.latency.onnx.fuser import PRODUCTS
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.node_graph import PRODUCT_NAMES
@@ -60,7 +61,7 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     """
     _require_precision(lowered, predictor)
     _require_products(lowered)
-    lowered = as_run(lowered, predictor)
+    lowered = as_run(without_outside(lowered, predictor), predictor)
     guesses = enumerate(_seconds(kernel, predictor) for kernel in lowered.kernels)
     known = {index: seconds for index, seconds in guesses if seconds is not None}
     if not math.fsum(known.values()):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
+
 from maenas.latency.onnx.fuser import Fuser, absorb, known, positive, word
 from maenas.latency.onnx.node_graph import Node, Shape, TensorId
 
@@ -32,10 +34,40 @@ def conv(f: Fuser, node: Node) -> None:
     elif square or 1 < groups == cin[0]:  # a line is as many taps; unrolled, its one column a group were a whole tile
         side = max(1, round(math.sqrt(taps)))
         index = f.emit(node, "conv", [source], (read, written), kernel=side, stride=min(strides), groups=groups)
+        if square and (share := _share_inside(f, node, shape[2:], weight[2:], out[2:])) < 1:
+            f.inside[index] = share
     else:
         unrolled = (1, cin[0] * taps, -(-math.prod(shape) // (cin[0] * taps)), 1)  # each element is read once
         index = f.emit(node, "conv", [source], (unrolled, written), groups=groups)
     absorb(f, index, tensor, out)
+
+
+def _share_inside(f: Fuser, node: Node, read: Shape, taps: Shape, written: Shape) -> float:
+    """Of what a convolution multiplies, the share that is of its image and not of the padding; 1 without dilation.
+
+    `read`, `taps` and `written` are the sides of image, window and result. Raises `MaenasError` for attributes of
+    another number than there are axes.
+    """
+    axes = len(taps)
+    dilations = positive(f, node, "dilations", [1] * axes)
+    if max(dilations) == 1:
+        return 1.0
+    strides = positive(f, node, "strides", [1] * axes)
+    shares = []
+    for axis, (size, taken, out) in enumerate(zip(read, taps, written, strict=True)):
+        step, apart = strides[axis], dilations[axis]
+        first = np.arange(out)[:, None] * step - _before(node, axis, (out - 1) * step + (taken - 1) * apart + 1 - size)
+        places = first + np.arange(taken) * apart
+        shares.append(float(np.mean((places >= 0) & (places < size))))
+    return math.prod(shares)
+
+
+def _before(node: Node, axis: int, lacking: int) -> int:
+    """Padding before the first element of an axis whose windows reach `lacking` elements too far."""
+    pads = node.attributes.get("pads")
+    if word(node, "auto_pad", "NOTSET") == "NOTSET":
+        return pads[axis] if isinstance(pads, (list, tuple)) and len(pads) > axis else 0
+    return max(0, lacking) // 2
 
 
 def _image(shape: Shape) -> Shape:

@@ -170,6 +170,20 @@ def test_a_resize_counts_by_its_mode(mode: object, counted: str | None) -> None:
     assert [row.op for row in found] == ([counted] if counted else [])
 
 
+def test_a_linear_resize_counts_by_what_it_follows_and_how_it_places_pixels() -> None:
+    predictor = load_predictor("cpu-epyc-zen4-onnxruntime-t1-fp32-b1")
+
+    def counted(*nodes: dict, **placed: str) -> list[str]:
+        resize = node("Resize", len(nodes), len(nodes) + 1, mode="linear", **placed)
+        return [row.op for row in predict_graph(lowered(*nodes, resize), predictor).unmodelled]
+
+    conv, relu, turn = node("Conv", 0, 1), node("Relu", 1, 2), node("Transpose", 1, 2, perm=[0, 1, 3, 2])
+    assert counted(conv) == counted(conv, relu) == ["linear Resize"]
+    assert counted(conv, coordinate_transformation_mode="align_corners") == ["linear Resize"]
+    assert counted(conv, coordinate_transformation_mode="pytorch_half_pixel") == ["linear Resize of rows"]
+    assert counted(conv, turn) == ["linear Resize of rows"]
+
+
 def test_an_operator_without_a_rule_that_counts_by_its_elements_counts_once() -> None:
     graph = lowered(node("Conv", 0, 1), node("GridSample", 1, 2))
     result = predict_graph(graph, load_predictor("cpu-epyc-zen4-onnxruntime-t1-fp32-b1"))
