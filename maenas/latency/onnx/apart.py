@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeGuard
 
 from maenas.kernels import Kernel
 from maenas.latency.measured_predictor import MeasuredPredictor
+from maenas.latency.onnx.elements import OUTPUT
 from maenas.latency.onnx.fuser import FREE, known, planes
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.node_graph import Node, Shape
@@ -35,6 +36,8 @@ ONE_BY_ONE: Final = {
     **{"Log": 1.8, "Sin": 2.0, "Cos": 2.0, "DepthToSpace": 2.0, "LRN": 25.0, "GridSample": 1.8},
     **{"linear Resize": 0.2, "linear Resize of rows": 1.2, "cubic Resize": 65.0, "ConvTranspose": 0.5},
 }
+ONNXRUNTIME, OPENVINO = "onnxruntime-cpu", "openvino-cpu"
+NANOSECONDS: Final = {ONNXRUNTIME: ONE_BY_ONE, OPENVINO: {OUTPUT: 3.7}}
 
 
 class Step(NamedTuple):
@@ -50,7 +53,7 @@ def as_run(lowered: Lowered, predictor: AnyPredictor) -> Lowered:
 
     A table that measured no arithmetic has none of them; see `guessed`.
     """
-    if not _is_onnxruntime_cpu(predictor) or not _measured_arithmetic(predictor):
+    if not _runs_in(predictor, ONNXRUNTIME) or not _measured_arithmetic(predictor):
         return lowered
     apart = []
     for index, step, shape in _all_passes(lowered):
@@ -62,21 +65,22 @@ def as_run(lowered: Lowered, predictor: AnyPredictor) -> Lowered:
 
 
 def guessed(lowered: Lowered, predictor: AnyPredictor) -> dict[str, list[float]]:
-    """Seconds of what ONNX Runtime computes by itself on a CPU and no row of the table is like: the nodes of each
-    operator of `ONE_BY_ONE`, and of a table that measured no arithmetic all other passes."""
-    if not _is_onnxruntime_cpu(predictor):
+    """Seconds of what a runtime computes by itself on a CPU and no row of the table is like: the nodes of each
+    operator of `NANOSECONDS`, and in ONNX Runtime all other passes, where the table measured none."""
+    nanoseconds = next((table for runtime, table in NANOSECONDS.items() if _runs_in(predictor, runtime)), None)
+    if nanoseconds is None:
         return {}
     per_element = 1e-9 * predictor.batch / int(predictor.conditions.get("measured_threads", 1))
-    found = {op: sizes for op, sizes in lowered.elements.items() if op in ONE_BY_ONE}
-    seconds = {op: [size * ONE_BY_ONE[op] * per_element for size in sizes] for op, sizes in found.items()}
-    if not _measured_arithmetic(predictor):
+    found = {op: sizes for op, sizes in lowered.elements.items() if op in nanoseconds}
+    seconds = {op: [size * nanoseconds[op] * per_element for size in sizes] for op, sizes in found.items()}
+    if _runs_in(predictor, ONNXRUNTIME) and not _measured_arithmetic(predictor):
         moved = [(step.reads + 1) * math.prod(shape) for _, step, shape in _all_passes(lowered)]
         seconds |= {"arithmetic": [elements * MOVED * per_element for elements in moved]} if moved else {}
     return seconds
 
 
-def _is_onnxruntime_cpu(predictor: AnyPredictor) -> TypeGuard[MeasuredPredictor]:
-    return isinstance(predictor, MeasuredPredictor) and predictor.conditions["runtime"].startswith("onnxruntime-cpu")
+def _runs_in(predictor: AnyPredictor, runtime: str) -> TypeGuard[MeasuredPredictor]:
+    return isinstance(predictor, MeasuredPredictor) and predictor.conditions["runtime"].startswith(runtime)
 
 
 def _measured_arithmetic(predictor: MeasuredPredictor) -> bool:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from maenas.kernels import Kernel
 from maenas.latency.measured_predictor import MeasuredPredictor
+from maenas.latency.onnx.apart import ONNXRUNTIME, OPENVINO
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.predictor import AnyPredictor
 
-ON_CPUS = ("onnxruntime-cpu", "openvino-cpu")
+ON_CPUS = (ONNXRUNTIME, OPENVINO)
 
 
 def without_outside(lowered: Lowered, predictor: AnyPredictor) -> Lowered:

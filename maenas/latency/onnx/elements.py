@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 
 from maenas.latency.onnx.fuser import MAX_SIDE, Fuser, known, word
-from maenas.latency.onnx.node_graph import Node, TensorId
+from maenas.latency.onnx.node_graph import Node, Shape, TensorId
 
 ROWS = "of rows"  # after the name of a linear Resize that does not follow a convolution
 # What keeps the layout that ONNX Runtime gives convolutions on a CPU, so that a linear Resize is computed in it.
 OF_PLANES = ("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Add", "Mul", "Concat")
 POOLS = ("MaxPool", "AveragePool", "BatchNormalization")
+OUTPUT = "output Reorder"
+LEAST_CHANNELS, LEAST_PLANE = 16, 128 * 128  # of a result that OpenVINO brings into another layout by a slow way
 ELSEWHERE = "pytorch_half_pixel"  # the one way of placing pixels that it has not in that layout
 
 
@@ -20,6 +22,7 @@ def count_elements(f: Fuser) -> dict[str, list[int]]:
 
     Of a `ConvTranspose` these are its products, before those of one position are added up. A `Resize` has its mode
     before its name, unless it takes the nearest; a linear one outside of the layout of convolutions `ROWS` behind it.
+    `OUTPUT` are the large results of the network that leave the layout of convolutions.
     """
     found: dict[str, list[int]] = {}
     makers = {tensor: node for node in f.nodes for tensor, _ in node.outputs}
@@ -27,7 +30,13 @@ def count_elements(f: Fuser) -> dict[str, list[int]]:
         for tensor, shape in node.outputs[:1]:
             if tensor in f.computed and shape is not None and all(0 < side < MAX_SIDE for side in shape):
                 found.setdefault(_name(node, makers), []).append(_products(node) or math.prod(shape))
+                if tensor in f.outputs and _is_large(shape) and _of_planes(node, makers):
+                    found.setdefault(OUTPUT, []).append(math.prod(shape))
     return found
+
+
+def _is_large(shape: Shape) -> bool:
+    return len(shape) == 4 and shape[1] >= LEAST_CHANNELS and math.prod(shape[2:]) >= LEAST_PLANE
 
 
 def _name(node: Node, makers: Mapping[TensorId, Node]) -> str:
@@ -43,6 +52,12 @@ def _in_planes(node: Node, makers: Mapping[TensorId, Node]) -> bool:
     if word(node, "coordinate_transformation_mode", "half_pixel") == ELSEWHERE:
         return False
     maker = makers.get(node.inputs[0][0])
+    return maker is not None and _of_planes(maker, makers)
+
+
+def _of_planes(node: Node, makers: Mapping[TensorId, Node]) -> bool:
+    """Whether what a node writes is in the layout of convolutions."""
+    maker: Node | None = node
     while maker is not None and maker.op in (*OF_PLANES, *POOLS, "Resize"):
         maker = makers.get(maker.inputs[0][0])
     return maker is not None and maker.op == "Conv"

@@ -184,6 +184,22 @@ def test_a_linear_resize_counts_by_what_it_follows_and_how_it_places_pixels() ->
     assert counted(conv, turn) == ["linear Resize of rows"]
 
 
+@pytest.mark.parametrize(
+    ("channels", "side", "turned", "slow"), [(16, 128, 0, 1), (15, 128, 0, 0), (16, 127, 0, 0), (16, 128, 1, 0)]
+)
+def test_openvino_brings_large_results_into_another_layout(channels: int, side: int, turned: int, slow: int) -> None:
+    tensor = [1, channels, side, side]
+    rows = [{"op": "Conv", "in": [[0, tensor], [9, [channels, channels, 1, 1]]], "out": [[1, tensor]], "attr": {}}]
+    if turned:
+        rows += [{"op": "Transpose", "in": [[1, tensor]], "out": [[2, tensor]], "attr": {"perm": [0, 1, 3, 2]}}]
+    graph = fuse(replace(read_json({"nodes": rows}), outputs=frozenset({1 + turned})))
+    for runtime, count in (("openvino", slow), ("onnxruntime", 0)):
+        found = predict_graph(graph, load_predictor(f"cpu-epyc-zen4-{runtime}-t1-fp32-b1")).unmodelled
+        assert sum(row.count for row in found if row.op == "output Reorder") == count
+        expected = 3.7e-9 * channels * side * side
+        assert [row.seconds for row in found if row.op == "output Reorder"] == [pytest.approx(expected)] * count
+
+
 def test_an_operator_without_a_rule_that_counts_by_its_elements_counts_once() -> None:
     graph = lowered(node("Conv", 0, 1), node("GridSample", 1, 2))
     result = predict_graph(graph, load_predictor("cpu-epyc-zen4-onnxruntime-t1-fp32-b1"))
