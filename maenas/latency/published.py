@@ -126,7 +126,7 @@ def read_published(path: str | Path | None = None) -> Published:
     """Read a file of published latencies (.json or .json.gz), and the ONNX files that it names; the shipped T4 file if
     `path` is None.
 
-    Raises `MaenasError`, also for an ONNX file with an operator that has no rule.
+    Raises `MaenasError`, also for an ONNX file much of which is operators that have no rule.
     """
     path = shipped_file("latency_tables", "published/t4.json") if path is None else Path(path)
     published = parse_json(read_packed_text(path, what="published latencies"), Published, where=str(path))

@@ -11,7 +11,7 @@ from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel
 from maenas.latency.onnx.apart import MOVED, ONE_BY_ONE
-from maenas.latency.onnx.lower import Lowered, fuse
+from maenas.latency.onnx.lower import Lowered, fuse, kernels_from_json
 from maenas.latency.onnx.node_graph import read_json
 from maenas.latency.onnx.predict import MOST_GUESSED, UNKNOWN_FACTOR, kernel_kind, predict_graph
 from maenas.latency.predictor import load_predictor, predict
@@ -182,6 +182,14 @@ def test_a_linear_resize_counts_by_what_it_follows_and_how_it_places_pixels() ->
     assert counted(conv, coordinate_transformation_mode="align_corners") == ["linear Resize"]
     assert counted(conv, coordinate_transformation_mode="pytorch_half_pixel") == ["linear Resize of rows"]
     assert counted(conv, turn) == ["linear Resize of rows"]
+
+
+def test_a_network_with_few_operators_without_a_rule_can_be_calibrated_on() -> None:
+    convs = [node("Conv", number, number + 1) for number in range(20)]
+    kernels = kernels_from_json({"nodes": [*convs, node("Fancy", 20, 21)]})
+    assert [kernel.op for kernel in kernels] == ["conv"] * 20 + ["pointwise"]
+    with pytest.raises(MaenasError, match=r"operators with no rule, .* 3 Fancy;"):
+        kernels_from_json({"nodes": [*convs, *(node("Fancy", number, number + 1) for number in range(20, 23))]})
 
 
 @pytest.mark.parametrize(
