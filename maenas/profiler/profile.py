@@ -43,6 +43,7 @@ from maenas.spec import DetectorSpec
 
 CHUNK = 12  # items whose sessions live at once, measured in turns
 NETWORK_CHUNK = 4  # of networks: they are larger
+PASSED, CPU_PASSES = 16, 3  # networks that are timed again and again
 STORE_EVERY_S = 5.0
 SHORTEST_S = 1e-7  # what a clock can tell from nothing; shorter times are stored as this
 REFERENCE = Kernel("conv", "reference", (-1,), 64, 64, 80, 80, 80, 80, kernel=3, epilogue=("relu",))
@@ -85,13 +86,12 @@ def profile(
     todo = [item for item in items if item_key(item) not in rows]
     order = [item_key(item) for item in items]
     failed: dict[ItemKey, Failure] = {}
-    stored, done = time.monotonic(), 0
+    stored, done, changed = time.monotonic(), 0, not path.exists()
     table: MeasuredTable | None = None
     with closing(setup.build(network((REFERENCE,)))) as runner:
         reference = Reference(runner.time_once, setup.settings)
         rate = setup.batch * float(kernel_flops(REFERENCE)) / reference.timing.median_s
         sink_s = sink_seconds(setup)
-        caches = caches or (measure_caches(setup, reference, sink_s=sink_s, flops_per_s=rate) if todo else None)
 
         def store() -> MeasuredTable:
             table = _table(rows, failed, order, setup, device, conditions, reference.timing, caches)
@@ -104,18 +104,18 @@ def profile(
                     break
                 chunk = todo[begin : begin + CHUNK]
                 measured = _measure_chunk(chunk, setup, reference, sink_s=sink_s, flops_per_s=rate)
-                for key, row in measured.items():
-                    if isinstance(row, Failure):
-                        failed[key] = row
-                    else:
-                        rows[key] = row
-                done += len(chunk)
+                failed |= {key: row for key, row in measured.items() if isinstance(row, Failure)}
+                rows |= {key: row for key, row in measured.items() if not isinstance(row, Failure)}
+                done, changed = done + len(chunk), True
                 on_progress(Progress(done, len(todo) - done, reference.timing))
                 if rows and time.monotonic() - stored > STORE_EVERY_S:
                     store()
                     stored = time.monotonic()
+            if caches is None and done == len(todo) and not stop():  # last: without rows they are worth nothing
+                caches = measure_caches(setup, reference, sink_s=sink_s, flops_per_s=rate)
+                changed = changed or caches is not None
         finally:
-            if any(isinstance(row, Row) for row in rows.values()) and (done or not path.exists()):
+            if any(isinstance(row, Row) for row in rows.values()) and changed:
                 table = store()
     if table is None:
         if failed:
@@ -130,21 +130,31 @@ def profile(
 def time_networks(networks: Mapping[str, Sequence[Kernel]], setup: Setup) -> Iterator[tuple[str, Timing]]:
     """Whole networks by the clock of `profile`, a few at a time in random order; names with timings as they come.
 
-    Raises `MaenasError`, before anything is measured, where this machine's memory cannot hold them.
+    On a CPU `CPU_PASSES` passes are made over `PASSED` networks, and the middle one of each network counts: what others
+    do, on this machine or on its host, slows some seconds of one pass. GPUs are seldom shared, and building for them
+    takes long. Raises `MaenasError`, before anything is measured, where this machine's memory cannot hold them.
     """
+    passes = 1 if setup.backend.gpu is not None else CPU_PASSES
     if setup.backend.gpu is None:
         require_memory(networks, precision=setup.precision, batch=setup.batch, at_once=NETWORK_CHUNK)
     with closing(setup.build(network((REFERENCE,)))) as runner:
         reference = Reference(runner.time_once, setup.settings)
         rng = np.random.default_rng(setup.seed)
-        names = list(networks)
-        for begin in range(0, len(names), NETWORK_CHUNK):
-            chunk = names[begin : begin + NETWORK_CHUNK]
-            with ExitStack() as stack:
-                runners = [build_warm([network(networks[name])], setup, stack)[0] for name in chunk]
-                timers = [runner.time_once for runner in runners]
-                timings = measure(timers, rng=rng, settings=setup.settings, reference=reference)
-            yield from zip(chunk, timings, strict=True)
+        for names in _cut(list(networks), PASSED):
+            found: dict[str, list[Timing]] = {name: [] for name in names}
+            for chunk in _cut(names, NETWORK_CHUNK) * passes:
+                with ExitStack() as stack:
+                    runners = [build_warm([network(networks[name])], setup, stack)[0] for name in chunk]
+                    timers = [runner.time_once for runner in runners]
+                    timings = measure(timers, rng=rng, settings=setup.settings, reference=reference)
+                for name, timing in zip(chunk, timings, strict=True):
+                    found[name].append(timing)
+            for name, timings in found.items():
+                yield name, sorted(timings, key=lambda timing: timing.median_s)[passes // 2]
+
+
+def _cut(names: list[str], size: int) -> list[list[str]]:
+    return [names[begin : begin + size] for begin in range(0, len(names), size)]
 
 
 def _measure_chunk(

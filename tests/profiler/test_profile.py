@@ -16,6 +16,7 @@ from maenas.cli.tables import tables_app
 from maenas.deploy.clock import Timing, TimingSettings
 from maenas.deploy.program import Program, network
 from maenas.errors import MaenasError
+from maenas.latency.caches import Caches
 from maenas.latency.device import Precision
 from maenas.latency.measured import BlockKey, KernelKey, block_kernels, make_table, read_measured, write_measured
 from maenas.lowering import lower
@@ -103,6 +104,18 @@ def test_an_interrupted_run_goes_on_to_the_rows_of_an_uninterrupted_one(tmp_path
     profile(SAMPLES, setup(), device="fake", path=cut)
     assert keys(cut) == keys(whole)
     assert read_measured(cut) == read_measured(whole)
+
+
+def test_caches_are_measured_when_all_kernels_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Caches(bytes=1 << 20, product_s=1e-6, other_s=1e-6, byte_s=1e-11)
+    monkeypatch.setattr("maenas.profiler.profile.measure_caches", lambda *_, **__: found)
+    path, asked = tmp_path / "t.json", iter([False, True])
+    profile(SAMPLES, setup(), device="fake", path=path, stop=lambda: next(asked))
+    assert 0 < len(keys(path)) < len(SAMPLES)
+    assert read_measured(path).caches is None
+    profile(SAMPLES, setup(), device="fake", path=path)
+    assert len(keys(path)) == len({sample.key for sample in SAMPLES})
+    assert read_measured(path).caches == found
 
 
 def test_a_complete_table_is_left_as_it_is(tmp_path: Path) -> None:
