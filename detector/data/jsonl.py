@@ -64,7 +64,7 @@ def _pairs(objects: Any) -> list[tuple[Any, str]]:
 
 
 def _first(entry: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    return next(entry[key] for key in (*(key for key in keys if key in entry), keys[0]))
+    return entry[next((key for key in keys if key in entry), keys[0])]
 
 
 def _name(label: Any) -> str:

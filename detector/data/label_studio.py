@@ -24,9 +24,7 @@ UPLOADED: Final = re.compile(r"[0-9a-f]{8}-(?=.)")  # put before the name of an 
 
 def is_studio(start: str) -> bool:
     """Whether a `.json` that begins so is of Label Studio."""
-    return start.startswith("[") and any(
-        key in start for key in ('"completed_by"', '"annotation_id"', '"original_width"')
-    )
+    return start.startswith("[") and any(key in start for key in MARKS)
 
 
 def studio_shapes(path: Path, problems: list[Problem]) -> Iterator[Listed]:

@@ -56,7 +56,7 @@ def _class_of(region: Mapping[str, Any]) -> str:
         return ONLY_CLASS
     value = attributes[next((key for key in attributes if key.lower() in CLASS), next(iter(attributes)))]
     if isinstance(value, dict):  # boxes to tick
-        value = next(key for key in (*(key for key, ticked in value.items() if ticked), ""))
+        value = next((key for key, ticked in value.items() if ticked), "")
     if not value.strip():
         raise ValueError("no name")
     return value.strip()

@@ -10,8 +10,10 @@ from maenas.latency.onnx.node_graph import Node, Shape, TensorId
 
 ROWS = "of rows"  # after the name of a linear Resize that does not follow a convolution
 # What keeps the layout that ONNX Runtime gives convolutions on a CPU, so that a linear Resize is computed in it.
-OF_PLANES = ("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Add", "Mul", "Concat")
-POOLS = ("MaxPool", "AveragePool", "BatchNormalization")
+OF_PLANES = (
+    *("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Add", "Mul", "BatchNormalization"),
+    *("Concat", "MaxPool", "AveragePool", "Resize"),
+)
 OUTPUT = "output Reorder"
 LEAST_CHANNELS, LEAST_PLANE = 16, 128 * 128  # of a result that OpenVINO brings into another layout by a slow way
 ELSEWHERE = "pytorch_half_pixel"  # the one way of placing pixels that it has not in that layout
@@ -58,7 +60,9 @@ def _in_planes(node: Node, makers: Mapping[TensorId, Node]) -> bool:
 def _of_planes(node: Node, makers: Mapping[TensorId, Node]) -> bool:
     """Whether what a node writes is in the layout of convolutions."""
     maker: Node | None = node
-    while maker is not None and maker.op in (*OF_PLANES, *POOLS, "Resize"):
+    for _ in makers:  # a broken file may lead round and round
+        if maker is None or maker.op not in OF_PLANES:
+            break
         maker = makers.get(maker.inputs[0][0])
     return maker is not None and maker.op == "Conv"
 

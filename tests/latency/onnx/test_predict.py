@@ -184,6 +184,14 @@ def test_a_linear_resize_counts_by_what_it_follows_and_how_it_places_pixels() ->
     assert counted(conv, turn) == ["linear Resize of rows"]
 
 
+def test_a_resize_in_a_graph_that_leads_round_and_round_is_counted() -> None:
+    tensor = [1, 16, 64, 64]
+    one = {"op": "Add", "in": [[3, tensor], [1, tensor]], "out": [[2, tensor]], "attr": {}}
+    other = {"op": "Add", "in": [[2, tensor], [1, tensor]], "out": [[3, tensor]], "attr": {}}
+    graph = lowered(node("Conv", 0, 1), one, other, node("Resize", 3, 4, mode="linear"))
+    assert set(graph.elements) == {"Conv", "Add", "linear Resize of rows"}
+
+
 def test_a_network_with_few_operators_without_a_rule_can_be_calibrated_on() -> None:
     convs = [node("Conv", number, number + 1) for number in range(20)]
     kernels = kernels_from_json({"nodes": [*convs, node("Fancy", 20, 21)]})
