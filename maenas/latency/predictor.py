@@ -76,25 +76,23 @@ class Predictor:
     def for_others(self, kernels: Sequence[Kernel]) -> Predictor:
         """This predictor for a network of others that has `kernels`.
 
-        Where more of the time is attention than in any network of the setup it is not calibrated. The published
-        latencies of nine detectors with transformers are 25 to 30 % below what the T4's first setup says of them
-        (docs/lab/latency.md).
+        Where more of the time is what attention consists of than in any network of the setup it is not calibrated. The
+        published latencies of nine detectors with transformers are 25 to 30 % below what the T4's first setup says of
+        them (docs/lab/latency.md).
         """
         seconds = [float(self.kernel_seconds(kernel)) for kernel in kernels]
         pairs = zip(kernels, seconds, strict=True)
         share = math.fsum(value for kernel, value in pairs if _is_attention(kernel)) / (math.fsum(seconds) or 1.0)
-        device = self.device.id
+        device, spent = self.device.id, f"{share:.0%} of its time in products over positions, softmax and reordering"
         if not self.calibrated or share <= familiar_attention(device, self.conditions["setup"]):
             return self
         others = [f"{device}@{name}" for name in SETUPS.get(device, ()) if share <= familiar_attention(device, name)]
-        instead = f", which {others[0]} is" if others else ""
+        instead = f"; {others[0]} is" if others and any(kernel.op == "softmax" for kernel in kernels) else ""
         half_width = read_transfer().log_half_width
         stated = {"mean_abs_error_left_out": None, "interval": _interval_text(half_width, False)}
         return replace(
             self,
-            description=(
-                f"{self.description}; NOT for a network with so much attention ({share:.0%} of the time){instead}"
-            ),
+            description=f"{self.description}; NOT for a network that spends {spent}{instead}",
             calibrated=False,
             conditions={**self.conditions, "calibrated": False, **stated},
             log_half_width=half_width,

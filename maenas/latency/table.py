@@ -34,7 +34,8 @@ SETUPS: dict[str, tuple[str, ...]] = {
     "xavier-nx": ("trtutils",),
 }
 PRECISIONS: dict[str, tuple[Precision, ...]] = {"orin-nano-super@ultralytics": ("fp16", "int8")}
-# The largest share of a network's time that is attention, of those that a setup is calibrated on; elsewhere USUAL.
+# The largest share of a network's time that is attention, or what it consists of, among those that a setup is
+# calibrated on; elsewhere the usual one.
 ATTENTION: dict[str, float] = {"t4@detr-papers": 0.4}
 USUAL_ATTENTION = 0.1  # 0.09 as the setups' own models say
 FREE_NETWORKS = 8  # two for each constant

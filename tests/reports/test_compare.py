@@ -48,7 +48,7 @@ def test_what_a_setup_is_not_for_is_said_of_the_network(tmp_path: Path) -> None:
     words = ["compare", str(file), "damo-yolo-t", "--device", "t4"]
     said = CliRunner().invoke(app, words).stdout.splitlines()
     (line,) = (line for line in said if line.startswith("attentive on t4: "))
-    assert "NOT for a network with so much attention" in line
+    assert "NOT for a network that spends" in line
     assert not any(line.startswith("damo-yolo-t on t4: ") for line in said)
     stated = json.loads(
         CliRunner().invoke(app, ["compare", str(file), "damo-yolo-t", "--device", "t4", "--json"]).stdout

@@ -62,7 +62,7 @@ def test_a_setup_that_is_calibrated_on_convolutions_is_not_for_attention() -> No
     alone, mixed = (predict_graph(lowered(*nodes), predictor) for nodes in (convs, convs + softmaxes))
     assert alone.predictor is predictor
     assert mixed.prediction.seconds == predict(mixed.lowered.kernels, predictor).seconds
-    assert "NOT for a network with so much attention" in mixed.predictor.description
+    assert "NOT for a network that spends" in mixed.predictor.description
     assert not mixed.predictor.calibrated
     assert "left out whole" in mixed.predictor.conditions["interval"]
     uncalibrated = load_predictor("l4")
@@ -80,9 +80,14 @@ def test_a_setup_that_is_calibrated_on_attention_is_named_and_keeps_its_interval
     graph = lowered(*(node("Conv", n, n + 1) for n in range(9)), *(node("Softmax", n, n + 1) for n in range(9, 13)))
     some = predict_graph(graph, load_predictor("t4"))
     assert few.predictor.calibrated
-    assert some.predictor.description.endswith("of the time), which t4@detr-papers is")
+    assert some.predictor.description.endswith(
+        "of its time in products over positions, softmax and reordering; t4@detr-papers is"
+    )
     own = load_predictor("t4@detr-papers")
     assert predict_graph(graph, own).predictor is own
+    turns = (node("Transpose", number, number + 1, perm=[0, 1, 3, 2]) for number in range(9, 13))
+    turned = predict_graph(lowered(*(node("Conv", n, n + 1) for n in range(9)), *turns), load_predictor("t4"))
+    assert turned.predictor.description.endswith("softmax and reordering")
 
 
 def test_an_unknown_operator_is_in_the_time_and_in_the_list_and_widens_the_interval() -> None:
