@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,6 @@ from maenas.errors import MaenasError
 MAX_BYTES: Final = 2**30
 MARKS: Final = ('"completed_by"', '"annotation_id"', '"original_width"')
 LOCAL_FILES: Final = "?d="  # before the path of an image in its local storage
-UPLOADED: Final = re.compile(r"[0-9a-f]{8}-(?=.)")  # put before the name of an image that somebody uploaded
 
 
 def is_studio(start: str) -> bool:
@@ -39,13 +37,12 @@ def studio_shapes(path: Path, problems: list[Problem]) -> Iterator[Listed]:
         where = f"{path} task {number}"
         if not isinstance(task, dict) or (name := _image_of(task)) is None:
             raise MaenasError(f"{where}: has no image, as the tasks of Label Studio do")
-        local = UPLOADED.sub("", name.rpartition("/")[2], count=1)
         results = _results(task)
         if results is None:
             continue
         found = [box for place, result in enumerate(results) for box in _boxes(result, f"{where} {place}", problems)]
         for box in found or [None]:
-            yield Listed(name, box, local)
+            yield Listed(name, box)
 
 
 def _image_of(task: Mapping[str, Any]) -> str | None:

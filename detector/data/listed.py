@@ -76,11 +76,7 @@ def read_lists(
 
 def _images(path: Path, entries: Sequence[Listed], places: Mapping[str, Sequence[Path]]) -> dict[str, Path | None]:
     """The image of each name in the list at `path`, None where it is not there."""
-    names = {entry.image: (entry.image, entry.otherwise) for entry in entries}
-    return {
-        name: next((image for one in called if (image := place_of(path, one, places)) is not None), None)
-        for name, called in names.items()
-    }
+    return {name: place_of(path, name, places) for name in dict.fromkeys(entry.image for entry in entries)}
 
 
 def _entries(path: Path, problems: list[Problem]) -> Iterator[Listed]:

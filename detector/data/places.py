@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Final
 
 from maenas.errors import MaenasError
+
+UPLOADED: Final = re.compile(r"^[0-9a-f]{8}-(?=.)")
 
 
 def by_name(images: Iterable[Path]) -> dict[str, list[Path]]:
@@ -20,11 +24,13 @@ def by_name(images: Iterable[Path]) -> dict[str, list[Path]]:
 def place_of(path: Path, name: str, places: Mapping[str, Sequence[Path]]) -> Path | None:
     """The image `name` of the list at `path`: from the list's folder, or anywhere in `places`; None if it is not there.
 
-    Of several that are called so it is the one that shares most folders with `name`, else the one below the list's
-    folder. Raises MaenasError where these are several, too.
+    What Label Studio puts before the name of an uploaded image may be missing. Of several that are called so it is the
+    one that shares most folders with `name`, else the one below the list's folder. Raises MaenasError where these are
+    several, too.
     """
     local = name.replace("\\", "/")
-    known = places.get(local.rpartition("/")[2], [])
+    last = local.rpartition("/")[2]
+    known = places.get(last) or places.get(UPLOADED.sub("", last), [])
     beside = path.parent / local
     if beside in known:
         return beside

@@ -99,14 +99,10 @@ def box_around_ellipse(x: float, y: float, rx: float, ry: float, angle: float) -
 
 
 class Listed(NamedTuple):
-    """One entry of a list for many images: an image's name, and a box in it, unless the list says that it has none.
-
-    An image that is not called so may be called `otherwise`.
-    """
+    """One entry of a list for many images: an image's name, and a box in it, unless the list says that it has none."""
 
     image: str
     box: NamedBox | None
-    otherwise: str = ""
 
 
 class Box(NamedTuple):

@@ -25,7 +25,7 @@ def written(path: Path, *shapes: str) -> Path:
 
 def box_of(path: Path) -> NamedBox:
     problems: list = []
-    ((name, box, _),) = cvat_shapes(path, problems)
+    ((name, box),) = cvat_shapes(path, problems)
     assert name == "a.jpg"
     assert box is not None
     assert not problems

@@ -140,6 +140,15 @@ def test_an_image_of_another_split_is_not_taken_for_a_missing_one(tmp_path: Path
         open_dataset(tmp_path, "train")
 
 
+def test_coco_of_label_studio_finds_images_as_they_were_before_the_upload(tmp_path: Path) -> None:
+    document = coco_document()
+    for number, image in enumerate(document["images"]):
+        write_image(tmp_path / "photos" / image["file_name"], seed=number)
+        image["file_name"] = f"images\\3\\0a1b2c3d-{image['file_name']}"
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    assert [sample.path.name for sample in open_unsplit(tmp_path).samples] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
 def test_two_annotation_files_of_a_split_are_named(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / "train").mkdir(exist_ok=True)
