@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from detector.data.labelme import label_of, read_json
-from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem
+from detector.data.sample import BAD_LINE, MAX_LIST_BYTES, Listed, NamedBox, Problem
 from maenas.errors import MaenasError
-
-MAX_BYTES: Final = 2**30
 
 
 def is_createml(start: str) -> bool:
@@ -23,7 +21,7 @@ def createml_objects(path: Path, problems: list[Problem]) -> Iterator[Listed]:
 
     Raises MaenasError for an entry that names no image.
     """
-    entries = read_json(path, what="list of boxes", max_bytes=MAX_BYTES)
+    entries = read_json(path, what="list of boxes", max_bytes=MAX_LIST_BYTES)
     for number, entry in enumerate(entries if isinstance(entries, list) else []):
         if not isinstance(entry, dict) or not isinstance(name := entry.get("image"), str):
             raise MaenasError(f"{path} entry {number}: has no `image`, as the lists of CreateML do")

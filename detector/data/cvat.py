@@ -10,11 +10,9 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem, box_around, box_around_ellipse
+from detector.data.sample import BAD_LINE, MAX_LIST_BYTES, Listed, NamedBox, Problem, box_around, box_around_ellipse
 from detector.data.xml import read_xml
 from maenas.errors import MaenasError
-
-MAX_BYTES: Final = 2**30
 
 Corners = tuple[float, float, float, float]
 
@@ -29,7 +27,7 @@ def cvat_shapes(path: Path, problems: list[Problem]) -> Iterator[Listed]:
 
     Raises MaenasError for a file without images, as CVAT exports videos.
     """
-    root = read_xml(path, what="list of boxes", max_bytes=MAX_BYTES)
+    root = read_xml(path, what="list of boxes", max_bytes=MAX_LIST_BYTES)
     images = root.findall("image")
     if not images:
         raise MaenasError(f"{path}: no image is in it; export the task again as `CVAT for images`")

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem
+from detector.data.sample import BAD_LINE, MAX_LIST_BYTES, Listed, NamedBox, Problem
 from maenas.errors import MaenasError
 from maenas.files import read_text
 
-MAX_BYTES: Final = 2**30
 BOXES: Final = ("bbox", "bboxes", "boxes")
 CLASS: Final = ("categories", "category", "labels", "label", "class")
 
@@ -26,7 +25,9 @@ def jsonl_objects(path: Path, problems: list[Problem]) -> Iterator[Listed]:
 
     Raises MaenasError for a line that tells of no image.
     """
-    for number, line in enumerate(read_text(path, what="list of boxes", max_bytes=MAX_BYTES).splitlines(), start=1):
+    for number, line in enumerate(
+        read_text(path, what="list of boxes", max_bytes=MAX_LIST_BYTES).splitlines(), start=1
+    ):
         if not line.strip():
             continue
         where = f"{path}:{number}"

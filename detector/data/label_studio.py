@@ -11,11 +11,10 @@ from urllib.parse import unquote
 import numpy as np
 
 from detector.data.labelme import read_json
-from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem, box_around, box_around_ellipse
+from detector.data.sample import BAD_LINE, MAX_LIST_BYTES, Listed, NamedBox, Problem, box_around, box_around_ellipse
 from detector.images import SUFFIXES
 from maenas.errors import MaenasError
 
-MAX_BYTES: Final = 2**30
 MARKS: Final = ('"completed_by"', '"annotation_id"', '"original_width"')
 LOCAL_FILES: Final = "?d="  # before the path of an image in its local storage
 
@@ -32,7 +31,7 @@ def studio_shapes(path: Path, problems: list[Problem]) -> Iterator[Listed]:
     skipped, is not in the list.
     Raises MaenasError for a task without an image.
     """
-    tasks = read_json(path, what="list of boxes", max_bytes=MAX_BYTES)
+    tasks = read_json(path, what="list of boxes", max_bytes=MAX_LIST_BYTES)
     for number, task in enumerate(tasks if isinstance(tasks, list) else []):
         where = f"{path} task {number}"
         if not isinstance(task, dict) or (name := _image_of(task)) is None:

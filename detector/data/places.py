@@ -10,7 +10,7 @@ from typing import Final
 
 from maenas.errors import MaenasError
 
-UPLOADED: Final = re.compile(r"^[0-9a-f]{8}-(?=.)")
+UPLOADED: Final = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded image
 
 
 def by_name(images: Iterable[Path]) -> dict[str, list[Path]]:

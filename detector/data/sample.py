@@ -19,6 +19,7 @@ from PIL import Image
 from detector.images import BOMB, BROKEN, FORMATS, SIDEWAYS
 from maenas.errors import MaenasError
 
+MAX_LIST_BYTES: Final = 2**30  # of a list for many images
 # Kinds of problems that leave no doubt about the rest of the data: a sample or an annotation is put aside.
 MISSING_IMAGE: Final = "missing image"
 BROKEN_IMAGE: Final = "unreadable image"

@@ -9,10 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from detector.data.labelme import read_json
-from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem, box_around, box_around_ellipse
+from detector.data.sample import BAD_LINE, MAX_LIST_BYTES, Listed, NamedBox, Problem, box_around, box_around_ellipse
 from maenas.errors import MaenasError
 
-MAX_BYTES: Final = 2**30
 MARKS: Final = ('"filename"', '"size"', '"regions"')
 PROJECT_MARK: Final = "_via_settings"
 PROJECT: Final = "_via_img_metadata"
@@ -32,7 +31,7 @@ def via_regions(path: Path, problems: list[Problem]) -> Iterator[Listed]:
     data of one class, are `ONLY_CLASS`.
     Raises MaenasError for a file that is not VIA's.
     """
-    document = read_json(path, what="list of boxes", max_bytes=MAX_BYTES)
+    document = read_json(path, what="list of boxes", max_bytes=MAX_LIST_BYTES)
     images = document.get(PROJECT, document) if isinstance(document, dict) else None
     for key, image in images.items() if isinstance(images, dict) else ():
         name = image.get("filename") if isinstance(image, dict) else None

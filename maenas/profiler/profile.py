@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -40,6 +41,8 @@ from maenas.profiler.plan import copies_for
 from maenas.profiler.probe import Item, ItemKey, Sample, alone, in_graph, item_key
 from maenas.profiler.setup import Setup, build_timer, build_warm, sink_seconds
 from maenas.spec import DetectorSpec
+
+Value = TypeVar("Value")
 
 CHUNK = 12  # items whose sessions live at once, measured in turns
 NETWORK_CHUNK = 4  # of networks: they are larger
@@ -99,10 +102,9 @@ def profile(
             return table
 
         try:
-            for begin in range(0, len(todo), CHUNK):
+            for chunk in _cut(todo, CHUNK):
                 if stop():
                     break
-                chunk = todo[begin : begin + CHUNK]
                 measured = _measure_chunk(chunk, setup, reference, sink_s=sink_s, flops_per_s=rate)
                 failed |= {key: row for key, row in measured.items() if isinstance(row, Failure)}
                 rows |= {key: row for key, row in measured.items() if not isinstance(row, Failure)}
@@ -153,8 +155,8 @@ def time_networks(networks: Mapping[str, Sequence[Kernel]], setup: Setup) -> Ite
                 yield name, sorted(timings, key=lambda timing: timing.median_s)[passes // 2]
 
 
-def _cut(names: list[str], size: int) -> list[list[str]]:
-    return [names[begin : begin + size] for begin in range(0, len(names), size)]
+def _cut(values: list[Value], size: int) -> list[list[Value]]:
+    return [values[begin : begin + size] for begin in range(0, len(values), size)]
 
 
 def _measure_chunk(

@@ -53,7 +53,7 @@ def as_run(lowered: Lowered, predictor: AnyPredictor) -> Lowered:
 
     A table that measured no arithmetic has none of them; see `guessed`.
     """
-    if not _runs_in(predictor, ONNXRUNTIME) or not _measured_arithmetic(predictor):
+    if not runs_in(predictor, ONNXRUNTIME) or not _measured_arithmetic(predictor):
         return lowered
     apart = []
     for index, step, shape in _all_passes(lowered):
@@ -67,19 +67,20 @@ def as_run(lowered: Lowered, predictor: AnyPredictor) -> Lowered:
 def guessed(lowered: Lowered, predictor: AnyPredictor) -> dict[str, list[float]]:
     """Seconds of what a runtime computes by itself on a CPU and no row of the table is like: the nodes of each
     operator of `NANOSECONDS`, and in ONNX Runtime all other passes, where the table measured none."""
-    nanoseconds = next((table for runtime, table in NANOSECONDS.items() if _runs_in(predictor, runtime)), None)
+    nanoseconds = next((table for runtime, table in NANOSECONDS.items() if runs_in(predictor, runtime)), None)
     if nanoseconds is None:
         return {}
     per_element = 1e-9 * predictor.batch / int(predictor.conditions.get("measured_threads", 1))
     found = {op: sizes for op, sizes in lowered.elements.items() if op in nanoseconds}
     seconds = {op: [size * nanoseconds[op] * per_element for size in sizes] for op, sizes in found.items()}
-    if _runs_in(predictor, ONNXRUNTIME) and not _measured_arithmetic(predictor):
+    if runs_in(predictor, ONNXRUNTIME) and not _measured_arithmetic(predictor):
         moved = [(step.reads + 1) * math.prod(shape) for _, step, shape in _all_passes(lowered)]
         seconds |= {"arithmetic": [elements * MOVED * per_element for elements in moved]} if moved else {}
     return seconds
 
 
-def _runs_in(predictor: AnyPredictor, runtime: str) -> TypeGuard[MeasuredPredictor]:
+def runs_in(predictor: AnyPredictor, runtime: str) -> TypeGuard[MeasuredPredictor]:
+    """Whether `predictor` has a table that was measured in a runtime."""
     return isinstance(predictor, MeasuredPredictor) and predictor.conditions["runtime"].startswith(runtime)
 
 

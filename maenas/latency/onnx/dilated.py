@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from maenas.kernels import Kernel
-from maenas.latency.measured_predictor import MeasuredPredictor
-from maenas.latency.onnx.apart import ONNXRUNTIME, OPENVINO
+from maenas.latency.onnx.apart import ONNXRUNTIME, OPENVINO, runs_in
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.predictor import AnyPredictor
-
-ON_CPUS = (ONNXRUNTIME, OPENVINO)
 
 
 def without_outside(lowered: Lowered, predictor: AnyPredictor) -> Lowered:
     """The network with as many input channels less as the runtime skips taps, where it does so."""
-    measured = isinstance(predictor, MeasuredPredictor)
-    if not lowered.inside or not measured or not predictor.conditions["runtime"].startswith(ON_CPUS):
+    if not lowered.inside or not any(runs_in(predictor, runtime) for runtime in (ONNXRUNTIME, OPENVINO)):
         return lowered
     kernels = tuple(_narrowed(kernel, lowered.inside.get(index, 1.0)) for index, kernel in enumerate(lowered.kernels))
     return replace(lowered, kernels=kernels)
