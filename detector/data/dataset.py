@@ -65,9 +65,10 @@ def open_unsplit(path: str | Path) -> Dataset:
         read = find_unsplit(root, heap_of(root)) if root.is_dir() else None
         if read is None:
             raise MaenasError(
-                f"data {path}: nothing here can be cut; wanted: one COCO .json; Pascal VOC .xml, LabelMe .json or "
-                "KITTI .txt files named as their images; one list of boxes, such as a .csv or the file of an "
-                f"annotation tool; or YOLO label files and one {' or '.join(CLASSES)}"
+                f"data {path}: nothing here can be cut; wanted: one COCO .json; files named as their images, .xml of "
+                "Pascal VOC, .json of LabelMe or Supervisely, or .txt of KITTI, DOTA or VisDrone; one list of boxes, "
+                "such as a .csv or the file of an annotation tool; or YOLO label files and one "
+                f"{' or '.join(CLASSES)}"
             ) from None
         dataset = read()
     return _usable(dataset)

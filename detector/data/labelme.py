@@ -1,15 +1,16 @@
-"""LabelMe: a `.json` for each image, as LabelMe, AnyLabeling and X-AnyLabeling write it."""
+"""A `.json` for each image, as LabelMe, AnyLabeling, X-AnyLabeling and Supervisely write it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from detector.data.sample import BAD_LINE, NamedBox, Problem, box_around
+from detector.data.supervisely import supervisely_objects
 from maenas.errors import MaenasError
 from maenas.files import read_text
 
@@ -17,15 +18,22 @@ MAX_BYTES: Final = 2**28  # the image may stand in it, too
 WITHOUT_AREA: Final = ("point", "points", "line", "linestrip")
 
 
-def labelme_objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
-    """The shapes of a file, each as the box around it; points and lines are none and become `problems`.
+def json_objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
+    """The shapes of a file of LabelMe or Supervisely, each as the box around it; points and lines are none and become
+    `problems`.
 
-    Raises MaenasError for a file that is not LabelMe's.
+    Raises MaenasError for a file that is of neither.
     """
     document = read_json(path, what="annotation", max_bytes=MAX_BYTES)
-    shapes = document.get("shapes") if isinstance(document, dict) else None
-    if not isinstance(shapes, list):
-        raise MaenasError(f"{path}: has no list `shapes`, as the files of LabelMe do")
+    match document:
+        case {"shapes": list(shapes)}:
+            return _labelme_objects(shapes, path, problems)
+        case {"objects": list(objects)}:
+            return supervisely_objects(objects, path, problems)
+    raise MaenasError(f"{path}: has no list `shapes`, as the files of LabelMe do, nor `objects`, as Supervisely's")
+
+
+def _labelme_objects(shapes: Sequence[Any], path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
     for number, shape in enumerate(shapes):
         where = f"{path} shape {number}"
         try:

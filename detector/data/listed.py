@@ -1,4 +1,4 @@
-"""One list for many images: a CSV table, or a file of CreateML, CVAT, Label Studio, VIA or Hugging Face's hub."""
+"""One list for many images: a CSV table, or a file of CreateML, CVAT, Label Studio, VIA, WIDER FACE or Hugging Face."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from detector.data.sample import MISSING_IMAGE, UNANNOTATED, Dataset, Listed, Na
 from detector.data.table import is_table, table_rows
 from detector.data.via import is_via, via_regions
 from detector.data.voc import named_dataset
+from detector.data.wider import is_wider, wider_faces
 
 Reader = Callable[[Path, list[Problem]], Iterator[Listed]]
 
@@ -26,6 +27,7 @@ FORMS: Final[tuple[tuple[str, Callable[[str], bool], Reader], ...]] = (
     (".json", is_via, via_regions),
     (".json", is_studio, studio_shapes),
     (".json", is_createml, createml_objects),
+    (".txt", is_wider, wider_faces),
 )
 START_CHARACTERS: Final = 1 << 12
 

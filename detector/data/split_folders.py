@@ -22,10 +22,10 @@ def find_split_folders(root: Path, heap: Heap) -> Callable[[Split], Dataset] | N
     """What reads a split of the folder `root`, in which `heap` lies; None where nothing says which images are of which.
 
     A file belongs to the first folder on its way that is called like a split (`ALIASES`), such as `train/images/` or
-    `images/train/`. Annotations are Pascal VOC .xml, LabelMe .json or KITTI .txt files, named as the images of their
-    split, YOLO label files and one list of classes (`unsplit.CLASSES`), or COCO .json or other lists of boxes
-    (`listed`), which may also be of a split by their own names, such as `train_labels.csv`. All splits have the same
-    classes, but those of COCO, which each name theirs.
+    `images/train/`, else to the first whose name ends so, such as `cells-train/`. Annotations are Pascal VOC .xml,
+    `.json` (`labelme`) or `.txt` (`texts`) files, named as the images of their split, YOLO label files and one list of
+    classes (`unsplit.CLASSES`), or COCO .json or other lists of boxes (`listed`), which may also be of a split by their
+    own names, such as `train_labels.csv`. All splits have the same classes, but those of COCO, which each name theirs.
 
     The reader raises MaenasError as that of `find_unsplit`, and for a split without images.
     """
@@ -49,8 +49,10 @@ def _part(root: Path, heap: Heap, split: Split) -> Heap:
 
 
 def _split_of(root: Path, path: Path) -> str | None:
-    found = (_named_split(part.lower().rstrip("0123456789")) for part in path.relative_to(root).parts[:-1])
-    return next((split for split in found if split), None)
+    parts = path.relative_to(root).parts[:-1]
+    words = [part.lower().rstrip("0123456789") for part in parts]
+    words += [re.split("[-_.]", word)[-1] for word in words]
+    return next((split for word in words if (split := _named_split(word))), None)
 
 
 def _split_called(stem: str) -> str | None:
@@ -91,7 +93,7 @@ def _read_listed(root: Path, heap: Heap, parts: dict[Split, Heap], split: Split)
     if not parts[split].lists:
         raise NoSplitError(f"{root}: no list of boxes is of the {split} split (found {_names(heap.lists)})")
     others = [path for name, part in parts.items() if name != split for path in part.lists]
-    dataset = read_lists(root, parts[split].lists, heap.images, classes_of=others)
+    dataset = read_lists(root, parts[split].lists, images_of(root, heap, split), classes_of=others)
     return replace(dataset, source=f"{root} ({split})")
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from detector.data.coco import is_coco, read_coco
-from detector.data.kitti import are_kitti
 from detector.data.listed import is_list, read_lists
 from detector.data.sample import MISSING_IMAGE, UNANNOTATED, Dataset, Problem
+from detector.data.texts import are_texts
 from detector.data.voc import read_annotated
 from detector.data.yolo import label_file, read_labelled
 from detector.images import SUFFIXES
@@ -36,33 +36,34 @@ class Heap(NamedTuple):
 
 def heap_of(root: Path) -> Heap:
     """The files below `root`. What annotates an image is .xml that is no list of boxes; or, where there is neither .xml
-    nor a list of classes, .json, or else .txt of KITTI. Lists of boxes in many images count where there are neither."""
+    nor a list of classes, .json, or else .txt (`texts`). Lists of boxes in many images count where none of these is."""
     files = list(_files(root))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    names = {path.stem for path in images}
+    names = set(map(_stem, images))
     classes = [path for path in files if path.name.lower() in CLASSES]
     annotations = [
-        path for path in files if path.suffix.lower() == ".xml" and (path.stem in names or not is_list(path))
+        path for path in files if path.suffix.lower() == ".xml" and (_stem(path) in names or not is_list(path))
     ]
     if not annotations and not classes:
-        named = [path for path in files if path.stem in names]
-        annotations = [path for path in named if path.suffix.lower() == ".json"] or _kitti(named)
+        named = [path for path in files if _stem(path) in names]
+        annotations = [path for path in named if path.suffix.lower() == ".json"] or _texts(named)
     others = [] if annotations or classes else files
     documents = [path for path in others if path.suffix.lower() == ".json" and path.is_file() and is_coco(path)]
     return Heap(images, annotations, classes, documents, [path for path in others if is_list(path)])
 
 
-def _kitti(paths: Sequence[Path]) -> list[Path]:
+def _texts(paths: Sequence[Path]) -> list[Path]:
     labels = [path for path in paths if path.suffix.lower() == ".txt"]
-    return labels if are_kitti(labels) else []
+    return labels if are_texts(labels) else []
 
 
 def find_unsplit(root: Path, heap: Heap) -> Callable[[], Dataset] | None:
     """What reads the annotated images of `heap`, in the folder `root`; None where it holds none of the known forms.
 
-    These are Pascal VOC .xml, LabelMe .json or KITTI .txt files anywhere, named as their images; YOLO label files and
-    one list of `CLASSES`, in `labels/` for `images/` or beside the images; else one COCO .json; else one list of boxes
-    (`listed`). An image that nothing annotates is left out, for nobody may have looked at it yet; `problems` names it.
+    These are Pascal VOC .xml, `.json` (`labelme`) or `.txt` (`texts`) files anywhere, named as their images; YOLO label
+    files and one list of `CLASSES`, in `labels/` for `images/` or beside the images; else one COCO .json; else one list
+    of boxes (`listed`). An image that nothing annotates is left out, for nobody may have looked at it yet; `problems`
+    names it.
 
     The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
     """
@@ -77,14 +78,14 @@ def find_unsplit(root: Path, heap: Heap) -> Callable[[], Dataset] | None:
 
 def are_single(heap: Heap) -> bool:
     """Whether any image has an annotation file of its name."""
-    names = {path.stem for path in heap.annotations}
-    return any(image.stem in names for image in heap.images)
+    names = set(map(_stem, heap.annotations))
+    return any(_stem(image) in names for image in heap.images)
 
 
 def single_pairs(heap: Heap) -> list[tuple[Path, Path]]:
     """Images and the files that annotate them. Raises MaenasError where two of either are called alike."""
-    by_name = {path.stem: path for path in heap.annotations}
-    pairs = [(image, by_name[image.stem]) for image in heap.images if image.stem in by_name]
+    by_name = {_stem(path): path for path in heap.annotations}
+    pairs = [(image, by_name[_stem(image)]) for image in heap.images if _stem(image) in by_name]
     _require_single(heap.annotations)
     _require_single([image for image, _ in pairs])
     return pairs
@@ -139,6 +140,12 @@ def _require_single(files: Sequence[Path]) -> None:
     """Raises MaenasError where two files are called alike, but for folder and ending."""
     first: dict[str, Path] = {}
     for path in files:
-        if path.stem in first:
-            raise MaenasError(f"{first[path.stem]} and {path} have the same name; annotations are found by name")
-        first[path.stem] = path
+        if _stem(path) in first:
+            raise MaenasError(f"{first[_stem(path)]} and {path} have the same name; annotations are found by name")
+        first[_stem(path)] = path
+
+
+def _stem(path: Path) -> str:
+    """What an image and its annotations are both called: `a` for `a.jpg`, `a.json` and `a.jpg.json`."""
+    inner = Path(path.stem)
+    return inner.stem if inner.suffix.lower() in SUFFIXES else path.stem

@@ -12,8 +12,7 @@ import numpy as np
 
 from detector.data.coco import ALIASES
 from detector.data.flat import flat
-from detector.data.kitti import kitti_objects
-from detector.data.labelme import labelme_objects
+from detector.data.labelme import json_objects
 from detector.data.sample import (
     BAD_LINE,
     Box,
@@ -27,6 +26,7 @@ from detector.data.sample import (
     path_inside,
     size_of,
 )
+from detector.data.texts import text_objects
 from detector.data.xml import read_xml
 from detector.images import SUFFIXES
 from maenas.errors import NoSplitError
@@ -55,8 +55,8 @@ def read_voc(root: Path, split: str) -> Dataset:
 
 
 def read_annotated(root: Path, files: Sequence[tuple[Path, Path]], *, classes_of: Sequence[Path] = ()) -> Dataset:
-    """The images and their files `files` below `root`, as `read_voc` reads those of a split; `.json` are LabelMe's, and
-    `.txt` KITTI's.
+    """The images and their files `files` below `root`, as `read_voc` reads those of a split; `.json` are those of
+    `json_objects`, and `.txt` those of `text_objects`.
 
     The classes are those of the files `classes_of`, too.
     """
@@ -66,7 +66,7 @@ def read_annotated(root: Path, files: Sequence[tuple[Path, Path]], *, classes_of
 
 
 def _named_boxes(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
-    return {".json": labelme_objects, ".txt": kitti_objects}.get(path.suffix.lower(), _objects)(path, problems)
+    return {".json": json_objects, ".txt": text_objects}.get(path.suffix.lower(), _objects)(path, problems)
 
 
 def named_dataset(

@@ -28,7 +28,10 @@ Runtime = Annotated[
         show_default="torch for weights and specs, onnxruntime for ONNX files",
     ),
 ]
-FORMS = "COCO, YOLO, Pascal VOC, KITTI, CSV, LabelMe, CVAT, Label Studio, VIA, CreateML, metadata.jsonl"
+FORMS = (
+    "COCO, YOLO, Pascal VOC, KITTI, DOTA, VisDrone, WIDER FACE, CSV, LabelMe, Supervisely, CVAT, Label Studio, VIA, "
+    "CreateML, metadata.jsonl"
+)
 DataSet = Annotated[
     str,
     typer.Option(

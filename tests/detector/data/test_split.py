@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.data.dataset import class_counts, open_dataset, open_unsplit
-from detector.data.labelme import labelme_objects
+from detector.data.labelme import json_objects
 from detector.data.sample import MISSING_IMAGE, UNANNOTATED
 from detector.data.split import split_data, stratified
 from detector.job import leak_text, make_job
@@ -130,26 +130,29 @@ def test_a_shape_of_labelme_becomes_the_box_around_it(tmp_path: Path) -> None:
 def test_a_file_of_labelme_that_is_no_text_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'{"shapes": ["\xff"]}')
     with pytest.raises(MaenasError, match=r"a\.json.*UTF-8") as caught:
-        list(labelme_objects(tmp_path / "a.json", []))
+        list(json_objects(tmp_path / "a.json", []))
     assert "JSON" not in str(caught.value)
+
+
+KEYS = ["shapes", "objects", "label", "points", "shape_type"]
 
 
 @settings(max_examples=200)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(),
-        lambda inner: (
-            st.lists(inner) | st.dictionaries(st.sampled_from(["shapes", "label", "points", "shape_type"]), inner)
-        ),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS), inner),
         max_leaves=12,
     )
 )
-def test_any_json_is_read_as_labelme_or_refused(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
+def test_any_json_is_read_as_an_annotation_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, document: object
+) -> None:
     path = tmp_path_factory.mktemp("labelme") / "a.json"
     for text in (json.dumps(document), json.dumps({"shapes": [document, {"label": "x", "points": document}]})):
         path.write_text(text, encoding="utf-8")
         with contextlib.suppress(MaenasError):
-            list(labelme_objects(path, []))
+            list(json_objects(path, []))
 
 
 def test_data_with_training_images_only_are_cut_whatever_their_form(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
-"""What single forms of annotation tools have of their own: Label Studio, VIA, Hugging Face's hub and KITTI."""
+"""What single forms have of their own: Label Studio, VIA, Supervisely, Hugging Face's hub and WIDER FACE."""
 
+import base64
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from detector.data.dataset import open_dataset, open_unsplit
+from detector.data.dataset import open_dataset
 from detector.data.jsonl import jsonl_objects
-from detector.data.kitti import kitti_objects
 from detector.data.label_studio import studio_shapes
+from detector.data.labelme import json_objects
 from detector.data.sample import BAD_LINE, UNLABELLED_AREA, Listed, Problem
 from detector.data.via import via_regions
+from detector.data.wider import wider_faces
 from maenas.errors import MaenasError
 from tests.detector.data.conftest import write_image
 
@@ -160,50 +165,96 @@ def test_lines_of_metadata_have_objects_by_columns_or_by_rows(tmp_path: Path) ->
         read(jsonl_objects, tmp_path / "metadata.jsonl", "3\n")
 
 
-# KITTI --------------------------------------------------------------------------------------------------------------
+# WIDER FACE ---------------------------------------------------------------------------------------------------------
 
-CAR = "Car 0.00 0 1.85 1.00 2.50 11.00 22.00 1.67 1.87 3.69 -16.53 2.39 58.49 1.57"
-DONT_CARE = "DontCare -1 -1 -10 3.00 3.00 9.00 9.00 -1 -1 -1 -1000 -1000 -1000 -10"
+FACES = """0--Parade/a.jpg
+2
+1 2 10 20 0 0 0 0 0 0
+3 4 5 6 2 0 0 1 0 0
+0--Parade/b.jpg
+0
+0 0 0 0 0 0 0 0 0 0
+1--Riot/c.jpg
+1
+5 6 7 8
+"""
 
 
-def write_kitti(root: Path, images: str, labels: str) -> Path:
-    """An image without objects first, one with two lines, and one without a file of labels."""
-    for number, text in enumerate(("", f"{CAR}\n{DONT_CARE}\nCar 1 2\n", None)):
-        write_image(root / images / f"00000{number}.png", seed=number + len(images) * 10)
-        (root / labels).mkdir(parents=True, exist_ok=True)
-        if text is not None:
-            (root / labels / f"00000{number}.txt").write_text(text)
-    return root
+def test_wider_face_lists_the_faces_of_each_image(tmp_path: Path) -> None:
+    found, problems = read(wider_faces, tmp_path / "a.txt", FACES)
+    assert [(entry.image, entry.box and entry.box.xyxy) for entry in found] == [
+        ("0--Parade/a.jpg", (1, 2, 11, 22)),
+        ("0--Parade/b.jpg", None),
+        ("1--Riot/c.jpg", (5, 6, 12, 14)),
+    ]
+    assert problems == [UNLABELLED_AREA]
+    with pytest.raises(MaenasError, match=r"a\.txt:1: the number of faces of '0--.*' is not in the next line"):
+        read(wider_faces, tmp_path / "a.txt", "0--Parade/a.jpg\n")
 
 
-def test_kitti_is_read_with_its_splits_or_without(tmp_path: Path) -> None:
-    root = write_kitti(tmp_path / "one", "training/image_2", "training/label_2")
-    found = open_dataset(root, "train")
-    assert found.names == ("Car",)
-    assert [sample.boxes.tolist() for sample in found.samples] == [[], [[1, 2.5, 11, 22]]]
-    assert {BAD_LINE, UNLABELLED_AREA} < {problem.kind for problem in found.problems}
-    loose = open_unsplit(write_kitti(tmp_path / "two", "images", "labels"))
-    assert [sample.boxes.tolist() for sample in loose.samples] == [[], [[1, 2.5, 11, 22]]]
+def test_wider_face_is_found_in_the_folders_that_it_comes_in(tmp_path: Path) -> None:
     for split in ("train", "val"):
-        write_kitti(tmp_path / "three", f"{split}/images", f"{split}/labels")
-    assert len(open_dataset(tmp_path / "three", "val")) == 2
+        for image in ("0--Parade/a.jpg", "0--Parade/b.jpg", "1--Riot/c.jpg"):
+            write_image(tmp_path / f"WIDER_{split}" / "images" / image, seed=len(split + image))
+        (tmp_path / "wider_face_split").mkdir(exist_ok=True)
+        (tmp_path / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt").write_text(FACES)
+    for split in ("train", "val"):
+        found = open_dataset(tmp_path, split)
+        assert found.names == ("face",)
+        assert {sample.path.parts[-4] for sample in found.samples} == {f"WIDER_{split}"}
 
 
-@pytest.mark.parametrize("text", ["0 0.5 0.5 0.5 0.5", "a picture of a cat", CAR.replace("1.00", "one"), f"7{CAR[3:]}"])
-def test_other_texts_beside_images_are_not_of_kitti(text: str, tmp_path: Path) -> None:
-    write_image(tmp_path / "a.jpg")
-    (tmp_path / "a.txt").write_text(text)
-    with pytest.raises(MaenasError, match="nothing names their classes"):
-        open_unsplit(tmp_path)
+# Supervisely --------------------------------------------------------------------------------------------------------
 
 
-@given(text=st.text(max_size=80) | st.lists(st.sampled_from([CAR, DONT_CARE, "Car", "1", "nan"])).map(" ".join))
-def test_any_text_is_read_as_kitti_or_a_problem(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.txt"
-    path.write_text(text)
+def mask_of(width: int, height: int) -> str:
+    """A mask as Supervisely packs it: a PNG, packed once more, as text."""
+    file = BytesIO()
+    Image.new("L", (width, height), 255).save(file, "PNG")
+    return base64.b64encode(zlib.compress(file.getvalue())).decode()
+
+
+def test_supervisely_names_files_by_the_whole_name_of_the_image(tmp_path: Path) -> None:
+    shapes = [
+        ("rectangle", {"points": {"exterior": [[11, 22], [1, 2]], "interior": []}}),
+        ("polygon", {"points": {"exterior": [[5, 4], [30, 9], [7, 20]], "interior": [[[8, 8], [9, 9], [8, 9]]]}}),
+        ("bitmap", {"bitmap": {"origin": [3, 4], "data": mask_of(10, 20)}}),
+        ("bitmap", {"bitmap": {"origin": [3, 4], "data": "AAAA"}}),
+        ("point", {"points": {"exterior": [[5, 4]], "interior": []}}),
+        ("line", {"points": {"exterior": [[5, 4], [6, 7]], "interior": []}}),
+    ]
+    objects = [{"classTitle": "cat", "geometryType": kind, **shape} for kind, shape in shapes]
+    for split in ("train", "val"):
+        write_image(tmp_path / split / "img" / "a.jpg", seed=len(split))
+        (tmp_path / split / "ann").mkdir()
+        document = {"description": "", "tags": [], "size": {"height": 48, "width": 64}, "objects": objects}
+        (tmp_path / split / "ann" / "a.jpg.json").write_text(json.dumps(document))
+    (tmp_path / "meta.json").write_text(json.dumps({"classes": [{"title": "cat", "shape": "any"}], "tags": []}))
+    found = open_dataset(tmp_path, "train")
+    assert found.names == ("cat",)
+    assert found.samples[0].boxes.tolist() == [[1, 2, 11, 22], [5, 4, 30, 20], [3, 4, 13, 24]]
+    assert [problem.kind for problem in found.problems] == [BAD_LINE] * 3
+
+
+@given(
+    entry=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["classTitle", "geometryType", "points", "exterior", "bitmap", "origin", "data"]), inner
+            )
+        ),
+        max_leaves=8,
+    )
+)
+def test_any_object_of_supervisely_is_read_or_a_problem(
+    tmp_path_factory: pytest.TempPathFactory, entry: object
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_text(json.dumps({"objects": [entry]}))
     problems: list[Problem] = []
-    lines = [line for line in path.read_text().splitlines() if line.split()]
-    assert len(list(kitti_objects(path, problems))) + len(problems) == len(lines)
+    assert len(list(json_objects(path, problems))) + len(problems) == 1
 
 
 KEYS = ["data", "image", "annotations", "result", "value", "rectanglelabels", "x", "y", "width", "height", "filename"]
