@@ -8,15 +8,18 @@ it, else from the network as TensorRT parsed it; the file beside the engine says
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 import onnx
 import torch
 
 from detector.export.metadata import Exported, from_properties
+from detector.export.parity import require_same
+from detector.runtime.engine_session import EngineSession
 from maenas.deploy.engine import EngineBuilder
 from maenas.deploy.engine_types import check_precision, node_names
 from maenas.deploy.gpu_state import gpu_limits
@@ -49,10 +52,13 @@ class EngineCard:
             raise MaenasError(f"schema is {self.schema!r}; this version reads {SCHEMA!r}")
 
 
-def build_engine(model: onnx.ModelProto, builder: EngineBuilder) -> tuple[bytes, EngineCard]:
+def build_engine(
+    model: onnx.ModelProto, builder: EngineBuilder, pictures: Sequence[np.ndarray]
+) -> tuple[bytes, EngineCard]:
     """The serialised engine of a model that `to_onnx` or `Quantization.apply` made, for this machine's GPU.
 
-    Raises `MaenasError` for an open batch, where TensorRT cannot build it, and where the precision is another.
+    Raises `MaenasError` for an open batch, where TensorRT cannot build it, where the precision is another, and where it
+    finds something else than the model in `pictures`, uint8 RGB.
     """
     properties = {entry.key: entry.value for entry in model.metadata_props}
     export = from_properties(properties, where="the model to build")
@@ -65,8 +71,10 @@ def build_engine(model: onnx.ModelProto, builder: EngineBuilder) -> tuple[bytes,
     gpu, source = None, "network"
     conditions = dict(builder.conditions)
     if torch.cuda.is_available():
-        said, names = builder.describe(builder.load(plan)), node_names(model, "Conv")
-        check_precision(said, export.precision, runtime=builder.runtime, convolutions=names)
+        engine, names = builder.load(plan), node_names(model, "Conv")
+        check_precision(builder.describe(engine), export.precision, runtime=builder.runtime, convolutions=names)
+        session = EngineSession(builder, engine, torch.device("cuda", torch.cuda.current_device()))
+        require_same(model, session, pictures, export.detector.input, precision=export.precision)
         gpu, source = torch.cuda.get_device_name(), "engine"
         conditions |= {"cuda": str(torch.version.cuda), **gpu_limits(str(torch.cuda.get_device_properties().uuid))}
     digest = hashlib.sha256(plan).hexdigest()

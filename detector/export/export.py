@@ -7,11 +7,12 @@ print(report.path, report.parity.boxes)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnx
 
 from detector.choices import Format, Method, Nms, Rest, Sensitive
@@ -116,8 +117,8 @@ def export(
     file_out = path.with_suffix(f".{format}") if out is None else Path(out)
     for file in (file_out, report_path(file_out), card_path(file_out)):
         check_file(file)
-    model, parity, quantized = _checked_model(path, settings, images, int8, watch)
-    report = _write(file_out, model, parity, builder)
+    model, parity, quantized, pictures = _checked_model(path, settings, images, int8, watch)
+    report = _write(file_out, model, parity, builder, pictures)
     report_path(file_out).unlink(missing_ok=True)  # it is of the file that was there before
     if quantized is None:
         return report
@@ -146,8 +147,8 @@ def _require_fitting(
 
 def _checked_model(
     path: Path, settings: ExportSettings, images: str | None, int8: Int8Settings | None, watch: Watch
-) -> tuple[onnx.ModelProto, Parity, Int8Result | None]:
-    """The model to write, what the check against torch found, and the quantisation."""
+) -> tuple[onnx.ModelProto, Parity, Int8Result | None, list[np.ndarray]]:
+    """The model to write, what the check against torch found, the quantisation, and the pictures of the check."""
     net, weights = load_net(path)
     deployed = deploy(net)
     model = to_onnx(deployed, weights.names, settings, weights.spec_file)
@@ -159,17 +160,19 @@ def _checked_model(
     parity = check_parity(model, deployed, pictures, size, precision=settings.precision, nms=settings.nms)
     watch.on_checked(parity)
     if int8 is None:
-        return model, parity, None
+        return model, parity, None, pictures
     model, quantized = quantize_model(model, deployed, weights.names, settings.size, int8, watch.on_layer)
-    return model, parity, quantized
+    return model, parity, quantized, pictures
 
 
-def _write(out: Path, model: onnx.ModelProto, parity: Parity, builder: EngineBuilder | None) -> ExportReport:
+def _write(
+    out: Path, model: onnx.ModelProto, parity: Parity, builder: EngineBuilder | None, pictures: Sequence[np.ndarray]
+) -> ExportReport:
     nodes, ends = count_nodes(model), describe_ends(model)
     if builder is None:
         data = model.SerializeToString()
         write_atomic(out, data)
         return ExportReport(out, len(data), parity.precision, parity, nodes, ends, None, None)
-    plan, card = build_engine(model, builder)
+    plan, card = build_engine(model, builder, pictures)
     write_engine(out, plan, card)
     return ExportReport(out, len(plan), card.export.precision, parity, nodes, ends, None, card)

@@ -5,7 +5,7 @@ Legend: B batch, C classes, A anchors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,11 +21,19 @@ from detector.pipeline import preprocess
 from detector.postprocess import Detections
 from detector.runtime.onnx import OnnxSession
 from maenas.errors import MaenasError
+from maenas.headers import FilePrecision
 from maenas.spec import InputSpec
 
 # Largest difference of a box side as a share of the input's side, and of a score. For fp16 at least ten times what
 # rounding to 11 bits does to the published detectors.
 TOLERANCES = {"fp32": (1e-3, 1e-3), "fp16": (5e-3, 1e-2)}
+# Likewise for an engine and the model that it was built from: each rounds in an order of its own, and tries to be fast.
+ENGINE_TOLERANCES: Mapping[FilePrecision, tuple[float, float]] = {
+    "fp32": (2e-2, 4e-2),
+    "fp16": (2e-2, 4e-2),
+    "int8": (1e-1, 2.5e-1),
+}
+RATED = 100  # anchors of an image whose boxes are compared: those of the highest scores
 INNER = ("all_scores", "all_boxes", "scores", "labels", "boxes", "anchor")  # tensors of `add_nms`
 
 
@@ -76,6 +84,44 @@ def check_parity(
             detections += _compare_suppression(outputs, scores, boxes, nms)
     _require_close(boxes_off, scores_off, precision)
     return Parity(precision, total, boxes_off, scores_off, None if nms is None else detections)
+
+
+def require_same(
+    model: onnx.ModelProto,
+    engine: Callable[[Tensor], dict[str, Tensor]],
+    images: Sequence[np.ndarray],
+    size: InputSpec,
+    *,
+    precision: FilePrecision,
+) -> None:
+    """Run `model` in ONNX Runtime on the CPU, and the `engine` that was built from it, on uint8 RGB images.
+
+    Raises MaenasError where scores, or the boxes of the highest ones, differ by more than `ENGINE_TOLERANCES`; where
+    suppression is in the graph, where the highest score does.
+    """
+    run = OnnxSession(model.SerializeToString(), torch.device("cpu"), where="the exported model")
+    most_boxes, most_scores = ENGINE_TOLERANCES[precision]
+    boxes_off = scores_off = 0.0
+    for part in preprocess(list(images), size)[0].split(1):
+        wanted, found = run(part), {name: tensor.float().cpu() for name, tensor in engine(part).items()}
+        if "num" in wanted:
+            one, two = (outputs["scores"].float().amax() for outputs in (wanted, found))
+        else:
+            (one, boxes), (two, others) = raw_outputs(wanted), raw_outputs(found)
+            best = one[0].amax(-1).topk(min(RATED, one.shape[1])).indices
+            boxes_off = max(boxes_off, _most(boxes[0, best] - others[0, best]) / max(size.height, size.width))
+        scores_off = max(scores_off, _most(one - two))
+    if boxes_off > most_boxes or scores_off > most_scores:
+        raise MaenasError(
+            f"the engine computes something else than the model it was built from: boxes differ by {boxes_off:.2g} "
+            f"of the input's side (at most {most_boxes:g}), scores by {scores_off:.2g} (at most {most_scores:g}); "
+            "nothing was written. Another version of TensorRT, or another --opt-level, may build a correct one"
+        )
+
+
+def _most(difference: Tensor) -> float:
+    """The largest absolute value, infinity where one is not a number."""
+    return float(difference.abs().nan_to_num(nan=torch.inf).max())
 
 
 def raw_outputs(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,8 @@ def load_runtime(
 def torch_runtime(net: DetectorNet, names: tuple[str, ...], device: torch.device) -> Runtime:
     """The deployed form of a `DetectorNet` in PyTorch, channels-last; on CUDA as captured graphs."""
     network = GraphedNetwork(torch, deploy(net).to(device).to(memory_format=torch.channels_last))
-    return Runtime(network, net.spec, names, device, f"torch {torch.__version__}", "fp32", None, None)
+    library = "torch-cudagraph" if device.type == "cuda" else "torch"  # as tables call it
+    return Runtime(network, net.spec, names, device, f"{library} {torch.__version__}", "fp32", None, None)
 
 
 def net_runtime(

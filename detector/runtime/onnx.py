@@ -55,7 +55,7 @@ class OnnxSession:
             self.properties: dict[str, str] = session.get_modelmeta().custom_metadata_map
             self.inputs = {value.name: value for value in session.get_inputs()}
             self.outputs = {value.name: value for value in session.get_outputs()}
-        except session_errors(ort) as error:
+        except (*session_errors(ort), RuntimeError) as error:  # its CUDA provider raises nothing better
             raise MaenasError(f"{where}: ONNX Runtime cannot load it: {str(error).splitlines()[0]:.300}") from None
         self._session = session
         if session.get_providers()[0] != provider:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ class EngineBuilder:
         self.trt = _import_tensorrt()
         self._log = _log(self.trt)
         self._opt_level, self._timing_cache, self._workspace_bytes = opt_level, timing_cache, workspace_bytes
+        self._builder = self._make(self.trt.Builder)
 
     @property
     def runtime(self) -> str:
@@ -61,41 +63,53 @@ class EngineBuilder:
             "typing": "strong; int8 by explicit quantisation of convolutions",
         }
 
-    def parse(self, model: bytes) -> tuple[Any, Any]:
-        """A builder, and the strongly typed network of an ONNX model. Raises `MaenasError`."""
+    def _make(self, kind: Callable[[Any], Any]) -> Any:
+        """A builder or a runtime. Raises `MaenasError` where there is no GPU that it can use."""
+        try:
+            return kind(self._log)
+        except TypeError:  # what the bindings make of a null pointer
+            default = "is there one, and is its driver new enough for the CUDA of this TensorRT?"
+            raise self._failure("finds no GPU that it can use", default) from None
+
+    def parse(self, model: bytes) -> Any:
+        """The strongly typed network of an ONNX model. Raises `MaenasError`."""
         trt = self.trt
-        builder = trt.Builder(self._log)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        network = self._builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, self._log)
         if not parser.parse(model):
-            raise self._failure("cannot read a model", parser.get_error(0).desc() if parser.num_errors else "")
-        return builder, network
+            if parser.num_errors:
+                self._log.errors.append(parser.get_error(0).desc())
+            raise self._failure("cannot read a model")
+        return network
 
     def build_model(self, model: bytes) -> bytes:
         """A serialised engine of an ONNX model. Raises `MaenasError`."""
         trt = self.trt
-        builder, network = self.parse(model)
-        config = builder.create_builder_config()
+        network = self.parse(model)
+        config = self._builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._workspace_bytes)
         config.builder_optimization_level = self._opt_level
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.max_aux_streams = 0
         (config.set_flag if TF32 else config.clear_flag)(trt.BuilderFlag.TF32)
-        cache = self._timing_cache if trt.__name__ == "tensorrt" else None  # the other module has no tactics to time
+        cache = None
+        if trt.__name__ == "tensorrt":
+            cache = self._timing_cache
+        elif hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # for RTX: it has no tactics to time, and without
+            config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # this, what it launches cannot be captured
         if cache is not None:
-            stored = cache.read_bytes() if cache.exists() else b""
-            config.set_timing_cache(config.create_timing_cache(stored), False)
-        plan = builder.build_serialized_network(network, config)
+            _set_timings(config, cache.read_bytes() if cache.exists() else b"")
+        plan = self._builder.build_serialized_network(network, config)
         if plan is None:
-            raise self._failure("cannot build a model", "")
-        if cache is not None:
-            write_atomic(cache, bytes(config.get_timing_cache().serialize()))
+            raise self._failure("cannot build a model")
+        if cache is not None and (timings := config.get_timing_cache()) is not None:
+            write_atomic(cache, bytes(timings.serialize()))
         return bytes(plan)
 
     def check_model(self, model: bytes, precision: Precision) -> None:
         """Raise `MaenasError` unless the convolutions of an ONNX model are parsed in `precision`."""
         trt = self.trt
-        _, network = self.parse(model)
+        network = self.parse(model)
         layers = [network.get_layer(index) for index in range(network.num_layers)]
         makers = {layer.get_output(number).name: layer for layer in layers for number in range(layer.num_outputs)}
         names = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16", trt.DataType.INT8: "int8"}
@@ -111,19 +125,34 @@ class EngineBuilder:
 
     def load(self, plan: bytes) -> Any:
         """The engine of a plan, which needs a GPU. Raises `MaenasError`."""
-        engine = self.trt.Runtime(self._log).deserialize_cuda_engine(plan)
+        engine = self._make(self.trt.Runtime).deserialize_cuda_engine(plan)
         if engine is None:
-            raise self._failure("cannot load its own engine", "")
+            raise self._failure("cannot load its own engine")
         return engine
+
+    def context(self, engine: Any) -> Any:
+        """Where an engine runs. Raises `MaenasError` where the GPU has no memory left for it."""
+        context = engine.create_execution_context()
+        if context is None:
+            raise self._failure("cannot run its own engine")
+        return context
 
     def describe(self, engine: Any) -> Any:
         """What the inspector says about an engine, parsed."""
         inspector = engine.create_engine_inspector()
         return json.loads(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
 
-    def _failure(self, what: str, reason: str) -> MaenasError:
-        said = reason or (self._log.errors[-1] if self._log.errors else "no reason given")
+    def _failure(self, what: str, default: str = "no reason given") -> MaenasError:
+        said = self._log.errors[-1] if self._log.errors else default
+        self._log.errors.clear()
         return MaenasError(f"{self.runtime} {what}: {said.strip():.300}")
+
+
+def _set_timings(config: Any, stored: bytes) -> None:
+    """Give a builder the timings of earlier builds, or none where these are of another version or GPU, or damaged."""
+    timings = config.create_timing_cache(stored)
+    if timings is None or not config.set_timing_cache(timings, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def typed_model(program: Program, *, precision: Precision, batch: int) -> onnx.ModelProto:

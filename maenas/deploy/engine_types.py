@@ -25,6 +25,7 @@ WORDS: dict[str, tuple[str, ...]] = {  # in this order: "bfloat16" has the other
 ALLOWED: dict[Precision, tuple[str, ...]] = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8", "fp16")}
 # Layers of the fusing compiler ("Myelin") do not say that they convolve, only which nodes of the model they hold.
 FUSED = ("kgen", "gemm", "myelin", "foreignnode")
+COPY = re.compile(r"\b(?:probe|copy)\d+")  # what `maenas/profiler/probe.py` calls what it times
 NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
@@ -41,6 +42,18 @@ def check_precision(document: Any, precision: Precision, *, runtime: str, convol
             types.setdefault(_input_type(layer), str(layer.get("Name")))
     types.pop(None, None)
     check_types(types, precision, runtime=runtime)
+
+
+def refuse_merged(document: Any, *, runtime: str) -> None:
+    """Raise `MaenasError` if an engine makes one layer of two copies of what is timed.
+
+    TensorRT does so with convolutions of one input; such a layer has the names of all, with `||` between.
+    """
+    layers = document.get("Layers") if isinstance(document, Mapping) else None
+    for layer in layers if isinstance(layers, list) else ():
+        name = str(layer.get("Name") if isinstance(layer, Mapping) else layer)
+        if len({copy for part in name.split("||")[:2] for copy in COPY.findall(part)[:1]}) > 1:
+            raise MaenasError(f"{runtime} computes copies of a kernel as one: {name:.100}")
 
 
 def check_types(types: Mapping[str | None, str], precision: Precision, *, runtime: str) -> None:
@@ -75,7 +88,8 @@ def _input_type(layer: Mapping[str, Any]) -> str | None:
 
 def _is_convolution(layer: Mapping[str, Any], convolutions: Collection[str]) -> bool:
     kinds = [str(layer.get(field, "")).lower() for field in ("LayerType", "ParameterType")]
-    if any("conv" in kind for kind in kinds):
-        return True
-    nodes = NODE.findall(str(layer.get("Metadata", ""))) if kinds[0].startswith(FUSED) else []
-    return any(node in convolutions for node in nodes)
+    nodes = NODE.findall(str(layer.get("Metadata", "")))
+    named = any(node in convolutions for node in nodes)
+    if any("conv" in kind for kind in kinds):  # what a product of matrices becomes is called so, too
+        return named or not (nodes and convolutions)
+    return kinds[0].startswith(FUSED) and named

@@ -5,22 +5,23 @@ The package nvidia-ml-py is optional: without it, or without a GPU, there is not
 
 from __future__ import annotations
 
-import os
+import ctypes
+import sys
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 
 def visible_gpu() -> str | None:
-    """UUID of what a process of one GPU calls device 0, by CUDA_VISIBLE_DEVICES; None where NVML cannot tell.
-
-    Numbers there are NVML's only in the order of the bus, which `CUDA_DEVICE_ORDER=PCI_BUS_ID` asks for.
-    """
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if first.startswith(("GPU-", "MIG-")):
-        return first
-    if not first.isdecimal():
+    """UUID of what this process calls CUDA device 0; None where there is no driver to tell."""
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
         return None
-    return _read(None, lambda nvml, gpu: {"uuid": lambda: _text(nvml.nvmlDeviceGetUUID(gpu))}, int(first)).get("uuid")
+    device, found = ctypes.c_int(), (ctypes.c_ubyte * 16)()
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0) or cuda.cuDeviceGetUuid(found, device):
+        return None
+    return str(uuid.UUID(bytes=bytes(found)))
 
 
 def gpu_name(uuid: str | None = None) -> str | None:
@@ -57,7 +58,7 @@ def gpu_state(uuid: str | None = None) -> dict[str, str]:
     return _read(uuid, read)
 
 
-def _read(uuid: str | None, read: Callable[[Any, Any], dict[str, Callable[[], str]]], index: int = 0) -> dict[str, str]:
+def _read(uuid: str | None, read: Callable[[Any, Any], dict[str, Callable[[], str]]]) -> dict[str, str]:
     """Whatever of it this GPU and driver can tell."""
     try:
         import pynvml
@@ -70,7 +71,7 @@ def _read(uuid: str | None, read: Callable[[Any, Any], dict[str, Callable[[], st
     values: dict[str, str] = {}
     try:
         if uuid is None:
-            gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
         else:
             gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
         for name, value in read(pynvml, gpu).items():

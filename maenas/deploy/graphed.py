@@ -5,11 +5,12 @@ Nothing here imports torch, so that profiler and detector share it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-WARM_UPS = 3  # runs before a capture: cuDNN chooses its algorithms in them
+WARM_UPS = 3  # runs before a capture
 MOST_SHAPES = 4  # captured at once: each holds the memory of its run
 
 
@@ -22,10 +23,13 @@ class Captured:
 
 
 def capture(torch: Any, run: Callable[[], Any], stream: Any) -> Captured:
-    """A graph of what `run` launches, captured on `stream` after some runs. Raises `RuntimeError` as CUDA does."""
+    """A graph of what `run` launches, captured on `stream` after some runs. Raises `RuntimeError` as CUDA does.
+
+    In these runs cuDNN tries its algorithms and takes the fastest.
+    """
     current = torch.cuda.current_stream(stream.device)
     stream.wait_stream(current)  # where weights and inputs are still being written
-    with torch.inference_mode(), torch.cuda.stream(stream):
+    with torch.inference_mode(), torch.cuda.stream(stream), _tried(torch.backends.cudnn):
         for _ in range(WARM_UPS):
             run()
         stream.synchronize()
@@ -34,6 +38,16 @@ def capture(torch: Any, run: Callable[[], Any], stream: Any) -> Captured:
             results = run()
     current.wait_stream(stream)
     return Captured(graph.replay, results)
+
+
+@contextmanager
+def _tried(cudnn: Any) -> Iterator[None]:
+    before = cudnn.benchmark
+    cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
 
 
 class GraphedNetwork:

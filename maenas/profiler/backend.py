@@ -24,6 +24,11 @@ class Backend(Protocol):
     """One runtime on one device in one setup."""
 
     @property
+    def merges(self) -> bool:
+        """Whether it makes one of convolutions that read the same, so that copies have to be `apart`."""
+        ...
+
+    @property
     def runtime(self) -> str:
         """Name and version, for example "onnxruntime-cpu 1.32.0"."""
         ...

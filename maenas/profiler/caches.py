@@ -56,7 +56,8 @@ def measure_caches(setup: Setup, reference: Reference, *, sink_s: float, flops_p
         for sample in islice(small, PROBES):
             count = copies_for(sample, flops_per_s=flops_per_s, batch=setup.batch)
             try:
-                timers.append(build_timer(in_graph(sample, count), setup, stack, sink_s=sink_s))
+                programs = in_graph(sample, count, apart=setup.backend.merges)
+                timers.append(build_timer(programs, setup, stack, sink_s=sink_s))
             except (MaenasError, MemoryError):  # what a runtime cannot run is no probe
                 continue
             timed.append(sample.kernel)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +22,10 @@ CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1"
 class OnnxRuntime:
     """Sessions of one process: threads are of one operator, operators run one after another."""
 
+    merges = False
+
     def __init__(self, target: Target = "cpu", *, threads: int = 1, clock: Clock = "wall") -> None:
         require_clock(clock, threads=threads, on_cpu=target == "cpu")
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML counts
         self._ort = import_onnxruntime(target)
         self.target: Target = target
         self.threads = threads
@@ -78,14 +78,17 @@ class OnnxRuntime:
         wanted = [(provider, CUDA_OPTIONS)] if self.target == "cuda" else [provider]
         try:
             session = ort.InferenceSession(model, options, providers=wanted)
-        except session_errors(ort) as error:
+        except (*session_errors(ort), RuntimeError) as error:  # its providers raise nothing better
             raise MaenasError(f"{self.runtime} cannot build a model: {str(error).splitlines()[0]}") from None
         active = session.get_providers()
         if active[0] != provider:
             raise MaenasError(
                 f"the session fell back to {active[0]} instead of {provider}: check driver, CUDA and cuDNN"
             )
-        return OrtRunner(session, ort, self.target, CLOCKS[self.clock])
+        try:
+            return OrtRunner(session, ort, self.target, CLOCKS[self.clock])
+        except (*session_errors(ort), RuntimeError) as error:  # no memory left on the GPU
+            raise MaenasError(f"{self.runtime} cannot hold a model: {str(error).splitlines()[0]}") from None
 
 
 class OrtRunner:
@@ -95,7 +98,7 @@ class OrtRunner:
         self._session: Any = session
         self._binding: Any = session.io_binding()
         self._clock = clock
-        self._failures = session_errors(ort)
+        self._failures = (*session_errors(ort), RuntimeError)
         self._images: list[np.ndarray] = []  # on a CPU, what is bound is their memory
         rng = np.random.default_rng(0)
         for value in session.get_inputs():

@@ -19,6 +19,8 @@ from maenas.profiler.cpu import CLOCKS, cpu_conditions, require_clock
 class OpenVino:
     """Compiled models of one process, one image or batch after another; int8 by explicit quantisation of fp32."""
 
+    merges = False
+
     def __init__(self, *, threads: int = 1, clock: Clock = "wall") -> None:
         require_clock(clock, threads=threads)
         self._ov = import_openvino()

@@ -7,7 +7,9 @@ graph without the kernel is subtracted:
     t = (T(producers, d kernels, sinks) - T(producers, sinks)) / d, corrected for the difference in sinks
 
 The copies of a convolution or product share their input and have weights of their own; each copy of anything else, and
-each residual, has its own producer, so that a runtime can neither merge copies nor take in-place shortcuts away.
+each residual, has its own producer, so that a runtime can neither merge copies nor take in-place shortcuts away. A
+runtime that merges convolutions of one input, as TensorRT does, gets every copy `apart`: with a producer of its own,
+which has an image of its own.
 Blocks are timed in the same way, as wholes; networks run from their own input to their own outputs.
 """
 
@@ -56,13 +58,13 @@ def item_kernels(item: Item) -> tuple[Kernel, ...]:
     return lower(item) if isinstance(item, DetectorSpec) else block_kernels(item)
 
 
-def in_graph(item: Item, copies: int) -> tuple[Program, ...]:
+def in_graph(item: Item, copies: int, *, apart: bool = False) -> tuple[Program, ...]:
     """What to time for an item: a program, and for kernels and blocks a second one to be subtracted from it."""
     if isinstance(item, Sample):
-        return probe(item, copies), baseline(item, copies)
+        return probe(item, copies, apart=apart), baseline(item, copies, apart=apart)
     if isinstance(item, DetectorSpec):
         return (network(lower(item)),)
-    return block_probe(item, copies)
+    return block_probe(item, copies, apart=apart)
 
 
 def sample_of(program: Program, kernel: Kernel) -> Sample:
@@ -71,9 +73,9 @@ def sample_of(program: Program, kernel: Kernel) -> Sample:
     return Sample(key_of(kernel), replace(kernel, signal_fan_in=0), shapes)
 
 
-def probe(sample: Sample, copies: int) -> Program:
+def probe(sample: Sample, copies: int, *, apart: bool = False) -> Program:
     """Producers, `copies` of the kernel, a sink for each."""
-    layout = _Layout()
+    layout = _Layout(apart)
     results = []
     for number, (inputs, residual) in enumerate(layout.sources(sample, copies)):
         kernel = replace(sample.kernel, name=f"probe{number}", inputs=tuple(inputs), residual=residual)
@@ -81,21 +83,25 @@ def probe(sample: Sample, copies: int) -> Program:
     return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(results))
 
 
-def baseline(sample: Sample, copies: int) -> Program:
+def baseline(sample: Sample, copies: int, *, apart: bool = False) -> Program:
     """The graph of `probe` without the kernel."""
-    layout = _Layout()
+    layout = _Layout(apart)
     sources = layout.sources(sample, copies)
     read = dict.fromkeys(index for inputs, residual in sources for index in (*inputs, residual) if index is not None)
     return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(read))
 
 
-def block_probe(key: BlockKey, copies: int) -> tuple[Program, Program]:
-    """A producer, `copies` of the block that read it and a sink for each; and the producer with one sink."""
-    layout = _Layout()
-    source = layout.produce((key.in_channels, key.height, key.width))
-    only_source = Program(tuple(layout.kernels), tuple(layout.images), sinks=(source,))
+def block_probe(key: BlockKey, copies: int, *, apart: bool = False) -> tuple[Program, Program]:
+    """A producer, `copies` of the block that read it and a sink for each; and the producer with one sink.
+
+    `apart`, there is a producer for each copy, and a sink for each producer.
+    """
+    layout = _Layout(apart)
+    shape = (key.in_channels, key.height, key.width)
+    sources = [layout.produce(shape) for _ in range(copies)] if apart else [layout.produce(shape)] * copies
+    only_source = Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(dict.fromkeys(sources)))
     kernels, results = block_kernels(key), []
-    for copy in range(copies):
+    for copy, source in enumerate(sources):
         offset = len(layout.kernels)
         for kernel in kernels:
             place = [source if index < 0 else index + offset for index in kernel.inputs]
@@ -125,9 +131,10 @@ def sink_programs() -> tuple[Program, Program]:
 
 
 class _Layout:
-    """Kernels and images being laid out."""
+    """Kernels and images being laid out; `apart`, no two of them read the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, apart: bool = False) -> None:
+        self._apart = apart
         self.kernels: list[Kernel] = []
         self.images: list[Shape] = []
 
@@ -154,12 +161,14 @@ class _Layout:
 
     def _source(self, height: int, width: int) -> int:
         shape = (PRODUCER_CHANNELS, height, width)
-        return -1 - self.images.index(shape) if shape in self.images else self.image(shape)
+        known = shape in self.images and not self._apart
+        return -1 - self.images.index(shape) if known else self.image(shape)
 
     def sources(self, sample: Sample, copies: int) -> list[tuple[list[int], int | None]]:
         """Inputs and residual of each copy."""
         make = self.image if sample.kernel.op in OF_ROWS else self.produce  # rows have one layout only
-        shared = [make(shape) for shape in sample.inputs] if sample.kernel.op in PRODUCTS else None
+        share = sample.kernel.op in PRODUCTS and not self._apart
+        shared = [make(shape) for shape in sample.inputs] if share else None
         rows: list[tuple[list[int], int | None]] = []
         for _ in range(copies):
             inputs = shared or [make(shape) for shape in sample.inputs]

@@ -167,7 +167,7 @@ def _measure_chunk(
         ready, timers, copies = [], [], []
         for item in chunk:
             count = copies_for(item, flops_per_s=flops_per_s, batch=setup.batch)
-            programs = in_graph(item, count)
+            programs = in_graph(item, count, apart=setup.backend.merges)
             if setup.method == "alone" and isinstance(item, Sample):
                 programs, count = (alone(item),), 1
             try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maenas.deploy.engine import EngineBuilder, typed_model
-from maenas.deploy.engine_types import check_precision, node_names
+from maenas.deploy.engine_types import check_precision, node_names, refuse_merged
 from maenas.deploy.gpu_state import gpu_limits
 from maenas.deploy.program import Program
 from maenas.errors import MaenasError
@@ -20,6 +20,8 @@ class TensorRt:
     def __init__(self, *, opt_level: int = 3, timing_cache: Path | None = None) -> None:
         self._builder = EngineBuilder(opt_level=opt_level, timing_cache=timing_cache)
         self._torch = cuda_torch()
+
+    merges = True
 
     @property
     def runtime(self) -> str:
@@ -35,25 +37,36 @@ class TensorRt:
 
     @property
     def conditions(self) -> dict[str, str]:
-        return {**self._builder.conditions, "cuda": str(self._torch.version.cuda), **gpu_limits(self.gpu)}
+        return {
+            **self._builder.conditions,
+            "copies": "each with an input of its own",
+            "cuda": str(self._torch.version.cuda),
+            **gpu_limits(self.gpu),
+        }
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> GraphRunner:
         """Raises `MaenasError` where TensorRT cannot build or load the engine, or chose another precision."""
         model = typed_model(program, precision=precision, batch=batch)
         engine = self._builder.load(self._builder.build_model(model.SerializeToString()))
+        said = self._builder.describe(engine)
+        refuse_merged(said, runtime=self.runtime)
         if convolutions := node_names(model, "Conv"):
-            said = self._builder.describe(engine)
             check_precision(said, precision, runtime=self.runtime, convolutions=convolutions)
-        return GraphRunner(self._torch, _Execution(self._builder.trt, self._torch, engine))
+        try:
+            execution = _Execution(self._builder, self._torch, engine)
+        except self._torch.OutOfMemoryError as error:
+            raise MaenasError(f"CUDA cannot hold a network: {str(error).splitlines()[0]}") from None
+        return GraphRunner(self._torch, execution)
 
 
 class _Execution:
     """An engine with its tensors; calling it enqueues one run on the current stream."""
 
-    def __init__(self, trt: Any, torch: Any, engine: Any) -> None:
+    def __init__(self, builder: EngineBuilder, torch: Any, engine: Any) -> None:
+        trt = builder.trt
         dtypes = {trt.DataType.FLOAT: torch.float32, trt.DataType.HALF: torch.float16}
         self._torch, self._engine = torch, engine
-        self._context = engine.create_execution_context()
+        self._context = builder.context(engine)
         self._tensors = []  # the engine knows addresses only
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)

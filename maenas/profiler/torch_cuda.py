@@ -23,9 +23,10 @@ DTYPES = {"fp32": "float32", "fp16": "float16"}
 class TorchCuda:
     """The current CUDA device."""
 
+    merges = False
+
     def __init__(self) -> None:
         self._torch = cuda_torch()
-        self._torch.backends.cudnn.benchmark = True
         self._torch.backends.cudnn.allow_tf32 = TF32
 
     @property

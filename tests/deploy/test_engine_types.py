@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from onnx import helper
 
-from maenas.deploy.engine_types import check_precision, node_names, tensor_type
+from maenas.deploy.engine_types import check_precision, node_names, refuse_merged, tensor_type
 from maenas.errors import MaenasError
 
 
@@ -91,3 +91,20 @@ def test_a_convolution_inside_a_fused_layer_counts_too(schema: dict[str, dict]) 
 def test_an_engine_that_says_nothing_of_its_convolutions_is_an_error(document: Any) -> None:
     with pytest.raises(MaenasError, match="tensorrt does not say in which precision"):
         check_precision(document, "fp16", runtime="tensorrt")
+
+
+def test_a_product_that_tensorrt_made_a_convolution_of_is_none() -> None:
+    """Where a layer names the nodes that it holds, these decide and not what it is called."""
+    product = {**layer(TEN["fp32"], kind="CaskGemmConvolution"), "Metadata": "[ONNX Layer: head.integral0.matmul]"}
+    layers = [{**layer(TEN["fp16"]), "Metadata": "[ONNX Layer: conv]\x1e[ONNX Layer: relu]"}, product]
+    check_precision({"Layers": layers}, "fp16", runtime="tensorrt", convolutions={"conv"})
+    with pytest.raises(MaenasError, match="in fp32, not in fp16"):
+        check_precision({"Layers": layers}, "fp16", runtime="tensorrt", convolutions={"conv", "head.integral0.matmul"})
+
+
+def test_copies_that_became_one_layer_are_refused() -> None:
+    for name in ("probe0.conv + probe0.relu || probe1.conv + probe1.relu", "copy0.a.conv || copy1.a.conv"):
+        with pytest.raises(MaenasError, match="trt computes copies of a kernel as one"):
+            refuse_merged({"Layers": ["x", {"Name": name}]}, runtime="trt")
+    refuse_merged({"Layers": [{"Name": "copy0.a.conv || copy0.b.conv"}, {"Name": "probe1.conv"}]}, runtime="trt")
+    refuse_merged({}, runtime="trt")

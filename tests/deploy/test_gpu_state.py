@@ -1,5 +1,6 @@
 """What NVML says becomes text; where it says nothing, there is nothing."""
 
+import ctypes
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -74,18 +75,32 @@ def test_an_unknown_gpu_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_state("2") == {}
 
 
-@pytest.mark.parametrize(
-    ("visible", "uuid"),
-    [(None, "GPU-of-board 0"), ("1,0", "GPU-of-board 1"), ("GPU-1", "GPU-1"), ("MIG-7,0", "MIG-7"), ("", None)],
-)
-def test_the_gpu_that_is_used_is_the_first_visible_one(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, uuid: str | None
-) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml(nvmlDeviceGetHandleByIndex=lambda index: f"board {index}"))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert visible_gpu() == uuid
+def driver(devices: int) -> SimpleNamespace:
+    """libcuda with so many devices."""
+
+    def get(device: Any, ordinal: int) -> int:
+        device._obj.value = 7 + ordinal
+        return 0
+
+    def tell(uuid: Any, device: Any) -> int:
+        uuid[:] = [device.value, *range(1, 16)]
+        return 0
+
+    return SimpleNamespace(cuInit=lambda flags: 0 if devices else 100, cuDeviceGet=get, cuDeviceGetUuid=tell)
+
+
+def test_the_gpu_that_is_used_is_the_first_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its order and CUDA_VISIBLE_DEVICES: NVML's numbers know nothing of either."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver(1))
+    assert visible_gpu() == "07010203-0405-0607-0809-0a0b0c0d0e0f"
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver(0))
+    assert visible_gpu() is None
+    monkeypatch.setattr(ctypes, "CDLL", refuse_library)
+    assert visible_gpu() is None
+
+
+def refuse_library(name: str) -> None:
+    raise OSError(f"{name}: cannot open shared object file")
 
 
 def test_a_board_has_a_name_where_nvml_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:

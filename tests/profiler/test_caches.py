@@ -45,6 +45,7 @@ class CachedRunner:
 class Machine:
     """A backend with a cache that holds a probe and its baseline."""
 
+    merges: bool = False
     runtime: str = "fake-cpu 1"
     device_name: str = "Fake"
     gpu: int | None = None

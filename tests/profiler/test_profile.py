@@ -53,6 +53,7 @@ class FakeBackend:
     fail_after: int = 10**9
     refused: str = "nothing"  # kernel size and stride that this device has no memory for
 
+    merges = False
     runtime = "fake 1"
     device_name = "Fake"
     gpu = None

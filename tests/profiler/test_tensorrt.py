@@ -126,7 +126,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> EngineBuilder:
 def test_convolutions_are_parsed_with_the_precision_asked_for(builder: EngineBuilder, precision) -> None:
     trt = builder.trt
     model = typed_model(PROGRAM, precision=precision, batch=1).SerializeToString()
-    _, parsed = builder.parse(model)
+    parsed = builder.parse(model)
     layers = [parsed.get_layer(index) for index in range(parsed.num_layers)]
     makers = {layer.get_output(0).name: layer for layer in layers}
     convolutions = [layer for layer in layers if layer.type == trt.LayerType.CONVOLUTION]

@@ -39,7 +39,7 @@ class Exact:
     In int8 they also take a time of their own.
     """
 
-    runtime, device_name, gpu, conditions = "fake 1", "Fake", None, {"threads": "1"}
+    merges, runtime, device_name, gpu, conditions = False, "fake 1", "Fake", None, {"threads": "1"}
 
     def build(self, program, *, precision, batch):
         from maenas.cost import kernel_flops

@@ -52,7 +52,7 @@ def with_budget(result: SearchResult, seconds: float) -> SearchResult:
 class Given:
     """A backend whose networks take these seconds, in the order in which they are built; the reference takes 1."""
 
-    runtime, device_name, gpu, conditions = "fake", "Fake", None, {"threads": "1"}
+    merges, runtime, device_name, gpu, conditions = False, "fake", "Fake", None, {"threads": "1"}
 
     def __init__(self, *seconds: float) -> None:
         self.built = itertools.chain([1], seconds)

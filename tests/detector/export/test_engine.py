@@ -3,23 +3,27 @@ GPU."""
 
 import hashlib
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
+from torch import Tensor
 
 from detector.export.engine import SCHEMA, EngineCard, build_engine, card_path, read_engine, write_engine
 from detector.export.metadata import NmsSettings, exported
 from detector.export.onnx import ExportSettings, to_onnx
-from detector.export.parity import natural_images
+from detector.export.parity import natural_images, require_same
 from detector.export.quantize import quantize_all
 from detector.images import normalise, stack
 from detector.model.deploy import DeployedNet, deploy
 from detector.runtime.load import load_runtime
+from detector.runtime.onnx import OnnxSession
 from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
+from maenas.headers import FilePrecision
 from maenas.spec import HeadSpec, published_specs
 
 pytest.importorskip("onnxruntime")
@@ -27,6 +31,7 @@ pytest.importorskip("onnxruntime")
 NAMES = ("cat", "dog", "car")
 SPEC = published_specs(64)["damo-yolo-nano-s"]
 SPEC = replace(SPEC, head=HeadSpec(len(NAMES), SPEC.head.reg_max, SPEC.head.kernel))
+PICTURES = natural_images(2, SPEC.input)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,7 @@ def model_of(net: DeployedNet, precision: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_an_engine_carries_what_it_is(net: DeployedNet, builder: EngineBuilder, precision: str, tmp_path: Path) -> None:
-    plan, card = build_engine(model_of(net, precision), builder)
+    plan, card = build_engine(model_of(net, precision), builder, PICTURES)
     assert (card.export.precision, card.export.detector, card.export.names) == (precision, SPEC, NAMES)
     assert (card.batch, card.runtime, card.conditions["workspace"]) == (1, builder.runtime, "256 MiB")
     if not torch.cuda.is_available():
@@ -66,7 +71,7 @@ def test_an_engine_carries_what_it_is(net: DeployedNet, builder: EngineBuilder, 
 
 def test_suppression_is_part_of_an_engine(net: DeployedNet, builder: EngineBuilder) -> None:
     settings = ExportSettings(batch=2, precision="fp16", nms=NmsSettings(0.05, 0.7, 20, 100))
-    plan, card = build_engine(to_onnx(net, NAMES, settings), builder)
+    plan, card = build_engine(to_onnx(net, NAMES, settings), builder, PICTURES)
     assert len(plan) > 1000
     assert (card.batch, card.export.nms) == (2, settings.nms)
 
@@ -77,12 +82,38 @@ def test_another_precision_than_promised_is_refused(net: DeployedNet, builder: E
         properties = {entry.key: entry.value for entry in other.metadata_props}
         onnx.helper.set_model_props(model, properties)
         with pytest.raises(MaenasError, match=reason):
-            build_engine(model, builder)
+            build_engine(model, builder, PICTURES)
 
 
 def test_an_open_batch_is_refused(net: DeployedNet, builder: EngineBuilder) -> None:
     with pytest.raises(MaenasError, match="one batch size"):
-        build_engine(to_onnx(net, NAMES, ExportSettings(batch=None)), builder)
+        build_engine(to_onnx(net, NAMES, ExportSettings(batch=None)), builder, PICTURES)
+
+
+def engine_of(model: onnx.ModelProto, factor: float = 1.0) -> Callable[[Tensor], dict[str, Tensor]]:
+    """ONNX Runtime in the place of an engine, with scores times `factor`."""
+    run = OnnxSession(model.SerializeToString(), torch.device("cpu"), where="model")
+
+    def engine(images: Tensor) -> dict[str, Tensor]:
+        return {name: tensor * factor if name == "scores" else tensor for name, tensor in run(images).items()}
+
+    return engine
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_that_computes_something_else_is_refused(net: DeployedNet, precision: FilePrecision) -> None:
+    model = model_of(net, precision)
+    require_same(model, engine_of(model), PICTURES, SPEC.input, precision=precision)
+    for factor in (0.3, float("nan")):
+        with pytest.raises(MaenasError, match="the engine computes something else"):
+            require_same(model, engine_of(model, factor), PICTURES, SPEC.input, precision=precision)
+
+
+def test_an_engine_with_suppression_is_judged_by_its_highest_score(net: DeployedNet) -> None:
+    model = to_onnx(net, NAMES, ExportSettings(nms=NmsSettings(0.05, 0.7, 20, 100)))
+    require_same(model, engine_of(model), PICTURES, SPEC.input, precision="fp32")
+    with pytest.raises(MaenasError, match="the engine computes something else"):
+        require_same(model, engine_of(model, 0.3), PICTURES, SPEC.input, precision="fp32")
 
 
 def made_up(plan: bytes) -> EngineCard:
