@@ -20,7 +20,7 @@ from maenas.spec import DetectorSpec, InputSpec
 CPU_BATCH = 16
 EPOCH_STEPS = 16  # that an epoch of a small data set keeps, as long as a batch stays at least CPU_BATCH
 GPU_BATCHES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
-MEMORY_SHARE = 0.9  # of a GPU that a step may take: later images may hold more boxes
+MEMORY_SHARE = 0.9  # of what is free on a GPU that a step may take: later images may hold more boxes
 TRIAL_STEPS = 2  # momentum and the like exist from the second on
 
 
@@ -67,6 +67,8 @@ def _fits(net: DetectorNet, teacher: DetectorNet | None, recipe: Recipe, batch: 
     """Whether steps on copies of the networks stay within their share of the memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(world.device)
+    free, _ = torch.cuda.mem_get_info(world.device)
+    there = free + torch.cuda.memory_reserved(world.device)
     try:
         parts = assemble(
             copy.deepcopy(net),
@@ -82,8 +84,7 @@ def _fits(net: DetectorNet, teacher: DetectorNet | None, recipe: Recipe, batch: 
         torch.cuda.synchronize(world.device)
     except torch.cuda.OutOfMemoryError:
         return False
-    total = torch.cuda.get_device_properties(world.device).total_memory
-    return torch.cuda.max_memory_reserved(world.device) <= MEMORY_SHARE * total
+    return torch.cuda.max_memory_reserved(world.device) <= MEMORY_SHARE * there
 
 
 def largest_size(size: InputSpec, recipe: Recipe) -> InputSpec:

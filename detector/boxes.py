@@ -31,9 +31,10 @@ def expected_bin(bins: Tensor) -> Tensor:
 
     `bins` are logits. The result is float32 whatever their type: float16 would move a far side by pixels.
     """
-    probabilities = bins.float().softmax(dim=-1)
-    values = torch.arange(bins.shape[-1], dtype=torch.float32, device=bins.device)
-    return (probabilities @ values[:, None]).squeeze(-1)
+    with torch.autocast(bins.device.type, enabled=False):  # which would make the product one of halves
+        probabilities = bins.float().softmax(dim=-1)
+        values = torch.arange(bins.shape[-1], dtype=torch.float32, device=bins.device)
+        return (probabilities @ values[:, None]).squeeze(-1)
 
 
 def box_frame(priors: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,8 @@ class World:
 def join_world(device: str = "auto") -> Iterator[World]:
     """The processes that `torchrun` started, joined until the block ends: nccl for what lies on GPUs, gloo elsewhere.
 
-    `device` as for `choose_device`, which raises MaenasError for one that is not there.
+    `device` as for `choose_device`, which raises MaenasError for one that is not there; several processes share none
+    but the CPU.
     """
     rank, size, local = from_torchrun("RANK", 0), from_torchrun("WORLD_SIZE", 1), from_torchrun("LOCAL_RANK", 0)
     chosen = choose_device(device, local_rank=local if size > 1 else 0)
@@ -50,6 +51,8 @@ def join_world(device: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(0, 1, chosen)
         return
+    if chosen.type == "mps" or (chosen.type == "cuda" and device not in ("auto", "cuda")):
+        raise MaenasError(f"{size} processes cannot all train on {chosen}; choose cuda, for a GPU each, or cpu")
     here = from_torchrun("LOCAL_WORLD_SIZE", size)
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if missing or rank >= size or local >= here or local > rank:
@@ -65,8 +68,11 @@ def join_world(device: str = "auto") -> Iterator[World]:
         raise MaenasError(f"the {size} processes cannot be joined: {str(error).splitlines()[0]}") from error
     try:
         yield World(rank, size, chosen, local, here)
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if chosen.type != "cuda":  # NCCL waits for the others there, and they for this process
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def from_torchrun(name: str, default: int) -> int:
@@ -87,13 +93,13 @@ def was_restarted() -> bool:
     return from_torchrun("TORCHELASTIC_RESTART_COUNT", 0) > 0
 
 
-def any_process(flag: bool) -> bool:
-    """Whether `flag` holds in one of the processes; the GPUs go on meanwhile."""
+def any_process(*flags: bool) -> tuple[bool, ...]:
+    """Which of the `flags` hold in one of the processes; the GPUs go on meanwhile."""
     if process_count() == 1:
-        return flag
-    flags = torch.tensor([int(flag)])
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
-    return bool(flags.item())
+        return flags
+    numbers = torch.tensor([int(flag) for flag in flags])
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return tuple(map(bool, numbers.tolist()))
 
 
 def wait_for_all() -> None:

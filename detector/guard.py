@@ -13,11 +13,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from detector.data.loader import Batch
+from detector.distributed import World
 from detector.step import LOSSES
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
 
-MOST_WAITING = 4  # steps that the GPU may be behind
+MOST_WAITING = 4  # steps that the GPU may be behind without anybody waiting for it
 
 
 class LossNotFiniteError(MaenasError):
@@ -42,8 +43,8 @@ class _Waiting(NamedTuple):
 class LossReader:
     """Queue of losses on their way from the device; keeps the batches of a step until its losses are known."""
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self, out: Path, world: World) -> None:
+        self._path = out / ("bad_batch.safetensors" if world.size == 1 else f"bad_batch_{world.rank}.safetensors")
         self._queue: deque[_Waiting] = deque()
 
     def push(self, step: int, batches: Sequence[Batch], losses: Tensor) -> None:
@@ -58,13 +59,14 @@ class LossReader:
         self._queue.append(_Waiting(step, batches, values, ready))
 
     def arrived(self, *, everything: bool = False) -> Iterator[StepLosses]:
-        """The steps whose losses are here, in order; waits for those that are long overdue, or for `everything`.
+        """The steps whose losses are read now, in order: on a GPU those of `MOST_WAITING` steps ago, or `everything`.
 
+        So all processes read the same, however fast each of their GPUs is.
         Raises LossNotFiniteError at the first loss that is not finite, after storing the batches of that step.
         """
         while self._queue:
             first = self._queue[0]
-            if first.ready is not None and not first.ready.query():
+            if first.ready is not None:
                 if not everything and len(self._queue) <= MOST_WAITING:
                     return
                 first.ready.synchronize()
@@ -77,14 +79,14 @@ class LossReader:
         parts = [name for name in LOSSES[1:] if not math.isfinite(losses[name])]
         if math.isfinite(losses["total"]) and not parts:
             return
-        path = self._out / "bad_batch.safetensors"
         tensors = {
             f"{number}.{name}": tensor.contiguous()
             for number, batch in enumerate(row.batches)
             for name, tensor in batch._asdict().items()
         }
-        write_atomic(path, save(tensors))
+        write_atomic(self._path, save(tensors))
         raise LossNotFiniteError(
-            f"step {row.step + 1}: the loss {' and '.join(parts) or 'total'} is not finite; the batch is in {path}. "
-            "The last checkpoint is from before. Lower lr_per_image, set clip_norm, or use amp none, and start again"
+            f"step {row.step + 1}: the loss {' and '.join(parts) or 'total'} is not finite; the batch is in "
+            f"{self._path}. The last checkpoint is from before. Lower lr_per_image, set clip_norm, or use amp none, "
+            "and start again"
         )

@@ -32,6 +32,7 @@ from maenas.memory import free_memory
 from maenas.spec import SCHEMA, DetectorSpec, SpecFile, load_spec
 
 MOST_NAMES = 8  # shown of the classes
+STATISTICS = (".running_mean", ".running_var")  # of batch norms
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,7 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
     if cache is not None and loader.cached < len(job.train):
         tell_node(
             f"only {loader.cached} of {len(job.train)} images fit, decoded, into the {len(cache) / 1e9:.1f} GB for "
-            "them; the others are decoded at every use. Images of twice the side of the network's input have all the "
-            "detail that training looks at, and take less"
+            "them; the others are decoded at every use"
         )
     schedule = Schedule.of(recipe, loader.steps_per_epoch)
     parts = assemble(net, job.teacher, recipe=recipe, batch=batch, schedule=schedule, world=world)
@@ -227,20 +227,27 @@ def _restore(parts: Parts, stored: TrainingCheckpoint) -> None:
         parts.net.load_state_dict(stored.net)
         parts.average.load_state_dict(stored.average)
         parts.optimizer.load_state_dict(stored.optimizer)
-        _check_optimizer(parts.optimizer)
-        parts.scaler.load_state_dict(stored.scaler)
+        _fit_optimizer(parts.optimizer)
+        if stored.scaler:  # empty where the run had no fp16
+            parts.scaler.load_state_dict(stored.scaler)
         if parts.distiller is not None:
             parts.distiller.load_state_dict(stored.distiller)
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise MaenasError(f"the checkpoint does not hold the states of this run: {error!s:.300}") from error
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Raises `ValueError` for a state of another shape than its parameter, which torch would use until it fails."""
+def _fit_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Lays the state out in memory as the parameters, which differs between devices and which fused optimisers ignore.
+
+    Raises `ValueError` for a state of another shape than its parameter, which torch would use until it fails.
+    """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+            if not isinstance(value, torch.Tensor) or not value.ndim:
+                continue
+            if value.shape != parameter.shape:
                 raise ValueError(f"{name} of the optimiser is {tuple(value.shape)}, not {tuple(parameter.shape)}")
+            state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def worker_count(recipe: Recipe) -> int:
@@ -250,7 +257,10 @@ def worker_count(recipe: Recipe) -> int:
 
 
 def fingerprint(job: Job) -> str:
-    """Identity of the data, of the weights to begin with, and of the teacher."""
+    """Identity of the data, of the weights to begin with, and of the teacher.
+
+    Statistics of inherited weights do not count: they come from the data, rounded as the number of threads has it.
+    """
     digest = hashlib.sha256()
     for dataset in (job.train, job.val):
         if dataset is None:
@@ -261,6 +271,8 @@ def fingerprint(job: Job) -> str:
             digest.update(os.fsencode(text))
             digest.update(sample.boxes.tobytes() + sample.labels.tobytes())
     start = {} if job.start is None else job.start.state
+    if job.start is not None and "inherited_from" in job.start.metadata:
+        start = {name: tensor for name, tensor in start.items() if not name.endswith(STATISTICS)}
     teacher = {} if job.teacher is None else job.teacher.state_dict()
     for name, tensor in (*start.items(), *teacher.items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

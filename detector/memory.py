@@ -32,7 +32,7 @@ def node_memory(world: World, size: int) -> mmap.mmap:
     own = _anonymous(size) if world.local_rank == 0 else -1
     found = gather_rows(torch.tensor([[os.getpid(), own, max(size, 1)]]))[world.rank - world.local_rank].tolist()
     memory = _opened(own, *found)
-    impossible = any_process(memory is None)  # until here the file is open
+    (impossible,) = any_process(memory is None)  # until here the file is open
     if own >= 0:
         os.close(own)
     if memory is None or impossible:

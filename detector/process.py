@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from detector.distributed import World, any_process
+from detector.distributed import World
 
 
 @contextmanager
@@ -39,13 +39,12 @@ def algorithms(*, deterministic: bool) -> Iterator[None]:
 def stop_requested(world: World) -> Iterator[Callable[[], bool]]:
     """Turns the first SIGINT, SIGTERM or SIGHUP into a question; the second one ends a single process at once.
 
-    All processes ask it after each step and each batch of an evaluation, and get the same answer, whichever of them
-    the signal reached. A second one is nothing among several: torchrun passes on what the terminal or a scheduler has
-    sent already. The signals keep their meaning outside the main thread, where Python allows no handlers. A SIGHUP
-    that is ignored, as under nohup, stays so.
+    The answer is that of this process; the others may not have got the signal. A second one is nothing among several:
+    torchrun passes on what the terminal or a scheduler has sent already. The signals keep their meaning outside the
+    main thread, where Python allows no handlers. A SIGHUP that is ignored, as under nohup, stays so.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: any_process(False)
+        yield lambda: False
         return
     seen: list[int] = []
 
@@ -58,7 +57,7 @@ def stop_requested(world: World) -> Iterator[Callable[[], bool]]:
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {n: signal.signal(n, note) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     try:
-        yield lambda: any_process(bool(seen))
+        yield lambda: bool(seen)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

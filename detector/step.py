@@ -228,7 +228,8 @@ def step_lr(parts: Parts, step: int) -> float:
 def train_step(parts: Parts, batches: Sequence[Batch], step: int) -> Tensor:
     """Step 0, 1, ... with the batches whose gradients are averaged; the mean `LOSSES` `[5]` of all processes.
 
-    Does not wait for the device. Randomness follows from the seed, the step and the rank.
+    Does not wait for the device (except Muon in fp16, whose overflows the host reads). Randomness follows from the
+    seed, the step and the rank.
     """
     recipe, world = parts.recipe, parts.world
     torch.manual_seed(int(np.random.SeedSequence([recipe.seed, step, world.rank]).generate_state(1, np.uint64)[0] >> 1))
@@ -254,7 +255,8 @@ def _unsynchronised(student: Student | DistributedDataParallel):
 def _losses(parts: Parts, batch: Batch, step: int) -> Tensor:
     """`LOSSES` `[5]` of one batch, with their graph."""
     recipe, device = parts.recipe, parts.world.device
-    images = normalise(batch.images.to(device, non_blocking=True), parts.net.spec.input)  # [B, 3, H, W]
+    pixels = batch.images.to(device, non_blocking=True)  # [B, 3, H, W]
+    images = normalise(pixels, parts.net.spec.input)
     boxes = batch.boxes.to(device, non_blocking=True)  # [B, M, 4]
     labels = batch.labels.to(device, non_blocking=True)  # [B, M]
     images = images.contiguous(memory_format=parts.layout)
@@ -266,7 +268,7 @@ def _losses(parts: Parts, batch: Batch, step: int) -> Tensor:
         taught = None
         if parts.teacher is not None and weight > 0:
             with torch.no_grad():
-                taught = parts.teacher.features(images)
+                taught = parts.teacher.features(normalise(pixels, parts.teacher.spec.input))
         raw, distill = parts.student(images, taught)
     priors = make_priors(images.shape[-2], images.shape[-1], device)
     task = detection_losses(

@@ -30,6 +30,7 @@ from detector.data.loader import Batch, lost_loaders
 from detector.data.pictures import Reports
 from detector.distributed import (
     World,
+    any_process,
     from_main,
     lost_processes,
     mean_over_processes,
@@ -49,7 +50,7 @@ from detector.events import (
     StepEvent,
     StopTraining,
 )
-from detector.guard import LossReader
+from detector.guard import LossNotFiniteError, LossReader
 from detector.job import Job, assemble_run, fingerprint, worker_count
 from detector.log import TrainingLog, batch_picture, curves_plot
 from detector.model.weights import write_weights
@@ -130,7 +131,7 @@ class _Run:
         steps = self.parts.schedule.steps_per_epoch
         if not self.closed <= job.recipe.epochs or not self.closed * steps <= self.step <= (self.closed + 1) * steps:
             raise MaenasError(f"checkpoint {out / LAST}: damaged; {self.step} steps do not end in epoch {self.closed}")
-        self.reader = LossReader(out)
+        self.reader = LossReader(out, world)
         self.reports = Reports(() if job.val is None else job.val.samples[world.rank :: world.size])
         self.metrics: Metrics | None = None
         self.found: Mapping[int, Detections] = {}  # of the last evaluation
@@ -217,13 +218,18 @@ class _Run:
             log.say_epoch(row)  # after it is stored
 
     def _tell(self, log: TrainingLog | None, *, everything: bool) -> None:
-        """Read the losses that are here, or all; stops the run at one that is not finite."""
-        for row in self.reader.arrived(everything=everything):
-            if log is not None:
-                epoch = row.step // self.parts.schedule.steps_per_epoch + 1
-                lr, images = step_lr(self.parts, row.step), row.images * self.world.size
-                speed = log.step(row.step + 1, epoch=epoch, lr=lr, losses=row.losses, images=images)
-                self.listeners.tell(StepEvent(row.step + 1, epoch, lr, row.losses, speed))
+        """Read the losses of some steps ago, or all; stops the run, in all processes, at one that is not finite."""
+        try:
+            for row in self.reader.arrived(everything=everything):
+                if log is not None:
+                    epoch = row.step // self.parts.schedule.steps_per_epoch + 1
+                    lr, images = step_lr(self.parts, row.step), row.images * self.world.size
+                    speed = log.step(row.step + 1, epoch=epoch, lr=lr, losses=row.losses, images=images)
+                    self.listeners.tell(StepEvent(row.step + 1, epoch, lr, row.losses, speed))
+        except LossNotFiniteError:
+            wait_for_all()  # until each has stored its batch: torchrun ends the others with the first
+            with told_by_main(self.world):
+                raise
 
     def _ends_early(self) -> bool:
         """Whether a callback asked to stop, or the patience is over; the same in all processes."""
@@ -249,7 +255,7 @@ class _Run:
 
     def _save_if_stopped(self, log: TrainingLog | None) -> None:
         """During an evaluation, which the resumed run begins again."""
-        if self.stopped():
+        if any(any_process(self.stopped())):
             self._save(LAST, log)
             self._interrupt()
 
@@ -260,9 +266,11 @@ class _Run:
             raise MaenasError(f"interrupted after step {self.step}; {how_to_go_on(self.out / LAST)}")
 
     def _save_if_due(self, log: TrainingLog | None) -> None:
-        stopped = self.stopped()
+        """Asked after each step, with one answer for all processes, whichever of them a signal has reached."""
         asked = self.listeners.stop_asked and self.world.size == 1
-        if stopped or asked or time.monotonic() - self.saved_at >= 60 * self.job.recipe.checkpoint_minutes:
+        late = time.monotonic() - self.saved_at >= 60 * self.job.recipe.checkpoint_minutes
+        stopped, due = any_process(self.stopped(), self.world.is_main and (asked or late))
+        if stopped or due:
             self._tell(log, everything=True)  # no checkpoint is younger than a loss that is not finite
             self._save(LAST, log)
         if stopped:

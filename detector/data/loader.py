@@ -78,7 +78,9 @@ class Loader:
     ) -> None:
         self._settings = settings
         self._ids = flat(dataset.samples).ids
-        self._pictures = Pictures(dataset.samples, cache=cache)
+        sizes = training_sizes(settings)
+        largest = max(size.width for size in sizes), max(size.height for size in sizes)
+        self._pictures = Pictures(dataset.samples, size=largest, cache=cache)
         self.cached = self._pictures.cached
         self._scratch = Scratch()
         self._rank = rank
@@ -130,6 +132,11 @@ class Loader:
             return self._settings.input
         side = sides[np.random.default_rng((_SIZE, self._settings.seed, step)).integers(len(sides))]
         return scaled(self._settings.input, side)
+
+
+def training_sizes(settings: LoaderSettings) -> list[InputSpec]:
+    """The sizes of the images that steps may have."""
+    return [scaled(settings.input, side) for side in settings.multi_scale] or [settings.input]
 
 
 def scaled(size: InputSpec, side: int) -> InputSpec:
@@ -235,8 +242,7 @@ class _Parts:
 
 def _made(source: Any, order: range, settings: LoaderSettings) -> Iterator[Any]:
     """source[i] for i in `order`, made ahead of time by as many of the wanted processes as there is room for."""
-    sizes = [scaled(settings.input, side) for side in settings.multi_scale] or [settings.input]
-    batch_bytes = 3 * settings.batch_size * max(size.height * size.width for size in sizes)
+    batch_bytes = 3 * settings.batch_size * max(size.height * size.width for size in training_sizes(settings))
     workers = loaders_that_fit(settings.workers, batch_bytes)
     if workers:
         yield from _in_workers(source, order, replace(settings, workers=workers))

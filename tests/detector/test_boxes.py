@@ -54,6 +54,9 @@ def test_the_mean_is_float32_also_of_half_precision_logits() -> None:
     logits = torch.randn(3, 17, generator=torch.Generator().manual_seed(0)).half()
     assert expected_bin(logits).dtype == torch.float32
     torch.testing.assert_close(expected_bin(logits), expected_bin(logits.float()), rtol=0, atol=0)
+    wanted = expected_bin(logits)
+    with torch.autocast("cpu", torch.bfloat16):  # as evaluations in training have it
+        assert torch.equal(expected_bin(logits), wanted)
 
 
 def test_the_frame_puts_a_box_of_no_distance_on_its_prior() -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
+from detector import distributed
 from detector import train as module
 from detector.checkpoint import read_checkpoint
 from detector.data.dataset import open_dataset
@@ -25,6 +26,7 @@ from detector.data.sample import Dataset
 from detector.data.shapes import write_shapes
 from detector.device import choose_device
 from detector.distributed import any_process, from_main, gather_rows, join_world, same_as_main, sync_batch_norm
+from detector.guard import LossReader
 from detector.job import Job
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, read_weights
@@ -145,8 +147,7 @@ def compare_batch_norm(out: Path) -> None:
         same_as_main([mean, seen])
         assert (mean.tolist(), seen.item()) == ([0.0, 0.0], 0)
         assert from_main(world, lambda: b"read once") == b"read once"
-        assert any_process(world.rank == 1)
-        assert not any_process(False)
+        assert any_process(world.rank == 1, False, world.rank == 0) == (True, False, True)
         with pytest.raises(MaenasError, match="of the main one") as told:
             from_main(world, refuse)
         assert isinstance(told.value, SharedError) == (world.rank == 1)
@@ -185,6 +186,53 @@ def test_one_process_has_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     with join_world("cpu") as world:
         assert (world.rank, world.size, world.is_main) == (0, 1, True)
         assert not torch.distributed.is_initialized()
+
+
+def test_processes_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for name, kind in (("auto", "mps"), ("mps", "mps"), ("cuda:0", "cuda:0"), ("0", "cuda:0")):
+        monkeypatch.setattr(distributed, "choose_device", lambda name, local_rank, kind=kind: torch.device(kind))
+        with pytest.raises(MaenasError, match=f"2 processes cannot all train on {kind}"), join_world(name):
+            pass
+
+
+def diverge(folder: Path, out: Path) -> None:
+    def stepped(parts: Parts, batches: Any, step: int) -> torch.Tensor:
+        return torch.full((5,), float("nan") if step == 2 else 1.0)
+
+    with join_world("cpu") as world, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "train_step", stepped)
+        with pytest.raises(MaenasError, match=r"step 3: the loss .* is not finite") as caught:
+            train(small_job(folder), world, out)
+        assert isinstance(caught.value, SharedError) == (world.rank > 0)  # one message
+
+
+def test_a_loss_that_is_not_finite_ends_all_processes_with_their_batches(shapes: Path, tmp_path: Path) -> None:
+    run(2, diverge, shapes, tmp_path)
+    assert {path.name for path in tmp_path.glob("bad_batch*")} == {"bad_batch_0.safetensors", "bad_batch_1.safetensors"}
+
+
+def count_waits(folder: Path, out: Path) -> None:
+    """Stores how often a process has waited for all losses, in a run that saves at every other step or so."""
+    waits = 0
+    original = LossReader.arrived
+
+    def arrived(reader: LossReader, *, everything: bool = False) -> Any:
+        nonlocal waits
+        waits += everything
+        return original(reader, everything=everything)
+
+    with join_world("cpu") as world, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LossReader, "arrived", arrived)
+        job = small_job(folder)
+        train(replace(job, val=None, recipe=override(job.recipe, ["checkpoint_minutes=0.003"])), world, out)
+        (out / f"waits{world.rank}").write_text(str(waits))
+
+
+def test_all_processes_wait_for_a_checkpoint_and_none_after_it(shapes: Path, tmp_path: Path) -> None:
+    run(2, count_waits, shapes, tmp_path)
+    assert (tmp_path / "waits0").read_text() == (tmp_path / "waits1").read_text()
 
 
 # Stopped and resumed -------------------------------------------------------------------------------------------------

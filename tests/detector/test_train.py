@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 import detector.validate
+from detector import guard
+from detector import job as job_module
 from detector import train as module
 from detector.checkpoint import read_checkpoint, write_checkpoint
 from detector.data.dataset import open_dataset
@@ -27,7 +30,8 @@ from detector.data.loader import Batch
 from detector.data.shapes import write_shapes
 from detector.distributed import World
 from detector.guard import LossReader
-from detector.job import Job, assemble_run
+from detector.images import normalise
+from detector.job import Job, assemble_run, fingerprint
 from detector.memory import tell_node
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, read_weights
@@ -35,7 +39,7 @@ from detector.optim import lr_at
 from detector.plan import plan_text
 from detector.process import algorithms
 from detector.recipe import Recipe, override
-from detector.step import LOSSES, Parts, memory_format
+from detector.step import LOSSES, Parts, memory_format, train_step
 from detector.train import BEST, LAST, train
 from maenas.errors import MaenasError
 from maenas.locks import locked
@@ -414,12 +418,77 @@ def test_the_layout_is_safe_for_bottlenecks_of_8_channels() -> None:
 
 
 def test_losses_are_told_in_order(tmp_path: Path) -> None:
-    reader = LossReader(tmp_path)
+    reader = LossReader(tmp_path, ALONE)
     batch = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4), torch.zeros(2, 1), torch.zeros(2))
     for step in range(3):
         reader.push(step, [batch, batch], torch.full((5,), float(step)))
     told = list(reader.arrived())
     assert [(row.step, row.images, row.losses["box"]) for row in told] == [(0, 4, 0.0), (1, 4, 1.0), (2, 4, 2.0)]
+
+
+def test_on_a_gpu_losses_are_read_some_steps_later_however_fast_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several processes find a loss that is not finite at the same step then, and end together."""
+    reader = LossReader(tmp_path, ALONE)
+    waited = []
+    ready = SimpleNamespace(query=lambda: True, synchronize=lambda: waited.append(1))
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4), torch.zeros(2, 1), torch.zeros(2))
+    for step in range(7):
+        reader._queue.append(guard._Waiting(step, [batch], torch.full((5,), float(step)), ready))  # type: ignore[arg-type]
+        told = [row.step for row in reader.arrived()]
+        assert told == ([step - 4] if step >= 4 else [])
+    assert [row.step for row in reader.arrived(everything=True)] == [3, 4, 5, 6]
+    assert len(waited) == 7
+
+
+def test_statistics_of_inherited_weights_are_no_part_of_a_runs_identity(job: Job) -> None:
+    """They come from a forward pass, whose rounding follows from the number of threads."""
+    torch.manual_seed(0)
+    state = DetectorNet(SPEC).state_dict()
+    name = next(name for name in state if name.endswith("running_mean"))
+    moved = state | {name: state[name] + 1e-6}
+    for notes, same in (({"inherited_from": "x"}, True), ({}, False)):
+        one, two = (replace(job, start=Weights(SPEC, job.train.names, s, notes)) for s in (state, moved))
+        assert (fingerprint(one) == fingerprint(two)) == same
+    other = state | {"head.cls0.bias": state["head.cls0.bias"] + 1}
+    one, two = (replace(job, start=Weights(SPEC, job.train.names, s, {"inherited_from": "x"})) for s in (state, other))
+    assert fingerprint(one) != fingerprint(two)
+
+
+def test_a_run_without_fp16_goes_on_with_it(job: Job) -> None:
+    """As one does that began on a GPU with bf16: its scaler had nothing to store."""
+    parts, _, _ = assemble_run(job, ALONE, None)
+    scaler = torch.amp.GradScaler("cpu", enabled=True)
+    state = parts.average.state_dict()
+    stored = SimpleNamespace(net=state, average=state, optimizer=parts.optimizer.state_dict(), scaler={}, distiller={})
+    job_module._restore(replace(parts, scaler=scaler), stored)  # type: ignore[arg-type]
+
+
+def test_a_teacher_sees_images_in_its_own_colours(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(SPEC, input=replace(SPEC.input, channel_order="bgr", value_range=(0.0, 1.0)))
+    parts, loader, _ = assemble_run(replace(job, teacher=DetectorNet(other)), ALONE, None)
+    assert parts.teacher is not None
+    seen = []
+    features = parts.teacher.features
+    monkeypatch.setattr(parts.teacher, "features", lambda images: seen.append(images) or features(images))
+    batch = loader.batch(0)
+    train_step(parts, [batch], 0)
+    assert torch.equal(seen[0], normalise(batch.images, other.input))
+
+
+def test_a_state_is_laid_out_as_its_parameter() -> None:
+    """Fused optimisers read both in the order of memory, which differs between devices."""
+    layer = torch.nn.Conv2d(8, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    layer(torch.randn(1, 8, 5, 5)).sum().backward()
+    optimizer.step()
+    state = optimizer.state[layer.weight]
+    before = state["momentum_buffer"].clone()
+    state["momentum_buffer"] = before.contiguous()
+    job_module._fit_optimizer(optimizer)
+    assert state["momentum_buffer"].stride() == layer.weight.stride()
+    assert torch.equal(state["momentum_buffer"], before)
 
 
 SCRIPT = """
