@@ -51,6 +51,7 @@ class GraphWriter:
         self.graph = onnx.GraphProto(name="maenas")
         of_rows = [(index, kernel) for index, kernel in enumerate(program.kernels) if kernel.op in OF_ROWS]
         self.rows = {n for index, kernel in of_rows for n in (index, *kernel.inputs, kernel.residual)}
+        self.rows |= set(program.rows)
 
     def name(self, index: int) -> str:
         if index >= 0:

@@ -15,13 +15,15 @@ class Program:
     """A graph of kernels. A negative entry -n of `Kernel.inputs` or `residual` is the n-th of `images`.
 
     `outputs` are returned whole. Of `sinks` a runtime that drops what nobody reads returns one position a channel:
-    that makes it compute a tensor without copying it. The same index may stand there more than once.
+    that makes it compute a tensor without copying it. The same index may stand there more than once. `rows` are images
+    that lie in memory as rows `[H W, C]`, though no kernel reads them so.
     """
 
     kernels: tuple[Kernel, ...]
     images: tuple[Shape, ...]
     outputs: tuple[int, ...] = ()
     sinks: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
 
     def shape(self, index: int) -> Shape:
         """Shape of a kernel's result or, where `index` is negative, of an image."""

@@ -88,7 +88,8 @@ def baseline(sample: Sample, copies: int, *, apart: bool = False) -> Program:
     layout = _Layout(apart)
     sources = layout.sources(sample, copies)
     read = dict.fromkeys(index for inputs, residual in sources for index in (*inputs, residual) if index is not None)
-    return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(read))
+    rows = tuple(read) if sample.kernel.op in OF_ROWS else ()
+    return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(read), rows=rows)
 
 
 def block_probe(key: BlockKey, copies: int, *, apart: bool = False) -> tuple[Program, Program]:

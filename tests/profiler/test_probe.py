@@ -58,3 +58,14 @@ def test_copies_that_are_apart_read_nothing_in_common() -> None:
                     assert index is not None
                     readers.setdefault(index, set()).add(copy)
             assert all(len(names) == 1 for names in readers.values()), item
+
+
+def test_what_both_graphs_read_lies_in_memory_alike() -> None:
+    """Sinks of maps where the copies read rows once cost more than the copies themselves."""
+    pytest.importorskip("onnx")
+    from maenas.deploy.onnx_writer import write_onnx
+
+    for item in ITEMS:
+        inputs = [write_onnx(program).graph.input for program in in_graph(item, COPIES)]
+        first, second = ([(value.name, str(value.type)) for value in values] for values in inputs)
+        assert first == second, item
