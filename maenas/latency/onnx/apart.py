@@ -93,6 +93,10 @@ def _all_passes(lowered: Lowered) -> Iterator[tuple[int, Step, Shape]]:
     for index, ways in sorted(lowered.absorbed.items()):
         shape = known(ways[0][-1].outputs[0][1])
         yield from ((index, step, shape) for step in _passes(lowered.kernels[index], ways, shape))
+    for index, nodes in sorted(lowered.joined.items()):
+        shape = known(nodes[-1].outputs[0][1])  # the kernel reads what each of them reads besides
+        steps = _steps([node for node in nodes if node.op not in FREE], shape)
+        yield from ((index, step._replace(reads=1), shape) for step in steps)
 
 
 def _passes(kernel: Kernel, ways: Sequence[Sequence[Node]], shape: Shape) -> Iterator[Step]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel, Op
-from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, TensorId
+from maenas.latency.onnx.node_graph import PRODUCT_NAMES, Node, NodeGraph, Shape, TensorId
 
 Entry = Literal["add", "relu", "silu", "sigmoid"]  # of an epilogue
 ACTIVATIONS: dict[str, Literal["relu", "silu", "sigmoid"]] = {
@@ -20,7 +20,14 @@ ACTIVATIONS: dict[str, Literal["relu", "silu", "sigmoid"]] = {
     **dict.fromkeys(("Sigmoid", "Tanh", "Erf", "Exp", "Elu", "Selu", "Celu"), "sigmoid"),
     **dict.fromkeys(("Mish", "Gelu", "Swish", "Softplus"), "silu"),
 }
-FREE = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")  # done on the way by their neighbours
+FREE = (
+    "Identity",
+    "Dropout",
+    "Cast",
+    "CastLike",
+    "QuantizeLinear",
+    "DequantizeLinear",
+)  # done on the way by their neighbours
 VIEWS = (*FREE, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand")
 POINTWISE = (
     *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Mod", "BatchNormalization"),
@@ -66,8 +73,11 @@ class Fuser:
         self.kernels: list[Kernel] = []
         self.stand_ins: dict[int, str] = {}
         self.untimed: list[str] = []
+        self.blamed = ""  # see `Lowered`
+        self._causes: dict[TensorId, str] = {}  # operators to blame for tensors whose shapes are not known
         self.inside: dict[int, float] = {}  # of dilated convolutions; see `Lowered`
-        self.joined: set[int] = set()  # pointwise kernels that read the parts of a concat
+        self.decoders: set[int] = set()  # kernels that read the parts of a concat of box distances
+        self.joined: dict[int, list[Node]] = {}  # see `Lowered`
         self.absorbed: dict[int, list[tuple[Node, ...]]] = {}  # ways that kernels absorbed; see `absorb`
         self.values: dict[TensorId, Value] = {}
         self.done: set[int] = set()  # nodes already inside a kernel
@@ -87,6 +97,14 @@ class Fuser:
     def live(self, node: Node) -> list[tuple[TensorId, Shape]]:
         """Inputs that are not constants."""
         return [(tensor, known(shape)) for tensor, shape in node.inputs if tensor in self.values]
+
+    def leave(self, node: Node) -> None:
+        """Note that a node is not timed, and which one it got an unknown shape from, if not itself."""
+        cause = next((self._causes[tensor] for tensor, _ in node.inputs if tensor in self._causes), node.op)
+        self._causes.update((tensor, cause) for tensor, _ in node.outputs)
+        self.untimed.append(node.op)
+        if not self.blamed and PRODUCT_NAMES.search(node.op):
+            self.blamed = cause
 
     def only_reader(self, tensor: TensorId) -> Node | None:
         """The node that reads `tensor`, if there is one, it has an output, and nothing else needs the tensor."""

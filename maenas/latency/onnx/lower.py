@@ -6,8 +6,9 @@ Fusion follows what TensorRT and ONNX Runtime do to convolutional networks:
 - four stride-2 slices and a `Concat` are one space-to-depth;
 - `Reshape` and its kin, `Slice` and `Split` are views: a consumer reads the part it needs from where it lies;
 - `Transpose` and its kin are copies (a `concat` kernel of one input);
-- arithmetic that follows no convolution joins its neighbours into one `pointwise` kernel, and so do a
-  `Concat` that only it reads and, after that, the `Concat` of its results; a normalisation is a kernel of its own;
+- arithmetic that follows no convolution joins its neighbours of the same shape into one `pointwise` kernel, which
+  reads what any of them reads; a `Concat` of box distances that only it reads joins it, too, and after that the
+  `Concat` of its results; a normalisation, in one operator or in several, is a kernel of its own;
 - `Softmax` of rows is a kernel of its own, one across planes an `integral` that keeps its channels, or one with its
   expectation where only a product with a constant vector reads it;
 - pools are `maxpool` and reductions `mean` kernels (bytes only);
@@ -52,7 +53,8 @@ from maenas.latency.onnx.fuser import (
     positive,
     stand_in,
 )
-from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, TensorId, read_json, read_onnx
+from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, read_json, read_onnx
+from maenas.latency.onnx.normalisations import normalisation
 from maenas.latency.onnx.products import conv, einsum, matmul
 
 MOST_MOVED = 0.1  # of a network's bytes, by operators without a rule, where it is to be calibrated on
@@ -64,8 +66,10 @@ class Lowered:
 
     `stand_ins`: operators, by the index of the kernel that only moves as many elements as they do.
     `absorbed`: what follows a convolution or product and is in its kernel, by the kernel's index, way by way.
+    `joined`: arithmetic behind the first operator of a pointwise kernel, by the kernel's index.
     `inside`: the share of a dilated convolution's taps that read the image, by the kernel's index.
-    `untimed`: operators without any kernel, since a shape of theirs is not known.
+    `untimed`: operators without any kernel, since a shape of theirs is not known; `blamed` is the one that the first
+    product among them got its unknown shape from.
     `elements`: how many the nodes of every operator write, those inside of kernels too; see `count_elements`.
     `precision`, `where`: what the file computes in, and what messages call it; see `NodeGraph`.
     """
@@ -77,7 +81,9 @@ class Lowered:
     precision: Precision
     where: str
     absorbed: dict[int, tuple[tuple[Node, ...], ...]]
+    joined: dict[int, tuple[Node, ...]]
     inside: dict[int, float]
+    blamed: str
 
 
 def kernels_from_json(document: Any, where: str = "graph") -> tuple[Kernel, ...]:
@@ -126,7 +132,7 @@ def fuse(graph: NodeGraph) -> Lowered:
         if _is_sized(f, node):
             _walk(f, node)
         else:
-            f.untimed.append(node.op)
+            f.leave(node)
             first = f.values[f.live(node)[0][0]].kernel
             for tensor, shape in node.outputs:
                 f.write(tensor, first, known(shape))
@@ -140,13 +146,15 @@ def fuse(graph: NodeGraph) -> Lowered:
         precision=graph.precision,
         where=graph.where,
         absorbed={index: tuple(ways) for index, ways in f.absorbed.items()},
+        joined={index: tuple(nodes) for index, nodes in f.joined.items()},
         inside=f.inside,
+        blamed=f.blamed,
     )
 
 
 def _is_sized(f: Fuser, node: Node) -> bool:
     """Whether all shapes are known. A node whose parts are missing is refused, so that the rest can count on them."""
-    least = 2 if node.op in PRODUCTS else 1
+    least = 2 if node.op in PRODUCTS and node.op != "Einsum" else 1
     if len(node.inputs) < least or not node.outputs:
         raise f.fail(node, f"it has {len(node.inputs)} inputs and {len(node.outputs)} outputs; too few")
     for tensor, shape in node.inputs:
@@ -175,6 +183,11 @@ def _walk(f: Fuser, node: Node) -> None:
         _pointwise(f, node)
     elif node.op in SOFTMAXES:
         _softmax(f, node)
+    elif node.op == "ReduceMean" and (nodes := normalisation(f, node)):
+        f.done.update(nodes)
+        last = f.nodes[nodes[-1]].outputs[0]
+        source, shape = f.live(node)[0]
+        f.write(last[0], f.emit(node, "pointwise", [source], (shape, known(last[1]))), known(last[1]))
     elif node.op in SUPPORTED:
         _movement(f, node)
     else:
@@ -242,8 +255,8 @@ def _concat(f: Fuser, node: Node) -> None:
     values = [f.values[tensor] for tensor, _ in live]
     out, shape = node.outputs[0][0], known(node.outputs[0][1])
     last = len(f.kernels) - 1
-    if last in f.joined and all(value.kernel == last for value in values):
-        _extend(f, last, (), out, shape)
+    if last in f.decoders and all(value.kernel == last for value in values):
+        _extend(f, node, last)
         return
     root = values[0].half_of
     if len(live) == 4 and root is not None and all(v.half_of == root for v in values):
@@ -253,31 +266,46 @@ def _concat(f: Fuser, node: Node) -> None:
     sources, reader = [tensor for tensor, _ in live], f.only_reader(out)
     distances = all(value.kernel >= 0 and f.kernels[value.kernel].op == "integral" for value in values)
     if distances and len(live) > 1 and reader is not None and reader.op in POINTWISE:
-        f.joined.add(f.emit(reader, "decode", sources, (shape, shape)))
+        f.decoders.add(f.emit(reader, "decode", sources, (shape, shape)))
         f.write(out, len(f.kernels) - 1, shape)
         return
     f.write(out, f.emit(node, "concat", sources, (shape, shape)), shape)
 
 
 def _pointwise(f: Fuser, node: Node) -> None:
-    """Join the pointwise kernel that made an input, if that is the newest kernel; else start one."""
+    """Join the pointwise kernel that made an input of this shape, if that is the newest kernel; else start one."""
     out, shape = node.outputs[0][0], known(node.outputs[0][1])
     live = f.live(node)
     last = len(f.kernels) - 1
-    sources = [f.values[tensor].kernel for tensor, _ in live]
-    if last >= 0 and last in sources and last not in f.stand_ins and f.kernels[last].op in ("pointwise", "decode"):
-        _extend(f, last, tuple(source for source in sources if source != last), out, shape)
-        return
+    if last >= 0 and last not in f.stand_ins:
+        made = [size for tensor, size in live if f.values[tensor].kernel == last]
+        joins = shape in made and f.kernels[last].op == "pointwise"
+        if made and (joins or last in f.decoders):
+            _extend(f, node, last)
+            return
     cin = sum(math.prod(s) for _, s in live) * planes(shape)[0] // math.prod(shape)
     f.write(out, f.emit(node, "pointwise", [t for t, _ in live], (shape, shape), in_channels=max(cin, 1)), shape)
 
 
-def _extend(f: Fuser, index: int, inputs: tuple[int, ...], out: TensorId, shape: Shape) -> None:
-    """Let a pointwise kernel read `inputs` too and write `out` instead."""
-    kernel = f.kernels[index]
+def _extend(f: Fuser, node: Node, index: int) -> None:
+    """Let a kernel also read what `node` reads, and write what it writes instead."""
+    kernel, (out, written) = f.kernels[index], node.outputs[0]
+    shape = known(written)
     channels, height, width = planes(shape)
-    inputs = tuple(dict.fromkeys((*kernel.inputs, *inputs)))
-    f.kernels[index] = replace(kernel, inputs=inputs, out_channels=channels, out_height=height, out_width=width)
+    others = {tensor: size for tensor, size in f.live(node) if f.values[tensor].kernel != index}
+    more = 0
+    if kernel.op == "pointwise":
+        more = -(-sum(map(math.prod, others.values())) // (kernel.in_height * kernel.in_width))
+        f.joined.setdefault(index, []).append(node)
+    inputs = tuple(dict.fromkeys((*kernel.inputs, *(f.values[tensor].kernel for tensor in others))))
+    f.kernels[index] = replace(
+        kernel,
+        inputs=inputs,
+        in_channels=int(kernel.in_channels) + more,
+        out_channels=channels,
+        out_height=height,
+        out_width=width,
+    )
     f.write(out, index, shape)
 
 

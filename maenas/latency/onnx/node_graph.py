@@ -102,8 +102,7 @@ def read_onnx(path: str | Path, *, sides: tuple[int, int] | None = None) -> Node
     inputs = [value for value in model.graph.input if value.name not in constants]
     if not model.graph.node or not inputs:
         raise MaenasError(f"{path}: there is no network in it ({len(model.graph.node)} nodes, {len(inputs)} inputs)")
-    for value in inputs:
-        _fix_shape(value, sides, path)
+    _fix_shapes(inputs, sides, path)
     _load_shapes(onnx, model, path)
     shapes = tensor_shapes(onnx, model, path)
     return NodeGraph(
@@ -143,6 +142,7 @@ def _load(onnx: Any, path: Path) -> Any:
             return model
         if _unfolded(model) > MAX_NODES:
             raise MaenasError(f"{path}: its functions call each other until there are more than {MAX_NODES} nodes")
+        _one_opset(model)
         return onnx.inliner.inline_local_functions(model)
     except MaenasError:
         raise
@@ -152,6 +152,15 @@ def _load(onnx: Any, path: Path) -> Any:
         raise MaenasError(f"{path}: its functions call each other in a circle, or too deeply") from None
     except (DecodeError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         raise _invalid(path, error) from None
+
+
+def _one_opset(model: Any) -> None:
+    """Let functions be of the model's opset: one of another is not inlined, and what it computes would not be seen."""
+    version = next((entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS), OLDEST_OPSET)
+    for function in model.functions:
+        for entry in function.opset_import:
+            if entry.domain in DEFAULT_DOMAINS:
+                entry.version = version
 
 
 def _unfolded(model: Any) -> int:
@@ -174,10 +183,25 @@ def _invalid(path: Path, error: Exception) -> MaenasError:
     return MaenasError(f"{path} is not a valid ONNX file: {reason:.300}")
 
 
-def _fix_shape(value: Any, sides: tuple[int, int] | None, path: Path) -> None:
-    """Give the symbolic axes of an input their size."""
-    if not value.type.tensor_type.HasField("shape"):
-        raise MaenasError(f"{path}: input {value.name!r} has no shape; export with fixed sizes")
+def _fix_shapes(inputs: Iterable[Any], sides: tuple[int, int] | None, path: Path) -> None:
+    """Give the symbolic axes of all inputs their size. Raises `MaenasError` where no image among them is of `sides`."""
+    contradictions = []
+    fits = False
+    for value in inputs:
+        if not value.type.tensor_type.HasField("shape"):
+            raise MaenasError(f"{path}: input {value.name!r} has no shape; export with fixed sizes")
+        text, given = _fix_shape(value, sides, path)
+        axes = value.type.tensor_type.shape.dim
+        if any(axes[number].dim_value != side for number, side in given.items()):
+            contradictions.append(f"input {value.name!r} has the shape [{text}]")
+        elif given:
+            fits = True
+    if sides is not None and contradictions and not fits:
+        raise MaenasError(f"{path}: {contradictions[0]}; an input of {sides[0]}x{sides[1]} contradicts it")
+
+
+def _fix_shape(value: Any, sides: tuple[int, int] | None, path: Path) -> tuple[str, dict[int, int]]:
+    """Give the symbolic axes of an input their size; returns its shape as it was, and what `sides` asks of its axes."""
     axes = value.type.tensor_type.shape.dim
     text = ", ".join(str(axis.dim_value) if axis.dim_value > 0 else axis.dim_param or "?" for axis in axes)
     symbolic = [number for number, axis in enumerate(axes) if axis.dim_value < 1]
@@ -189,25 +213,28 @@ def _fix_shape(value: Any, sides: tuple[int, int] | None, path: Path) -> None:
     height, width = sides or (1, 1)
     given = dict(zip(_image_axes(axes), (height, width), strict=False)) if sides else {}
     for number in symbolic:
-        axes[number].dim_value = given.get(number, height) if number else 1
-    if any(axes[number].dim_value != side for number, side in given.items()):
-        raise MaenasError(
-            f"{path}: input {value.name!r} has the shape [{text}]; an input of {height}x{width} contradicts it"
-        )
+        axes[number].dim_value = given.get(number, height if number else 1)
+    return text, given
 
 
 def _image_axes(axes: Any) -> tuple[int, ...]:
-    """Height and width of a batch of images; of anything else, none."""
-    if len(axes) != 4:
+    """Height and width of an image, of a batch of them or of films; of anything else, none."""
+    rank, channels = len(axes), (1, 3, 4)
+    if rank not in (3, 4, 5):
         return ()
-    channels_last = axes[3].dim_value in (1, 3, 4) and axes[1].dim_value not in (1, 3, 4)
-    return (1, 2) if channels_last else (2, 3)
+    first = {3: 0, 4: 1, 5: 1}[rank]  # axis of channels that come first
+    channels_last = axes[-1].dim_value in channels and axes[first].dim_value not in channels
+    if rank == 3 and not channels_last and axes[first].dim_value not in channels:  # tokens
+        return ()
+    return (rank - 3, rank - 2) if channels_last else (rank - 2, rank - 1)
 
 
 def _load_shapes(onnx: Any, model: Any, path: Path) -> None:
     """Read small constants that lie outside the file, since shapes may be among them."""
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL and _size_bytes(tensor) <= SHAPE_BYTES:
+            if tensor.data_type not in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
+                continue  # a bias
             try:
                 onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
             except (OSError, ValueError, onnx.checker.ValidationError):
@@ -240,7 +267,8 @@ def _nodes(onnx: Any, model: Any, shapes: Mapping[str, Shape | None], path: Path
         inner = list(_within(node))
         if products := [entry.op_type for entry in inner if PRODUCT_NAMES.search(entry.op_type)]:
             op = f"{op} of {products[0]}"
-        reads = (*node.input, *dict.fromkeys(name for entry in inner for name in entry.input))
+        own = node.input[:1] if kind == "CastLike" else node.input  # of its second input it takes the type
+        reads = (*own, *dict.fromkeys(name for entry in inner for name in entry.input))
         inputs = tuple((name, shapes.get(name)) for name in reads if name)
         outputs = tuple((name, shapes.get(name)) for name in node.output if name)
         yield Node(op, inputs, outputs, attributes, str(node.name or f"{kind.lower()}{number}"))

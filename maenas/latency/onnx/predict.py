@@ -95,13 +95,14 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     predictor = predictor.for_others(timed)
     saved = saved_seconds(predictor, lowered.kernels, seconds)
     low, high = widened_interval(predictor, modelled + predictor.network_seconds, estimated)
-    low, high = low * (1 - saved / math.fsum(seconds)), high + UNKNOWN_FACTOR * (moved + extra)
+    share = saved / math.fsum(seconds) if saved else 0.0
+    low, high = low * (1 - share), high + UNKNOWN_FACTOR * (moved + extra)
     found = (Unmodelled(op, len(values), math.fsum(values)) for op, values in unmodelled.items())
     rows = sorted(found, key=lambda row: -row.seconds)
-    if moved > MOST_GUESSED * total:
+    if moved > MOST_GUESSED * total or not modelled:
         raise MaenasError(
-            f"{lowered.where}: the network has no latency: {moved / total:.0%} of it would be guessed from the bytes "
-            f"that operators without a model move: {', '.join(f'{row.count} {row.op}' for row in rows)}"
+            f"{lowered.where}: the network has no latency: {(moved + extra) / total:.0%} of it would be guessed from "
+            f"what operators without a model move: {', '.join(f'{row.count} {row.op}' for row in rows)}"
         )
     prediction = Prediction(total, low, high, tuple(seconds), parts, estimated, saved)
     return GraphPrediction(lowered, predictor, prediction, tuple(rows), tuple(Counter(lowered.untimed).items()))
@@ -140,7 +141,7 @@ def _require_products(lowered: Lowered) -> None:
     if shapeless:
         raise MaenasError(
             f"{lowered.where}: the network has no latency: the sizes of {_counted(shapeless)} are not known. The first "
-            f"operator whose shape depends on data is {lowered.untimed[0]}. Give the input's side with --input, or "
+            f"operator whose shape depends on data is {lowered.blamed}. Give the input's side with --input, or "
             "export with fixed sizes (no dynamic axes); or cut the file before that operator, if it only selects boxes"
         )
     foreign = Counter(op for op in lowered.stand_ins.values() if PRODUCT_NAMES.search(op))

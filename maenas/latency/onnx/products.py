@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import string
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -102,41 +104,71 @@ def matmul(f: Fuser, node: Node) -> None:
     if a[-1] != b[-2]:
         raise f.fail(node, f"operands of shapes {list(a)} and {list(b)} cannot be multiplied")
     batch = math.prod(known(node.outputs[0][1])) // (a[-2] * b[-1])
-    _product(f, node, operands, (batch, a[-2], a[-1], b[-1]))
+    own = math.prod((a if left not in f.values else b)[:-2])
+    _product(f, node, operands, (batch, a[-2], a[-1], b[-1]), own)
 
 
 def einsum(f: Fuser, node: Node) -> None:
-    """`Einsum` of two operands. Raises `MaenasError` for an equation that is not a product of their shapes."""
-    text = word(node, "equation", "")
-    terms = re.fullmatch(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]*)", text.replace(" ", ""))
+    """`Einsum` of two operands, and of one as a copy. Raises `MaenasError` for an equation that is neither."""
+    text = word(node, "equation", "").replace(" ", "")
     shapes = [known(shape) for _, shape in node.inputs]
-    if terms is None or len(shapes) != 2 or any(len(t) != len(s) for t, s in zip(terms.groups(), shapes, strict=False)):
-        raise f.fail(node, f"the equation {text:.60} is not one of two operands with explicit axes and result")
-    left, right, out = terms.groups()
+    terms = _terms(text, shapes)
+    if terms is None or len(shapes) > 2:
+        raise f.fail(node, f"the equation {text:.60} is not one of one or two operands of these shapes")
+    *operands_axes, out = terms
+    operands = [tensor for tensor, _ in node.inputs if tensor in f.values]
+    if len(shapes) == 1:
+        tensor, shape = node.outputs[0][0], known(node.outputs[0][1])
+        f.write(tensor, f.emit(node, "concat", operands, (shapes[0], shape)), shape)
+        return
+    left, right = operands_axes
     sides = dict(zip(left + right, (*shapes[0], *shapes[1]), strict=True))
     batch, rows, depth, columns = (
         math.prod(sides[axis] for axis in axes)
         for axes in (
             set(left) & set(right) & set(out),
-            set(left) - set(right),
+            (set(left) - set(right)) & set(out),
             (set(left) & set(right)) - set(out),
-            set(right) - set(left),
+            (set(right) - set(left)) & set(out),
         )
     )
-    operands = [tensor for tensor, _ in node.inputs if tensor in f.values]
-    _product(f, node, operands, (batch, rows, depth, columns))
+    _product(f, node, operands, (batch, rows, depth, columns), batch)
 
 
-def _product(f: Fuser, node: Node, operands: list[TensorId], sizes: tuple[int, int, int, int]) -> None:
+def _terms(text: str, shapes: Sequence[Shape]) -> list[str] | None:
+    """The axes of each operand and of the result, a letter each; None where they do not fit the shapes."""
+    terms = re.fullmatch(r"([a-zA-Z.]+)(?:,([a-zA-Z.]+))?(?:->([a-zA-Z.]*))?", text)
+    if terms is None:
+        return None
+    first, second, result = terms.groups()
+    operands = [term for term in (first, second) if term is not None]
+    if len(operands) != len(shapes) or any(term.count("...") > 1 for term in operands):
+        return None
+    free = [letter for letter in string.ascii_letters if letter not in text]
+    dots = [len(s) - len(t) + 3 if "..." in t else 0 for t, s in zip(operands, shapes, strict=True)]
+    if max(dots) > len(free) or min(dots) < 0:
+        return None
+    most = "".join(free[: max(dots)])  # broadcast from the last axis on
+    operands = [t.replace("...", most[len(most) - n :]) for t, n in zip(operands, dots, strict=True)]
+    if result is None:
+        letters = "".join(operands).translate({ord(letter): None for letter in most})
+        result = most + "".join(sorted(letter for letter in letters if letters.count(letter) == 1))
+    result = result.replace("...", most)
+    fits = all(len(t) == len(s) for t, s in zip(operands, shapes, strict=True))
+    return [*operands, result] if fits and "." not in "".join((*operands, result)) else None
+
+
+def _product(f: Fuser, node: Node, operands: list[TensorId], sizes: tuple[int, int, int, int], own: int) -> None:
     """`batch` products of `[rows, depth]` and `[depth, columns]`: rows are positions, columns and depth channels of one
-    group a batch entry. Of two operands the constant one stands where weights do, and its batch entries are rows."""
+    group a batch entry. Of two operands the constant one stands where weights do: it has `own` matrices, and the batch
+    entries that share one are rows."""
     batch, rows, depth, columns = sizes
     out, shape = node.outputs[0][0], known(node.outputs[0][1])
     if batch * rows * columns != math.prod(shape):
         raise f.fail(node, f"{batch} products of {rows} x {depth} and {depth} x {columns} do not give {list(shape)}")
     if node.inputs[0][0] not in f.values:
         rows, columns = columns, rows
-    if len(operands) == 1:
-        batch, rows = 1, batch * rows
+    if len(operands) == 1 and own and batch % own == 0:
+        batch, rows = own, batch // own * rows
     shapes = ((1, batch * depth, rows), (1, batch * columns, rows))
     absorb(f, f.emit(node, "matmul", operands, shapes, groups=batch), out, shape)

@@ -30,6 +30,7 @@ COMPUTED = frozenset(
     )
 )
 # Not among them: Tile, whose size overflows unnoticed.
+SAME_SHAPE = ("GroupNormalization", "MeanVarianceNormalization")  # the onnx package infers nothing for them
 
 # What the reference operators raise for inputs that a damaged file gives them.
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -39,6 +40,7 @@ def tensor_shapes(onnx: Any, model: Any, path: Path) -> dict[str, Shape | None]:
     """Shape by name; None where the rank or an axis is not known. Raises `MaenasError` for contradictions."""
     graph = model.graph
     shapes: dict[str, Shape | None] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    declared = _declared(model)
     model = _inferred(onnx, model, path)
     types = {v.name: v.type for v in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
     for name, type_ in types.items():
@@ -46,7 +48,8 @@ def tensor_shapes(onnx: Any, model: Any, path: Path) -> dict[str, Shape | None]:
     names = {name for node in graph.node for name in node.output if name}
     if all(shapes.get(name) is not None for name in names):
         return shapes
-    known = _Known(onnx, types, shapes, {entry.domain: entry.version for entry in model.opset_import})
+    opsets = {"" if entry.domain in DEFAULT_DOMAINS else entry.domain: entry.version for entry in model.opset_import}
+    known = _Known(onnx, types, shapes, opsets, declared)
     for tensor in graph.initializer:
         known.types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
         known.store(tensor.name, tensor)
@@ -55,10 +58,30 @@ def tensor_shapes(onnx: Any, model: Any, path: Path) -> dict[str, Shape | None]:
     return known.shapes
 
 
+def _declared(model: Any) -> dict[str, Any]:
+    """Types with static shapes that the file states for what its nodes write, by name; the model loses these shapes.
+
+    What follows from the inputs counts first: a file whose inputs were changed later still states its former sizes.
+    """
+    written = {name for node in model.graph.node if node.domain in DEFAULT_DOMAINS for name in node.output}
+    found: dict[str, Any] = {}
+    for values in (model.graph.value_info, model.graph.output):
+        for value in values:
+            if value.name not in written:
+                continue
+            if static_shape(value.type) is not None:
+                found[value.name] = type(value.type)()
+                found[value.name].CopyFrom(value.type)
+            value.type.tensor_type.ClearField("shape")
+    return found
+
+
 def static_shape(type_: Any) -> Shape | None:
     """None where the rank or an axis is not known."""
     tensor = type_.tensor_type
-    if not tensor.HasField("shape") or not all(axis.HasField("dim_value") for axis in tensor.shape.dim):
+    if not tensor.HasField("shape"):
+        return None
+    if not all(axis.HasField("dim_value") and axis.dim_value >= 0 for axis in tensor.shape.dim):
         return None
     return tuple(axis.dim_value for axis in tensor.shape.dim)
 
@@ -89,6 +112,7 @@ class _Known:
     types: dict[str, Any]
     shapes: dict[str, Shape | None]
     opsets: dict[str, int]
+    declared: dict[str, Any]
     values: dict[str, Any] = field(default_factory=dict)
 
     def store(self, name: str, tensor: Any) -> None:
@@ -106,6 +130,9 @@ class _Known:
             return
         if any(name and self.shapes.get(name) is None for name in node.output):
             self._infer(node)
+            for name in node.output:
+                if self.shapes.get(name) is None and name in self.declared:
+                    self.types[name], self.shapes[name] = self.declared[name], static_shape(self.declared[name])
         if not all(_is_small(self.shapes.get(name)) for name in node.output if name):
             return
         if node.op_type == "Constant":
@@ -124,9 +151,12 @@ class _Known:
         inputs = [name for name in node.input if name]
         if any(name not in self.types for name in inputs) or any(a.HasField("g") or a.graphs for a in node.attribute):
             return
+        if node.op_type in SAME_SHAPE and inputs:
+            self._take({node.output[0]: self.types[inputs[0]]})
+            return
         onnx = self.onnx
         try:
-            schema = onnx.defs.get_schema(node.op_type, self.opsets.get(node.domain, 1), "")
+            schema = onnx.defs.get_schema(node.op_type, self.opsets.get("", 1), "")
             found = onnx.shape_inference.infer_node_outputs(
                 schema,
                 node,
@@ -139,6 +169,9 @@ class _Known:
             *REFUSALS,
         ):
             return
+        self._take(found)
+
+    def _take(self, found: dict[str, Any]) -> None:
         for name, type_ in found.items():
             shape = static_shape(type_)
             if shape is not None and self.shapes.get(name) is None:
