@@ -17,7 +17,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detector.confidence import RECALLS, mean_over_confidence
+from detector.confidence import RECALLS, confident, mean_over_confidence
 from detector.data.dataset import Dataset, Sample
 from detector.postprocess import Detections
 from maenas.files import ensure_folder, write_atomic
@@ -48,8 +48,14 @@ class Metrics:
     confusion: np.ndarray  # int64 [C + 1, C + 1]: truth by prediction; the last row and column are the background
     precision: np.ndarray  # float [C, R]: at IoU 0.5 and the recalls 0, 0.01, ..., 1; nan for a class without boxes
     scores: np.ndarray  # float [C, R]: the confidence at which each of those recalls is reached; 0 where it is not
+    found: np.ndarray  # int64 [C, S]: detections of at least each confidence, without those in crowds
     images: int
     listed_images: int
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Boxes of each class, int64 `[C]`."""
+        return np.array([entry.boxes for entry in self.per_class])
 
     def scalars(self) -> dict[str, float]:
         """The numbers of `summary` that there are."""
@@ -70,7 +76,7 @@ class Metrics:
             per_class=self.per_class,
             confusion=Confusion(CONFUSION_SCORE, CONFUSION_IOU, matrix),
             precision_at_iou50=Curves(RECALLS, curves),
-            over_confidence=mean_over_confidence(self.precision, self.scores),
+            over_confidence=mean_over_confidence(self.scores, self.boxes, self.found),
         )
 
     def document(self) -> dict[str, Any]:
@@ -102,6 +108,7 @@ def evaluate(dataset: Dataset, detections: Mapping[int, Detections]) -> Metrics:
         confusion=confusion_matrix(samples, detections, len(dataset.names)),
         precision=np.where(curves < 0, np.nan, curves),
         scores=np.maximum(scores[0, :, :, 0, -1].T, 0.0),
+        found=_found(samples, detections, len(dataset.names)),
         images=len(samples),
         listed_images=len(dataset),
     )
@@ -115,7 +122,7 @@ def write_report(metrics: Metrics, folder: Path, picture: bytes | None = None) -
     names = tuple(entry.name for entry in metrics.per_class)
     write_atomic(folder / METRICS_FILE, metrics.stored().text())
     write_atomic(folder / "precision_recall.png", precision_plot(metrics.precision, RECALLS, names))
-    write_atomic(folder / "confidence.png", confidence_plot(metrics.precision, metrics.scores, names))
+    write_atomic(folder / "confidence.png", confidence_plot(metrics.scores, metrics.boxes, metrics.found, names))
     write_atomic(folder / "confusion.png", confusion_plot(metrics.confusion, names))
     if picture is not None:
         write_atomic(folder / TRUTH_PICTURE, picture)
@@ -135,6 +142,21 @@ def _accumulated(
     evaluation.accumulate()
     found = evaluation.eval
     return np.asarray(found["precision"]), np.asarray(found["recall"]), np.asarray(found["scores"])
+
+
+def _found(samples: list[Sample], detections: Mapping[int, Detections], num_classes: int) -> np.ndarray:
+    """Detections of each class and of at least each confidence, int64 `[C, S]`, but for those in its crowds."""
+    scores: list[list[np.ndarray]] = [[np.zeros(0)] for _ in range(num_classes)]
+    for sample in samples:
+        found = detections[sample.id]
+        labels, values = found.labels.cpu().numpy(), found.scores.double().cpu().numpy()
+        counted = np.ones(len(labels), bool)
+        for label in np.unique(sample.crowd_labels).tolist():
+            crowds = torch.from_numpy(sample.crowd_boxes[sample.crowd_labels == label]).double()
+            counted &= ~((labels == label) & _crowded(found.boxes.double().cpu(), crowds).numpy())
+        for label in np.unique(labels).tolist():
+            scores[label].append(values[counted & (labels == label)])
+    return np.stack([confident(np.concatenate(rows)) for rows in scores])
 
 
 def _truth(samples: list[Sample], names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
@@ -228,4 +250,4 @@ def _crowded(boxes: Tensor, crowds: Tensor) -> Tensor:
     )
     shared = (corners[1] - corners[0]).clamp(min=0).prod(dim=2)  # [N, K]
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    return (shared >= 0.5 * areas[:, None]).any(dim=1)
+    return ((shared > 0) & (shared >= 0.5 * areas[:, None])).any(dim=1)

@@ -38,14 +38,14 @@ def precision_plot(precision: np.ndarray, recalls: Sequence[float], names: Seque
     return _png(figure)
 
 
-def confidence_plot(precision: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> bytes:
+def confidence_plot(scores: np.ndarray, boxes: np.ndarray, found: np.ndarray, names: Sequence[str]) -> bytes:
     """F1, precision and recall at IoU 0.5 over the least confidence that counts, by class and on average.
 
-    From `[C, R]` as in `Metrics`.
+    From scores `[C, R]`, boxes `[C]` and found `[C, S]` as in `Metrics`.
     """
     figure = Figure(figsize=(14, 4.4), layout="constrained")
-    rated = _rated(precision)
-    p, r = over_confidence(precision[rated], scores[rated])
+    rated = np.flatnonzero(boxes).tolist()
+    p, r = over_confidence(scores[rated], boxes[rated], found[rated])
     for axes, (name, rows) in zip(
         figure.subplots(1, 3), {"F1": f1_of(p, r), "precision": p, "recall": r}.items(), strict=True
     ):

@@ -54,6 +54,9 @@ def _detections(
     candidates = boxes[anchors]
     if iou is None:
         return Detections(candidates[:max_det], values[:max_det], labels[:max_det])
-    # batched_nms sets classes apart by adding offsets to their boxes: in float32 that would move overlaps by 1e-4.
-    kept = batched_nms(candidates.double(), values.double(), labels, iou)[:max_det]
+    # batched_nms sets classes apart by adding offsets to their boxes, which must not lie below 0 for that; in float32
+    # they would move overlaps by 1e-4.
+    corners = candidates.double()
+    corners = corners - corners.min() if corners.numel() else corners
+    kept = batched_nms(corners, values.double(), labels, iou)[:max_det]
     return Detections(candidates[kept], values[kept], labels[kept])

@@ -111,8 +111,9 @@ def _is_sink_of_a_map(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]
 
 
 def _scales(values: np.ndarray | float, dtype: np.dtype) -> np.ndarray:
-    """Scales in the type of the model, none so small that fp16 loses it."""
-    return np.maximum(values, np.finfo(np.float16).tiny).astype(dtype)
+    """Scales in the type of the model, none so small that this loses it; below 2^-17 fp16 has less than 7 bits."""
+    least = 2.0**-17 if dtype == np.float16 else np.finfo(np.float32).tiny
+    return np.maximum(values, least).astype(dtype)
 
 
 def _unsigned(model: onnx.ModelProto) -> frozenset[str]:

@@ -31,6 +31,7 @@ STEPS = (-2, -1, 1, 2)
 MOVES = len(WIDTH_FACTORS) + len(STEPS)
 OFFSPRING = 16  # per member of the population and generation
 MUTATIONS = 2  # genes changed in each offspring
+OUTSIDE = 1e6  # what a genome outside of the space is worth less
 STRATEGY = f"offspring {OFFSPRING}x, {MUTATIONS} mutations, stagewise crossover, truncation"
 
 
@@ -153,15 +154,20 @@ def _repair(compiled: _Compiled, genes: Ints) -> None:
 
 
 def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
-    """Score, or minus the relative excess where a limit is broken: `[P]`. Effectiveness is checked at selection."""
+    """Score, or minus the relative excess where a limit is broken, and far below outside of the space: `[P]`.
+
+    Effectiveness is checked at selection.
+    """
     space, width, objective = compiled.problem.space, genes[0], compiled.problem.objective
     saturation = None if objective is None else objective.saturation
     totals = compiled.stem.take(width, axis=1)  # [1 + Q, P]
+    outside = np.zeros(len(width), bool)  # of the space: what `_repair` cannot mend
     for number, stage in enumerate(space.stages):
         out, kernel, bottleneck, depth = genes[stage_genes(number)]
         _, outputs, kernels, bottlenecks = compiled.problem.tables.valid[number].shape
         inner = (out * kernels + kernel) * bottlenecks + bottleneck
         entry = width * (outputs * kernels * bottlenecks) + inner
+        outside |= ~compiled.problem.tables.valid[number].reshape(-1).take(entry)
         more = (depth + (stage.min_depth - 1)).astype(np.float64)
         for total, first_unit, more_unit in zip(totals, compiled.first[number], compiled.more[number], strict=True):
             total += first_unit.take(entry)
@@ -178,7 +184,7 @@ def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
         totals += compiled.tail.take((c3 * n4 + c4) * n5 + c5, axis=1)
     score = totals[0] if compiled.problem.objective is not None else scores_of(compiled.problem, genes.T)
     excess = np.maximum(totals[1:] / compiled.limits[:, None] - 1, 0).sum(axis=0)
-    return np.where(excess > 0, -excess, score)
+    return np.where(excess + outside > 0, -excess - OUTSIDE * outside, score)
 
 
 def _offspring(compiled: _Compiled, parents: Ints, count: int, rng: np.random.Generator) -> Ints:

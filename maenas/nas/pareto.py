@@ -9,10 +9,11 @@ import numpy as np
 
 from maenas.errors import MaenasError
 from maenas.nas.depth_bound import Depths, resolve_depths
+from maenas.nas.exact import cheapest
 from maenas.nas.front import FrontResult, front
 from maenas.nas.layered import Solution
 from maenas.nas.problem import Constraint
-from maenas.nas.request import Setup, detector_of
+from maenas.nas.request import Setup, detector_of, shallowest
 from maenas.score_names import SCORES
 from maenas.units import format_latency
 
@@ -47,10 +48,11 @@ def pareto_front(setup: Setup, low_s: float) -> Front:
     high_s = setup.request.latency_s[0]
     if low_s >= high_s:
         raise MaenasError(f"--from {format_latency(low_s)} is not below --budget {format_latency(high_s)}")
+    begin_s = low_s or min(high_s, float(cheapest(setup.problem)[0].cost[0]) * 1e-12)
     unit = 1.0 if setup.request.score == "flops" else 1e-9
     points: list[FrontPoint] = []
     proven = True
-    for begin, end, depths in _intervals(setup, low_s or high_s / 16, high_s):
+    for begin, end, depths in _intervals(setup, begin_s, high_s):
         result = _front_between(setup, begin, end, depths)
         proven &= result.proven
         for solution in result.solutions:
@@ -67,8 +69,9 @@ def _front_between(setup: Setup, begin: float, end: float, depths: Depths) -> Fr
     others = [c for c in others if c.name != "layers"]
     if depths.max_layers is not None:
         others.append(Constraint("layers", problem.tables.quantities["layers"], float(depths.max_layers)))
-    constraints = (replace(latency, limit=float(np.floor(end * 1e12))), *others)
-    return front(replace(problem, constraints=constraints, max_depth=depths.max_depth), float(np.ceil(begin * 1e12)))
+    constraints = (replace(latency, limit=float(np.floor(end * 1e12 + 1e-6))), *others)
+    problem = replace(problem, constraints=constraints, max_depth=shallowest(setup.space, depths))
+    return front(problem, float(np.ceil(begin * 1e12 - 1e-6)))
 
 
 def _intervals(setup: Setup, low_s: float, high_s: float) -> list[tuple[float, float, Depths]]:

@@ -182,11 +182,14 @@ def _problem(request: Request, tables: Tables, budgets: list[tuple[Quantity, flo
     ]
     if depths.max_layers is not None:
         constraints.append(Constraint("layers", tables.quantities["layers"], float(depths.max_layers)))
-    shallowest = tuple(
-        max(limit, stage.min_depth) for limit, stage in zip(depths.max_depth, tables.space.stages, strict=True)
-    )
     objective = make_objective(tables, request.score)
-    return Problem(tables, objective, tuple(constraints), shallowest, depths.max_effectiveness)
+    most = shallowest(tables.space, depths)
+    return Problem(tables, objective, tuple(constraints), most, depths.max_effectiveness)
+
+
+def shallowest(space: SearchSpace, depths: Depths) -> tuple[int, ...]:
+    """Most units of each stage: those of `depths`, but no fewer than the space asks for."""
+    return tuple(max(limit, stage.min_depth) for limit, stage in zip(depths.max_depth, space.stages, strict=True))
 
 
 def _require_possible(setup: Setup) -> None:

@@ -7,18 +7,35 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from maenas.errors import MaenasError
 from maenas.nas.genome import stage_genes
 from maenas.nas.space import SearchSpace
 from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.spec import DetectorSpec, InputSpec
 
+TRIES = 1000  # for a genome in which all widths fit
 MAX_DRAWN_DEPTH = 4  # units in a stage: spaces allow far more than fits into a latency anyone wants
 
 
 def random_detector(
     space: SearchSpace, rng: np.random.Generator, *, input_size: int | None = None, num_classes: int = 80
 ) -> DetectorSpec:
-    """Widths, bottlenecks, kernels and depths drawn evenly from what the space allows, stage after stage."""
+    """Widths, bottlenecks, kernels and depths drawn evenly from what the space allows, stage after stage.
+
+    Raises `MaenasError` where the space has next to nothing: hardly any widths that may follow each other.
+    """
+    genomes = (_drawn(space, rng) for _ in range(TRIES))
+    genome = next((genome for genome in genomes if genome is not None), None)
+    if genome is None:
+        raise MaenasError(f"space {space.name}: its widths and bottlenecks hardly ever fit each other; change them")
+    backbone, preset = space.spec_of(np.array(genome)), get_neck_preset(space.neck)
+    side = input_size or space.input_size
+    neck, head = make_neck(preset, backbone.tap_channels), make_head(preset, num_classes)
+    return DetectorSpec(InputSpec(side, side), backbone, neck, head)
+
+
+def _drawn(space: SearchSpace, rng: np.random.Generator) -> list[int] | None:
+    """A genome; None where no width of a stage may follow the one before it."""
     genome = [int(rng.integers(len(space.choices[0])))]
     width = space.choices[0][genome[0]]
     for number in range(len(space.stages)):
@@ -29,14 +46,13 @@ def random_detector(
             if space.width_fits(np.array(width), np.array(outs[out]))
             and space.bottleneck_fits(np.array(outs[out]), np.array(bottlenecks[bottleneck]))
         ]
+        if not pairs:
+            return None
         out, bottleneck = pairs[int(rng.integers(len(pairs)))]
         depth = int(rng.integers(min(MAX_DRAWN_DEPTH, len(depths))))
         genome += [out, int(rng.integers(len(kernels))), bottleneck, depth]
         width = outs[out]
-    backbone, preset = space.spec_of(np.array(genome)), get_neck_preset(space.neck)
-    side = input_size or space.input_size
-    neck, head = make_neck(preset, backbone.tap_channels), make_head(preset, num_classes)
-    return DetectorSpec(InputSpec(side, side), backbone, neck, head)
+    return genome
 
 
 def random_detectors(

@@ -124,7 +124,8 @@ def _optima(setup: Setup) -> Iterator[ShortlistEntry]:
             yield from _optimum(prepare(replace(fixed, score=score)), f"{score} score, neck {neck}", known)
     limit = setup.depths.max_layers or max((entry.layers for entry in best), default=None)
     least = total_cost(lower(detector_of(setup, setup.space.smallest))).layers
-    for layers in [] if limit is None else [max(least, round(limit * factor)) for factor in LAYER_FACTORS]:
+    factors = [factor for factor in LAYER_FACTORS if factor < 1 or request.max_layers is None]
+    for layers in [] if limit is None else [max(least, round(limit * factor)) for factor in factors]:
         other = prepare(replace(fixed, max_layers=layers))
         yield from _optimum(other, f"{request.score} score with at most {layers} layers, neck {neck}", known)
     yield from _behind_other_necks(setup)

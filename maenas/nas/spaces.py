@@ -44,7 +44,12 @@ def compare_spaces(request: Request, names: Sequence[str]) -> tuple[SpaceBest, .
 
     A space in which nothing fits comes last, with the reason. Raises `MaenasError` for a space that cannot be read.
     """
-    sizes = [load_space(name).input_size for name in names]
+    spaces = [load_space(name) for name in names]
+    if request.score == "mae" and len({space.score_weights for space in spaces}) > 1:
+        raise MaenasError(
+            "the spaces have different score_weights, so that their scores by mae cannot be compared: search each alone"
+        )
+    sizes = [space.input_size for space in spaces]
     size = request.input_size or max(set(sizes), key=sizes.count)
     rows = [_best_of(replace(request, space=name, input_size=size)) for name in names]
     return tuple(sorted(rows, key=lambda row: -row.best.score if row.best else float("inf")))

@@ -11,7 +11,7 @@ from maenas import __version__
 from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.files import read_text, write_atomic
-from maenas.racing.schedule import staying
+from maenas.racing.schedule import field_sizes
 from maenas.strict import STRICT, dump_json, parse_json
 
 SCHEMA: Final = "maenas/race@1"
@@ -163,11 +163,15 @@ class Race:
         Of equal APs the faster one stays. Only of a rung whose trials are done.
         """
         names = tuple(entrant.name for entrant in self.entrants)
-        for end in self.settings.rungs[:rung]:
-            ranked = self.ranking(names, end)
-            kept = {*ranked[: staying(len(ranked), self.settings.eta)], self.control}
-            names = tuple(name for name in names if name in kept and not self.is_out(name))
+        sizes = field_sizes(len(names), len(self.settings.rungs), self.settings.eta)
+        for size, end in zip(sizes[1:], self.settings.rungs[:rung], strict=False):
+            kept = {*self.ranking(names, end)[:size], self.control}
+            names = tuple(name for name in names if name in kept and not self._failed_before(name, end))
         return names
+
+    def _failed_before(self, name: str, end: int) -> bool:
+        """Whether training this candidate failed before the end of this rung: later ones change no earlier field."""
+        return any((row.name, row.seed) == (name, 0) and row.epoch <= end for row in self.out)
 
     def ranking(self, names: tuple[str, ...], end: int) -> list[str]:
         """Those of `names` that have an AP at this rung's end, the best first."""

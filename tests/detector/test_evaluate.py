@@ -13,6 +13,7 @@ from detector.data.dataset import Dataset
 from detector.data.sample import Sample
 from detector.evaluate import Metrics, confusion_matrix, evaluate, write_report
 from detector.postprocess import Detections
+from detector.resample import match
 from detector.truth_picture import truth_and_predictions
 from maenas.run_files import ClassResult, confused_pairs, most_confused, read_evaluation
 
@@ -201,20 +202,39 @@ def test_the_report_has_plots_and_json(tmp_path: Path) -> None:
     assert set(document["precision_at_iou50"]["classes"]) == {"a", "b", "c"}
 
 
-def test_recall_over_confidence_is_that_of_the_detections_that_are_left() -> None:
+def test_precision_and_recall_are_those_of_the_detections_that_are_left() -> None:
+    """Counted one by one, at each confidence: false detections below the last hit count, too."""
     rng = np.random.default_rng(5)
     dataset = make_dataset(rng)
     found = realistic(rng, dataset)
     whole = evaluate(dataset, found)
-    precision, recall = over_confidence(whole.precision[:3], whole.scores[:3])
+    precision, recall = over_confidence(whole.scores[:3], whole.boxes[:3], whole.found[:3])
     for place in (0, 20, 50, 80, 95):
         left = {id: Detections(*(t[d.scores >= CONFIDENCES[place]] for t in d)) for id, d in found.items()}
-        some = evaluate(dataset, left)
+        matches = match(dataset, left)
         for label in range(3):
-            reached = some.precision[label] > 0
-            assert recall[label, place] == (CONFIDENCES[reached.sum() - 1] if reached.any() else 0)
-            if reached.any():
-                assert precision[label, place] >= some.precision[label][reached.sum() - 1]
+            hits, ignored = int(matches[label].found[0].sum()), int(matches[label].ignored[0].sum())
+            count = len(matches[label].images) - ignored
+            assert recall[label, place] == pytest.approx(hits / whole.boxes[label], abs=1e-9)
+            if count:
+                assert precision[label, place] == pytest.approx(hits / count, abs=0.03)  # crowds are judged by half
+
+
+def test_false_detections_of_low_confidence_move_the_best_one_up() -> None:
+    box, none = torch.tensor([[10.0, 10.0, 50.0, 50.0]]), np.zeros((0, 4), np.float32)
+    one = np.zeros(1, np.int64)
+    samples = [
+        Sample(Path(f"{id}.jpg"), id, 99, 99, box.numpy(), one, one + 1600.0, none, one[:0]) for id in range(1, 11)
+    ]
+    wrong = torch.tensor([[60.0, 60.0, 90.0, 90.0]]).repeat(10, 1)
+    labels, scores = torch.zeros(11, dtype=torch.int64), torch.tensor([0.9] + [0.3] * 10)
+    found = {id: Detections(torch.cat([box, wrong]), scores, labels) for id in range(1, 11)}
+    curves = evaluate(Dataset(("cat",), samples), found).stored().over_confidence
+    assert curves is not None
+    assert curves.precision[0] == curves.precision[29] == pytest.approx(1 / 11, abs=1e-6)
+    assert curves.f1[0] == pytest.approx(1 / 6, abs=1e-6)
+    assert (curves.f1[50], curves.precision[50], curves.precision[95]) == (1.0, 1.0, 1.0)
+    assert curves.confidences[curves.best] > 0.3
 
 
 def test_f1_is_the_harmonic_mean() -> None:
@@ -244,3 +264,12 @@ def test_a_picture_shows_truth_and_predictions_and_leaves_out_what_cannot_be_rea
     with Image.open(io.BytesIO(truth_and_predictions(dataset, found))) as picture:
         assert picture.format == "JPEG"
         assert picture.width > 2 * 320
+
+
+def test_a_detection_without_area_lies_in_no_crowd_that_is_elsewhere() -> None:
+    crowd, none = np.array([[500, 500, 600, 600]], np.float32), np.zeros((0, 4), np.float32)
+    no = np.zeros(0, np.int64)
+    sample = Sample(Path("a.jpg"), 1, 640, 640, none, no, none[:, 0], crowd, np.zeros(1, np.int64))
+    for width in (0.0, 1.0):
+        found = Detections(torch.tensor([[0.0, 0.0, width, 50.0]]), torch.tensor([0.9]), torch.tensor([0]))
+        assert confusion_matrix([sample], {1: found}, 1).tolist() == [[0, 0], [1, 0]]

@@ -80,6 +80,12 @@ def test_classes_do_not_suppress_each_other() -> None:
     assert found.labels.tolist() == [0, 1, 2]
 
 
+def test_classes_do_not_suppress_each_other_beyond_the_corner_of_the_image() -> None:
+    boxes = torch.tensor([[[600.0, 600, 640, 640], [-41, -41, 5, 5]]])
+    (found,) = postprocess(torch.tensor([[[0.9, 0], [0, 0.8]]]), boxes, conf=0.1, iou=0.7)
+    assert found.labels.tolist() == [0, 1]
+
+
 def test_half_precision_scores_are_taken() -> None:
     scores, boxes = clustered(np.random.default_rng(0), 40, 2)
     (found,) = postprocess(scores[None].half(), boxes[None], conf=0.3, iou=0.6)

@@ -18,7 +18,8 @@ from maenas.nas.exact import cheapest
 from maenas.nas.problem import Problem, effectiveness_of, evaluate, feasible, scores_of
 from maenas.nas.request import Request, Setup, detector_of, prepare
 from maenas.nas.run import run
-from maenas.nas.space import space_names
+from maenas.nas.sampling import random_detectors
+from maenas.nas.space import load_space, space_names
 from maenas.score import deepmad_score, score_terms
 
 SMALL = EvolutionSettings(population=32, generations=6, seed=3)
@@ -78,6 +79,20 @@ def test_from_the_smallest_architecture_every_choice_of_every_gene_is_reached(na
         for values, row in zip(seen, genes, strict=True):
             values[row] = True
     np.testing.assert_equal(seen, wanted)
+
+
+def test_what_cannot_be_mended_is_left_out(tmp_path: Path) -> None:
+    """A stem that may be wider than all that may follow it: the space is what is left."""
+    text = (data_dir("search_spaces") / "demo.yaml").read_text(encoding="utf-8")
+    odd = tmp_path / "odd.yaml"
+    odd.write_text(text.replace("width: {min: 16, max: 24}}", "width: {min: 16, max: 64}}"), encoding="utf-8")
+    request = Request(space=str(odd), latency_s=(2e-3,), neck="s", population=64, generations=20)
+    found = run(prepare(request)).candidates[0]
+    assert load_space(str(odd)).contains(found.spec.backbone)
+    proven = run(prepare(dataclasses.replace(request, solver="exact"))).candidates[0]
+    assert found.score == pytest.approx(proven.score, rel=1e-2)
+    drawn = [spec for _, spec in random_detectors([load_space(str(odd))], 20, seed=0)]
+    assert all(load_space(str(odd)).contains(spec.backbone) for spec in drawn)
 
 
 def test_no_gene_is_mutated_more_than_the_others() -> None:

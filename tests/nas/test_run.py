@@ -478,6 +478,13 @@ def test_the_front_agrees_with_searching_at_a_budget() -> None:
         assert best == pytest.approx(winner.score, abs=1e-6)
 
 
+def test_the_front_begins_at_the_fastest_whatever_the_budget() -> None:
+    for slack in (2, 20):
+        setup = prepare(Request(space="demo", latency_s=(slack * 0.63e-3,), max_layers=14))
+        front = pareto_front(setup, 0.0)
+        assert front.points[0].solution.cost[0] == cheapest(setup.problem)[0].cost[0]
+
+
 @pytest.mark.slow
 def test_where_the_bound_follows_the_budget_the_front_follows_the_bound() -> None:
     """Across a change of the bound, every point keeps to the bound at its own latency."""

@@ -85,3 +85,8 @@ def test_the_same_request_gives_the_same_list(entries: tuple[ShortlistEntry, ...
 def test_a_list_that_cannot_be_made_is_refused_in_words(fields: dict, count: int, message: str) -> None:
     with pytest.raises(MaenasError, match=message):
         shortlist(dataclasses.replace(REQUEST, **fields), count)
+
+
+def test_a_limit_on_layers_holds_for_every_optimum() -> None:
+    listed = shortlist(dataclasses.replace(REQUEST, max_layers=15), 6)
+    assert all(entry.layers <= 15 for entry in listed if entry.kind == "optimum")

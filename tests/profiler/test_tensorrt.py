@@ -81,6 +81,20 @@ def test_quantised_weights_are_the_weights_to_half_a_step() -> None:
         assert (np.abs(after[name]).max(axis=(1, 2, 3)) == 127).all()
 
 
+def test_small_weights_use_all_of_their_levels() -> None:
+    """As those of a stem that takes numbers up to 255 are: of a hundredth of the usual size and less."""
+    for precision, size in (("fp32", 1e-6), ("fp16", 2e-3)):
+        plain = write_onnx(PROGRAM, precision=precision)  # type: ignore[arg-type]
+        for tensor in plain.graph.initializer:
+            if tensor.name.endswith(".weight"):
+                values = numpy_helper.to_array(tensor)
+                small = (values / np.abs(values).max() * size).astype(values.dtype)
+                tensor.CopyFrom(numpy_helper.from_array(small, tensor.name))
+        after = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantize(plain).graph.initializer}
+        weights = [value for name, value in after.items() if name.endswith(".weight")]
+        assert all(np.abs(value).max() >= 120 for value in weights), precision
+
+
 def test_a_quantised_model_computes_about_the_same() -> None:
     ort = pytest.importorskip("onnxruntime")
     image = np.random.default_rng(0).random((1, 16, 8, 8), np.float32)

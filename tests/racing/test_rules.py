@@ -11,7 +11,7 @@ from maenas.errors import MaenasError
 from maenas.racing.bootstrap import compare, image_weights
 from maenas.racing.progress import planned_epochs
 from maenas.racing.schedule import field_sizes, rung_epochs
-from maenas.racing.state import Entrant, Race, Score, Settings, new_race
+from maenas.racing.state import Entrant, Out, Race, Score, Settings, new_race
 
 # The course -----------------------------------------------------------------------------------------------------------
 
@@ -47,6 +47,23 @@ def test_the_best_third_stays_and_the_control_with_them() -> None:
     assert scored(aps).field(1) == ("n1", "n3", "n5")
     assert scored(aps, control=6).field(2) == ("n1", "n3", "n6")
     assert planned_epochs(scored(aps)) == 9 + 3 * 2 + 2 * 6
+
+
+def test_a_failure_later_on_changes_no_earlier_field() -> None:
+    aps = [0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.0, 0.4, 0.5]
+    race = replace(scored(aps), out=(Out("n1", 0, 9, "diverged"),))
+    assert [race.field(rung) for rung in (1, 2)] == [("n1", "n3", "n5"), ("n1", "n3")]
+    early = replace(scored(aps), out=(Out("n1", 0, 3, "diverged"),))
+    assert [early.field(rung) for rung in (1, 2)] == [("n1", "n3", "n5"), ("n3",)]
+
+
+@pytest.mark.parametrize(("count", "eta", "rungs"), [(8, 2, (1, 2, 4)), (16, 2, (1, 2, 4, 8)), (27, 3, (1, 3, 9))])
+def test_a_beaten_control_takes_nobody_along(count: int, eta: int, rungs: tuple[int, ...]) -> None:
+    entrants = tuple(Entrant(f"n{i}", f"{i}", "", i == 0, 9.0 + i, 1.0) for i in range(count))
+    scores = tuple(Score(f"n{i}", 0, end, i / count) for i in range(count) for end in rungs)
+    race = replace(new_race(settings(rungs=rungs, eta=eta), entrants), scores=scores)
+    sizes = field_sizes(count, len(rungs), eta)
+    assert [len(race.field(rung)) for rung in range(1, len(rungs))] == [size + 1 for size in sizes[1:]]
 
 
 def test_of_equal_aps_the_faster_one_stays() -> None:
