@@ -13,13 +13,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from detector.evaluate import Metrics
     from detector.recipe import Recipe
 
 EndReason = Literal["finished", "patience", "stopped", "failed"]
+
+
+class Outcome(NamedTuple):
+    """How a run has ended: the best weights by AP (the last ones without validation data), their AP (-1 without), their
+    metrics (None without, in processes other than the main one, and where an earlier part of the run left them); why.
+    """
+
+    weights: Path
+    best_ap: float
+    metrics: Metrics | None
+    reason: EndReason
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, no error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -47,6 +47,7 @@ from detector.events import (
     EpochEvent,
     EvaluationEvent,
     Listeners,
+    Outcome,
     StepEvent,
     StopTraining,
 )
@@ -66,16 +67,6 @@ from maenas.strict import dump_json
 
 SAVING_SHARE = 0.05  # of a run's time that checkpoints at the ends of short epochs may take
 BEST, RECIPE = "best.pt", "recipe.json"
-
-
-class Outcome(NamedTuple):
-    """The best weights by AP (the last ones without validation data), their AP (-1 without), and their metrics (None
-    without, in processes other than the main one, and where an earlier part of the run left them); why it ended."""
-
-    weights: Path
-    best_ap: float
-    metrics: Metrics | None
-    reason: EndReason
 
 
 def train(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from maenas.choices import Precision
 from maenas.cost import kernel_traffic
 from maenas.errors import MaenasError
 from maenas.kernels import IMAGE, Kernel
+from maenas.latency.onnx.arithmetic import extend, layer_normalisation, pointwise
 from maenas.latency.onnx.elements import count_elements
 from maenas.latency.onnx.fuser import (
     COPIES,
@@ -49,12 +50,10 @@ from maenas.latency.onnx.fuser import (
     Fuser,
     Value,
     known,
-    planes,
     positive,
     stand_in,
 )
 from maenas.latency.onnx.node_graph import Node, NodeGraph, Shape, read_json, read_onnx
-from maenas.latency.onnx.normalisations import normalisation
 from maenas.latency.onnx.products import conv, einsum, matmul
 
 MOST_MOVED = 0.1  # of a network's bytes, by operators without a rule, where it is to be calibrated on
@@ -180,14 +179,11 @@ def _walk(f: Fuser, node: Node) -> None:
     elif node.op == "Concat":
         _concat(f, node)
     elif node.op in ELEMENTWISE:
-        _pointwise(f, node)
+        pointwise(f, node)
     elif node.op in SOFTMAXES:
         _softmax(f, node)
-    elif node.op == "ReduceMean" and (nodes := normalisation(f, node)):
-        f.done.update(nodes)
-        last = f.nodes[nodes[-1]].outputs[0]
-        source, shape = f.live(node)[0]
-        f.write(last[0], f.emit(node, "pointwise", [source], (shape, known(last[1]))), known(last[1]))
+    elif node.op == "ReduceMean" and (nodes := layer_normalisation(f, node)):
+        _normalise(f, node, nodes)
     elif node.op in SUPPORTED:
         _movement(f, node)
     else:
@@ -256,7 +252,7 @@ def _concat(f: Fuser, node: Node) -> None:
     out, shape = node.outputs[0][0], known(node.outputs[0][1])
     last = len(f.kernels) - 1
     if last in f.decoders and all(value.kernel == last for value in values):
-        _extend(f, node, last)
+        extend(f, node, last)
         return
     root = values[0].half_of
     if len(live) == 4 and root is not None and all(v.half_of == root for v in values):
@@ -272,41 +268,11 @@ def _concat(f: Fuser, node: Node) -> None:
     f.write(out, f.emit(node, "concat", sources, (shape, shape)), shape)
 
 
-def _pointwise(f: Fuser, node: Node) -> None:
-    """Join the pointwise kernel that made an input of this shape, if that is the newest kernel; else start one."""
-    out, shape = node.outputs[0][0], known(node.outputs[0][1])
-    live = f.live(node)
-    last = len(f.kernels) - 1
-    if last >= 0 and last not in f.stand_ins:
-        made = [size for tensor, size in live if f.values[tensor].kernel == last]
-        joins = shape in made and f.kernels[last].op == "pointwise"
-        if made and (joins or last in f.decoders):
-            _extend(f, node, last)
-            return
-    cin = sum(math.prod(s) for _, s in live) * planes(shape)[0] // math.prod(shape)
-    f.write(out, f.emit(node, "pointwise", [t for t, _ in live], (shape, shape), in_channels=max(cin, 1)), shape)
-
-
-def _extend(f: Fuser, node: Node, index: int) -> None:
-    """Let a kernel also read what `node` reads, and write what it writes instead."""
-    kernel, (out, written) = f.kernels[index], node.outputs[0]
-    shape = known(written)
-    channels, height, width = planes(shape)
-    others = {tensor: size for tensor, size in f.live(node) if f.values[tensor].kernel != index}
-    more = 0
-    if kernel.op == "pointwise":
-        more = -(-sum(map(math.prod, others.values())) // (kernel.in_height * kernel.in_width))
-        f.joined.setdefault(index, []).append(node)
-    inputs = tuple(dict.fromkeys((*kernel.inputs, *(f.values[tensor].kernel for tensor in others))))
-    f.kernels[index] = replace(
-        kernel,
-        inputs=inputs,
-        in_channels=int(kernel.in_channels) + more,
-        out_channels=channels,
-        out_height=height,
-        out_width=width,
-    )
-    f.write(out, index, shape)
+def _normalise(f: Fuser, node: Node, nodes: list[int]) -> None:
+    """One kernel for a normalisation that begins with `node`."""
+    f.done.update(nodes)
+    (source, shape), (out, out_shape) = f.live(node)[0], f.nodes[nodes[-1]].outputs[0]
+    f.write(out, f.emit(node, "pointwise", [source], (shape, known(out_shape))), known(out_shape))
 
 
 def _movement(f: Fuser, node: Node) -> None:
