@@ -17,7 +17,7 @@ import torch
 
 from detector.model.net import DetectorNet
 from detector.pipeline import detections_in_images, preprocess
-from detector.predict import CONF, IOU, MAX_DET, Detector
+from detector.predict import MAX_DET, Detector
 from detector.runtime.interface import Runtime
 from maenas.deploy.clock import TimeOnce, Timing, TimingSettings, measure, warm_up
 from maenas.deploy.gpu_state import gpu_limits
@@ -60,8 +60,8 @@ def benchmark(
     images: Sequence[np.ndarray],
     *,
     settings: TimingSettings,
-    conf: float = CONF,
-    iou: float = IOU,
+    conf: float | None = None,
+    iou: float | None = None,
     on_warm: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """Time every subject on uint8 RGB images `[H, W, 3]`, which are repeated to fill its batch.
@@ -105,9 +105,12 @@ def library_conditions(subjects: Sequence[Subject]) -> dict[str, str]:
     return found
 
 
-def _stages(subject: Subject, images: list[np.ndarray], *, conf: float, iou: float) -> list[Callable[[], object]]:
+def _stages(
+    subject: Subject, images: list[np.ndarray], *, conf: float | None, iou: float | None
+) -> list[Callable[[], object]]:
     """In the order of `STAGES`, each with the results of the one before."""
     runtime, detector = subject.runtime, Detector.of(subject.runtime)
+    conf, iou = detector.thresholds(conf, iou)
     size = runtime.spec.input
 
     def preprocessing() -> torch.Tensor:

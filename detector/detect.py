@@ -41,8 +41,8 @@ class DetectSettings:
     """What to look for (see `Detector.predict`) and what to write into `out` besides the drawings."""
 
     out: Path
-    conf: float
-    iou: float
+    conf: float | None
+    iou: float | None
     classes: tuple[int, ...] | None
     save_txt: bool
     save_json: bool

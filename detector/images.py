@@ -9,9 +9,10 @@ Legend: B batch, H/W height and width, N boxes.
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from maenas.spec import InputSpec
 
 _log = logging.getLogger(__name__)
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+DEEPEST = 16  # folders below which nobody looks
 MOST_MISSING = 0.1  # of a JPEG's pixels, where the end of the file is cut off
 ORIENTATION = 0x0112  # tag of EXIF
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -103,6 +105,23 @@ def pillow_pixels(image: Image.Image, where: str) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def files_below(root: Path, *, deepest: int = DEEPEST) -> Iterator[Path]:
+    """Files down to so many folders below `root`, in order of folders and names; links are followed, each folder once.
+
+    Hidden ones, which editors, archives and systems keep for themselves (`.idea/`, `._name.xml`), are left out.
+    """
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        deep = len(Path(folder).relative_to(root).parts) >= deepest
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner[:] = []
+            continue
+        seen.add(real)
+        inner[:] = [] if deep else sorted(name for name in inner if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
 class Placement(NamedTuple):

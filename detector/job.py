@@ -15,7 +15,7 @@ from detector.batch_size import choose_batch, require_memory
 from detector.checkpoint import TrainingCheckpoint
 from detector.data.dataset import align_names, how_to_split, open_dataset, shared_images
 from detector.data.flat import flat
-from detector.data.loader import Loader, LoaderSettings, make_loader
+from detector.data.loader import Loader, LoaderSettings, make_loader, scaled
 from detector.data.sample import Dataset
 from detector.data.shapes import SHAPES, SIZE, are_built_in
 from detector.device import choose_device
@@ -185,6 +185,7 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
         if stored is None
         else _stored_batch(stored, world)
     )
+    _require_statistics(job, batch // world.size)
     if world.device.type == "cpu":
         require_memory(job.spec, batch // world.size)
     cache = node_memory(world, free_memory() // 2) if recipe.cache == "ram" else None
@@ -210,6 +211,13 @@ def assemble_run(job: Job, world: World, stored: TrainingCheckpoint | None) -> t
     if stored is not None:
         _restore(parts, stored)
     return parts, loader, batch
+
+
+def _require_statistics(job: Job, images: int) -> None:
+    """Raise `MaenasError` where batch norm would have one number a channel: one image, one cell at the last stride."""
+    sizes = [scaled(job.spec.input, side) for side in job.recipe.multi_scale] or [job.spec.input]
+    if images == 1 and any(max(size.height, size.width) == 32 for size in sizes):
+        raise MaenasError("one image of 32x32 a step leaves batch norm nothing to average; raise --batch or --input")
 
 
 def _stored_batch(stored: TrainingCheckpoint, world: World) -> int:

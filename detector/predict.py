@@ -63,20 +63,20 @@ class Detector:
         self,
         images: ImageLike | Sequence[ImageLike],
         *,
-        conf: float = CONF,
-        iou: float = IOU,
+        conf: float | None = None,
+        iou: float | None = None,
         max_det: int = MAX_DET,
         classes: Sequence[int] | None = None,
         batch: int = BATCH,
     ) -> list[Result]:
         """Detections of each image: files, images of Pillow, uint8 RGB arrays `[H, W, 3]` or tensors `[3, H, W]`.
 
-        `conf` and `iou` as in `postprocess`; only the labels `classes` are looked for; `batch` images run at once.
-        Raises `MaenasError` for a file that cannot be read, another kind of array, and settings out of range or that
-        suppression in the network rules out.
+        `conf` and `iou` as in `postprocess`; None for those of `thresholds`; only the labels `classes` are looked
+        for; `batch` images run at once. Raises `MaenasError` for a file that cannot be read, another kind of array,
+        and settings out of range or that suppression in the network rules out.
         """
         _require_settings(max_det=max_det, batch=batch)
-        self.require_thresholds(conf=conf, iou=iou)
+        conf, iou = self.thresholds(conf, iou)
         chosen = image_list(images)
         parts = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
         results = []
@@ -87,6 +87,13 @@ class Detector:
                 source = given if isinstance(given, str | Path) else array
                 results.append(Result(*row, self.names_of(row.labels), source))
         return results
+
+    def thresholds(self, conf: float | None, iou: float | None) -> tuple[float, float]:
+        """`conf` and `iou`, 0.25 and 0.7 in place of None, or what suppression in the network has; raises as below."""
+        least, own = (0.0, IOU) if self.nms is None else (self.nms.conf, self.nms.iou)
+        conf, iou = max(CONF, least) if conf is None else conf, own if iou is None else iou
+        self.require_thresholds(conf=conf, iou=iou)
+        return conf, iou
 
     def require_thresholds(self, *, conf: float, iou: float) -> None:
         """Raise `MaenasError` for thresholds out of range, and where the network has suppressed with others."""

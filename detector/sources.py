@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from detector.images import SUFFIXES
+from detector.images import SUFFIXES, files_below
 from maenas.errors import MaenasError
 from maenas.files import hidden_name, output_target, reason
 
@@ -56,7 +56,7 @@ def find_images(source: str) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        found = [entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES]
+        found = [entry for entry in files_below(path) if entry.suffix.lower() in SUFFIXES]
         if not found:
             raise MaenasError(f"{source}: no image in this folder (looked for {', '.join(SUFFIXES)})")
     elif path.exists():

@@ -224,10 +224,14 @@ class _Run:
 
     def _ends_early(self) -> bool:
         """Whether a callback asked to stop, or the patience is over; the same in all processes."""
-        patience = self.job.recipe.patience
-        stale = patience > 0 and self.job.val is not None and self.closed - self.best_epoch >= patience
-        here = self.world.is_main and (stale or self.listeners.stop_asked)  # the others know neither
+        here = self.world.is_main and (self._is_stale() or self.listeners.stop_asked)  # the others know neither
         return mean_over_processes(torch.tensor(float(here), device=self.world.device)).item() > 0
+
+    def _is_stale(self) -> bool:
+        """Whether AP has not risen for as many epochs as the patience, at the last evaluation."""
+        recipe = self.job.recipe
+        rated = next((epoch for epoch in range(self.closed, 0, -1) if is_rated(recipe, epoch - 1)), 0)
+        return self.job.val is not None and rated > 0 and 0 < recipe.patience <= rated - self.best_epoch
 
     def _evaluate(self, log: TrainingLog | None) -> Metrics | None:
         """Metrics of the averaged weights; None without validation data, and on all but the main process."""
@@ -281,9 +285,7 @@ class _Run:
             self.picture = None if self.job.val is None else truth_and_predictions(self.job.val, self.found)
             self._write_weights()
             self._save(BEST, log)
-        patience = self.job.recipe.patience
-        stale = patience > 0 and self.closed - self.best_epoch >= patience
-        ended = stale or self.listeners.stop_asked or self.closed == self.job.recipe.epochs
+        ended = self._is_stale() or self.listeners.stop_asked or self.closed == self.job.recipe.epochs
         if ended or time.monotonic() - self.saved_at >= self.saving_s / SAVING_SHARE:
             self._save(LAST, log)
 

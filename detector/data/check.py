@@ -6,6 +6,7 @@ Nothing is changed.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -82,6 +83,11 @@ class Report:
     def summaries(self, *, examples: int = 5) -> dict[str, Summary]:
         """Each split in numbers, with up to so many examples of every kind of problem."""
         return {name: _summary(data, self.problems[name], examples) for name, data in self.splits.items()}
+
+    def reads(self, path: Path) -> bool:
+        """Whether a file is one of the images."""
+        real = os.path.realpath(path)
+        return any(os.path.realpath(sample.path) == real for data in self.splits.values() for sample in data.samples)
 
     def leak_kinds(self, *, examples: int = 5) -> dict[str, Kind]:
         """The leaks between splits by kind."""

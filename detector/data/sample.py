@@ -161,7 +161,8 @@ def image_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112) in SIDEWAYS
+            # Of a TIFF Pillow gives the size as it is shown.
+            turned = image.format != "TIFF" and image.getexif().get(0x0112) in SIDEWAYS
     except (*BROKEN, *BOMB):
         return None
     return (height, width) if turned else (width, height)

@@ -51,7 +51,7 @@ def _part(root: Path, heap: Heap, split: Split) -> Heap:
 def _split_of(root: Path, path: Path) -> str | None:
     parts = path.relative_to(root).parts[:-1]
     words = [part.lower().rstrip("0123456789") for part in parts]
-    words += [re.split("[-_.]", word)[-1] for word in words]
+    words += [re.split("[-_.]", re.sub("[-_.](dev|challenge)$", "", word))[-1] for word in words]
     return next((split for word in words if (split := _named_split(word))), None)
 
 

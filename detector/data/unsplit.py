@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +14,12 @@ from detector.data.sample import MISSING_IMAGE, UNANNOTATED, Dataset, Problem
 from detector.data.texts import are_texts
 from detector.data.voc import read_annotated
 from detector.data.yolo import label_file, read_labelled
-from detector.images import SUFFIXES
+from detector.images import SUFFIXES, files_below
 from maenas.errors import MaenasError
 from maenas.files import read_text
 
 CLASSES: Final = ("classes.txt", "obj.names")
-DEEPEST: Final = 4  # folders below which nobody looks: a link may lead back, and --data may be a whole disk
+DEEPEST: Final = 4  # folders below which nobody looks: --data may be a whole disk
 
 
 class Heap(NamedTuple):
@@ -37,7 +36,7 @@ class Heap(NamedTuple):
 def heap_of(root: Path) -> Heap:
     """The files below `root`. What annotates an image is .xml that is no list of boxes; or, where there is neither .xml
     nor a list of classes, .json, or else .txt (`texts`). Lists of boxes in many images count where none of these is."""
-    files = list(_files(root))
+    files = list(files_below(root, deepest=DEEPEST))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     names = set(map(_stem, images))
     classes = [path for path in files if path.name.lower() in CLASSES]
@@ -118,17 +117,6 @@ def _unannotated(images: Sequence[Path], used: Container[Path]) -> list[Problem]
 def with_problems(dataset: Dataset, more: Sequence[Problem]) -> Dataset:
     """`dataset` with `more` problems."""
     return replace(dataset, problems=(*dataset.problems, *more))
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Files down to `DEEPEST` folders below `root`, in order of folders and names.
-
-    Hidden ones, which editors, archives and systems keep for themselves (`.idea/`, `._name.xml`), are left out.
-    """
-    for folder, inner, names in os.walk(root, followlinks=True):
-        deep = len(Path(folder).relative_to(root).parts) >= DEEPEST
-        inner[:] = [] if deep else sorted(name for name in inner if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
 def labels_of(image: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,7 @@ def _stems(root: Path, split: str) -> dict[str, None]:
         known = ", ".join(sorted(file.name for file in folder.glob("*.txt"))[:8]) or "none"
         raise NoSplitError(f"{folder}: there is no {lists[0].name} that lists the {split} split (found {known})")
     lines = read_text(path, what="list of images", max_bytes=2**30).splitlines()
-    return dict.fromkeys(line.split()[0] for line in lines if line.strip())
+    return dict.fromkeys(re.sub(r"\s+-?[01]$", "", line.strip()) for line in lines if line.strip())
 
 
 def _image(root: Path, stem: str) -> Path:

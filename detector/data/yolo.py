@@ -23,7 +23,7 @@ from detector.data.sample import (
     path_inside,
     size_of,
 )
-from detector.images import SUFFIXES
+from detector.images import SUFFIXES, files_below
 from maenas.errors import MaenasError, NoSplitError
 from maenas.files import read_text
 from maenas.strict import MAX_YAML_BYTES, PlainLoader
@@ -157,7 +157,7 @@ def _images(document: Mapping[str, Any], root: Path, split: str, path: Path) -> 
     for entry in entries:
         source = _entry(root, str(entry), f"{path}: {key}")
         if os.path.isdir(source):
-            images += [file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES]
+            images += [file for file in files_below(source) if file.suffix.lower() in SUFFIXES]
         elif os.path.isfile(source) and source.suffix == ".txt":
             lines = read_text(source, what="list of images", max_bytes=2**30).splitlines()
             images += [path_inside(root, line.strip(), where=str(source)) for line in lines if line.strip()]
@@ -216,6 +216,8 @@ def _box(line: str, size: tuple[int, int], extra: int, where: str) -> Box | None
     if not label.is_integer() or not all(-1 <= value <= 2 for value in values):  # pixels instead of parts of the side
         return None
     width, height = size
+    if len(values) == 5:  # and how sure a detector was
+        del values[4:]
     if len(values) == 4:
         x, y, w, h = values
         corners = x - w / 2, y - h / 2, x + w / 2, y + h / 2

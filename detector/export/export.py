@@ -117,6 +117,10 @@ def export(
     file_out = path.with_suffix(f".{format}") if out is None else Path(out)
     for file in (file_out, report_path(file_out), card_path(file_out)):
         check_file(file)
+        if file.exists() and file.samefile(path):
+            raise MaenasError(f"{file} holds the weights to export; choose another file to write")
+    if format == "onnx" and file_out.suffix.lower() == ".engine":
+        raise MaenasError(f"{file_out} is called like an engine; export one with --format engine, or call it .onnx")
     model, parity, quantized, pictures = _checked_model(path, settings, images, int8, watch)
     report = _write(file_out, model, parity, builder, pictures)
     report_path(file_out).unlink(missing_ok=True)  # it is of the file that was there before

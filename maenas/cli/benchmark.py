@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maenas.cli.detector_options import AsJson, Conf, Device, Iou, Runtime
+from maenas.cli.detector_options import AsJson, ConfOrOwn, Device, IouOrOwn, Runtime
 from maenas.cli.extras import require_runtime
 from maenas.cli.options import output_file
 from maenas.errors import MaenasError
@@ -36,8 +36,8 @@ def benchmark_command(
         str | None,
         typer.Option("--images", help="Images to detect in.", show_default="synthetic ones, 640 x 480"),
     ] = None,
-    conf: Conf = 0.25,
-    iou: Iou = 0.7,
+    conf: ConfOrOwn = None,
+    iou: IouOrOwn = None,
     table: Annotated[
         str | None, typer.Option("--table", help="Also predict: a device, a table, or cpu (measured here).")
     ] = None,

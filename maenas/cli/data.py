@@ -12,8 +12,8 @@ import typer
 
 from maenas.cli.detector_options import FORMS
 from maenas.cli.extras import require_extra
-from maenas.cli.options import output_file, output_folder
-from maenas.errors import printable_line
+from maenas.cli.options import output_folder, output_png
+from maenas.errors import MaenasError, printable_line
 from maenas.units import number_of
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def data_check(
         typer.Argument(help=f"A folder ({FORMS}), a COCO .json, a data.yaml, or shapes."),
     ],
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="PNG file for some images with their boxes.", callback=output_file)
+        Path | None, typer.Option("--sheet", help="PNG file for some images with their boxes.", callback=output_png)
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            "--labels", help="PNG file: boxes by class, place and size, of the training split.", callback=output_file
+            "--labels", help="PNG file: boxes by class, place and size, of the training split.", callback=output_png
         ),
     ] = None,
     as_json: Annotated[
@@ -52,6 +52,9 @@ def data_check(
 
     with tqdm(unit=" images", desc="check", disable=not sys.stderr.isatty()) as bar:
         report = check(path, on_image=lambda: (bar.update(), None)[1])
+    for picture in (sheet, labels):
+        if picture is not None and picture.exists() and report.reads(picture):
+            raise MaenasError(f"{picture} is an image of the data; choose another file to write")
     if sheet is not None:
         write_atomic(sheet, contact_sheet(report.splits["train"]))
     if labels is not None:

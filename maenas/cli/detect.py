@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maenas.choices import Precision
-from maenas.cli.detector_options import AsJson, Conf, Device, Iou, Runtime, WeightsFile
+from maenas.cli.detector_options import AsJson, ConfOrOwn, Device, IouOrOwn, Runtime, WeightsFile
 from maenas.cli.extras import require_extra, require_runtime
 from maenas.cli.options import output_file, output_folder, output_plot
 from maenas.errors import MaenasError, printable_line
@@ -33,8 +33,8 @@ def detect_command(
         ),
     ],
     weights: WeightsFile,
-    conf: Conf = 0.25,
-    iou: Iou = 0.7,
+    conf: ConfOrOwn = None,
+    iou: IouOrOwn = None,
     classes: Annotated[
         str | None, typer.Option("--classes", help="Only these classes, by name or number: person,car,7.")
     ] = None,

@@ -48,6 +48,21 @@ Iou = Annotated[
     float,
     typer.Option("--iou", help="Overlap above which the better box of a class suppresses another.", min=0, max=1),
 ]
+OWN = "or what suppression in the file has"
+ConfOrOwn = Annotated[
+    float | None,
+    typer.Option("--conf", help="Boxes with a score above this count.", show_default=f"0.25, {OWN}", min=0, max=1),
+]
+IouOrOwn = Annotated[
+    float | None,
+    typer.Option(
+        "--iou",
+        help="Overlap above which the better box of a class suppresses another.",
+        show_default=f"0.7, {OWN}",
+        min=0,
+        max=1,
+    ),
+]
 Side = Annotated[
     int | None,
     typer.Option("--size", help="Side of the square input.", show_default="the spec's", min=32, max=8192),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -104,10 +106,24 @@ class Limits:
 
 
 def output_file(path: Path | None) -> Path | None:
-    """The callback of every option or argument that names a file to write: it is checked before any work starts."""
+    """The callback of every option or argument that names a file to write: it is checked before any work starts.
+
+    A file that another word of the command line names, too, is an input, and is not replaced.
+    """
     if path is not None:
         check_file(path)
+        words = [word.partition("=")[2] if word.startswith("--") else word for word in sys.argv[1:]]
+        if path.is_file() and sum(_is_file(word, path) for word in words) > 1:
+            raise MaenasError(f"{path} is an input of this command; choose another file to write")
     return path
+
+
+def _is_file(word: str, path: Path) -> bool:
+    """Whether a word of the command line names this file."""
+    try:
+        return bool(word) and os.path.samefile(word, path)
+    except (OSError, ValueError):
+        return False
 
 
 def output_folder(path: Path | None) -> Path | None:
@@ -138,6 +154,13 @@ def output_plot(path: Path | None) -> Path | None:
     """As `output_file`, for a plot, whose kind follows from its name."""
     if path is not None and path.suffix.lower() not in PLOT_FORMATS:
         raise MaenasError(f"--plot {path}: the file must end in {', '.join(PLOT_FORMATS)}")
+    return output_file(path)
+
+
+def output_png(path: Path | None) -> Path | None:
+    """As `output_file`, for a picture."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise MaenasError(f"{path}: the picture is a PNG file, whose name must end in .png")
     return output_file(path)
 
 

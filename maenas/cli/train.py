@@ -148,7 +148,7 @@ def _announce(job: Job) -> Callback:
 
 
 def _print_job(job: Job, begin: BeginEvent) -> None:
-    from detector.data.sample import summarise
+    from detector.data.sample import UNUSED_CLASS, summarise
     from detector.job import leak_text, start_text
 
     size = job.spec.input
@@ -158,8 +158,10 @@ def _print_job(job: Job, begin: BeginEvent) -> None:
     known = f"{number_of(len(job.train.names), 'class')} ({classes})"
     print(f"{'detector':<11}{job.name}, {size.height}x{size.width}, {known}")
     print(f"{'data':<11}{number_of(len(job.train), 'image')} to train on, {rated} to evaluate on ({job.train.source})")
-    for line in summarise(problems):
+    for line in summarise([problem for problem in problems if problem.kind != UNUSED_CLASS]):
         print(f"{'left out':<11}{line}")
+    for line in summarise([problem for problem in job.train.problems if problem.kind == UNUSED_CLASS]):
+        print(f"{'note':<11}{line}")
     if text := leak_text(job):
         print(f"{'warning':<11}{text}")
     if text := start_text(job):
