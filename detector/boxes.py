@@ -6,6 +6,8 @@ Legend: B batch, A priors of all levels (strides 8, 16, 32 in this order; row-ma
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -31,10 +33,15 @@ def expected_bin(bins: Tensor) -> Tensor:
 
     `bins` are logits. The result is float32 whatever their type: float16 would move a far side by pixels.
     """
-    with torch.autocast(bins.device.type, enabled=False):  # which would make the product one of halves
+    with _full_precision(bins.device.type):
         probabilities = bins.float().softmax(dim=-1)
         values = torch.arange(bins.shape[-1], dtype=torch.float32, device=bins.device)
         return (probabilities @ values[:, None]).squeeze(-1)
+
+
+def _full_precision(device: str) -> AbstractContextManager[object]:
+    """Turns mixed precision off, which would make a product one of halves; there is none on torch's device `meta`."""
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def box_frame(priors: Tensor) -> tuple[Tensor, Tensor]:
