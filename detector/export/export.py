@@ -115,12 +115,7 @@ def export(
         nms=NmsSettings(conf, iou, max_det, candidates) if nms == "in-graph" else None,
     )
     file_out = path.with_suffix(f".{format}") if out is None else Path(out)
-    for file in (file_out, report_path(file_out), card_path(file_out)):
-        check_file(file)
-        if file.exists() and file.samefile(path):
-            raise MaenasError(f"{file} holds the weights to export; choose another file to write")
-    if format == "onnx" and file_out.suffix.lower() == ".engine":
-        raise MaenasError(f"{file_out} is called like an engine; export one with --format engine, or call it .onnx")
+    _require_place(file_out, path, format)
     model, parity, quantized, pictures = _checked_model(path, settings, images, int8, watch)
     report = _write(file_out, model, parity, builder, pictures)
     report_path(file_out).unlink(missing_ok=True)  # it is of the file that was there before
@@ -128,6 +123,16 @@ def export(
         return report
     write_atomic(report_path(file_out), json.dumps(quantized.document(), indent=1) + "\n")
     return replace(report, precision="int8", int8=quantized)
+
+
+def _require_place(out: Path, weights: Path, format: Format) -> None:
+    """Raise `MaenasError` where the files cannot be written, or are not what they are called."""
+    for file in (out, report_path(out), card_path(out)):
+        check_file(file)
+        if file.exists() and file.samefile(weights):
+            raise MaenasError(f"{file} holds the weights to export; choose another file to write")
+    if format == "onnx" and out.suffix.lower() == ".engine":
+        raise MaenasError(f"{out} is called like an engine; export one with --format engine, or call it .onnx")
 
 
 def _require_fitting(
