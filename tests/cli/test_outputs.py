@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maenas.cli.options import output_file, output_folder, output_name, output_plot, output_specs
+from maenas.cli.options import output_file, output_folder, output_name, output_plot, output_png, output_specs
 from maenas.cli.tree import Parameter, commands
 from tests.conftest import Maenas
 
@@ -31,7 +31,7 @@ INPUTS = {
 }
 OUTPUT_NAMES = ("--out", "--plot", "--plots", "--sheet", "--name", "OUT", "NEW")
 ALL = [parameter for found in commands().values() for parameter in found]
-FILES = [parameter for parameter in ALL if parameter.check in (output_file, output_plot)]
+FILES = [parameter for parameter in ALL if parameter.check in (output_file, output_plot, output_png)]
 FOLDERS = [parameter for parameter in ALL if parameter.check is output_folder]
 PLACES = [parameter for parameter in ALL if parameter.check is output_specs]
 NAMES = [parameter for parameter in ALL if parameter.check is output_name]

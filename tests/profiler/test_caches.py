@@ -45,7 +45,6 @@ class CachedRunner:
 class Machine:
     """A backend with a cache that holds a probe and its baseline."""
 
-    merges: bool = False
     runtime: str = "fake-cpu 1"
     device_name: str = "Fake"
     gpu: int | None = None
@@ -54,6 +53,7 @@ class Machine:
     last: Program | None = None
     built: list[Program] = dataclasses.field(default_factory=list)
     partners: dict[int, Program] = dataclasses.field(default_factory=dict)
+    merges: bool = False
 
     def build(self, program: Program, *, precision: Precision, batch: int) -> CachedRunner:
         if self.refuses:

@@ -94,9 +94,8 @@ def _all_passes(lowered: Lowered) -> Iterator[tuple[int, Step, Shape]]:
         shape = known(ways[0][-1].outputs[0][1])
         yield from ((index, step, shape) for step in _passes(lowered.kernels[index], ways, shape))
     for index, nodes in sorted(lowered.joined.items()):
-        shape = known(nodes[-1].outputs[0][1])  # the kernel reads what each of them reads besides
-        steps = _steps([node for node in nodes if node.op not in FREE], shape)
-        yield from ((index, step._replace(reads=1), shape) for step in steps)
+        shape = known(nodes[-1].outputs[0][1])
+        yield from ((index, step, shape) for step in _steps([node for node in nodes if node.op not in FREE], shape))
 
 
 def _passes(kernel: Kernel, ways: Sequence[Sequence[Node]], shape: Shape) -> Iterator[Step]:

@@ -25,24 +25,18 @@ def pointwise(f: Fuser, node: Node) -> None:
 
 
 def extend(f: Fuser, node: Node, index: int) -> None:
-    """Let a kernel also read what `node` reads, and write what it writes instead."""
+    """Let a kernel also read what `node` reads, and write what it writes instead.
+
+    What it reads besides is not among the elements of the kernel: the published constants of GPUs were fitted so.
+    """
     kernel, (out, written) = f.kernels[index], node.outputs[0]
     shape = known(written)
     channels, height, width = planes(shape)
-    others = {tensor: size for tensor, size in f.live(node) if f.values[tensor].kernel != index}
-    more = 0
+    sources = [f.values[tensor].kernel for tensor, _ in f.live(node)]
+    inputs = tuple(dict.fromkeys((*kernel.inputs, *(source for source in sources if source != index))))
+    f.kernels[index] = replace(kernel, inputs=inputs, out_channels=channels, out_height=height, out_width=width)
     if kernel.op == "pointwise":
-        more = -(-sum(map(math.prod, others.values())) // (kernel.in_height * kernel.in_width))
         f.joined.setdefault(index, []).append(node)
-    inputs = tuple(dict.fromkeys((*kernel.inputs, *(f.values[tensor].kernel for tensor in others))))
-    f.kernels[index] = replace(
-        kernel,
-        inputs=inputs,
-        in_channels=int(kernel.in_channels) + more,
-        out_channels=channels,
-        out_height=height,
-        out_width=width,
-    )
     f.write(out, index, shape)
 
 

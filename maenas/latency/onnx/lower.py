@@ -6,9 +6,9 @@ Fusion follows what TensorRT and ONNX Runtime do to convolutional networks:
 - four stride-2 slices and a `Concat` are one space-to-depth;
 - `Reshape` and its kin, `Slice` and `Split` are views: a consumer reads the part it needs from where it lies;
 - `Transpose` and its kin are copies (a `concat` kernel of one input);
-- arithmetic that follows no convolution joins its neighbours of the same shape into one `pointwise` kernel, which
-  reads what any of them reads; a `Concat` of box distances that only it reads joins it, too, and after that the
-  `Concat` of its results; a normalisation, in one operator or in several, is a kernel of its own;
+- arithmetic that follows no convolution joins its neighbours of the same shape into one `pointwise` kernel; a `Concat`
+  of box distances that only it reads joins it, too, and after that the `Concat` of its results; a normalisation, in one
+  operator or in several, is a kernel of its own;
 - `Softmax` of rows is a kernel of its own, one across planes an `integral` that keeps its channels, or one with its
   expectation where only a product with a constant vector reads it;
 - pools are `maxpool` and reductions `mean` kernels (bytes only);
