@@ -54,8 +54,7 @@ def detection_losses(
     `all_reduce`), so that averaged gradients are those of the whole batch.
     """
     logits, bins = raw.logits.float(), raw.bins.float()
-    with torch.autocast(bins.device.type, enabled=False):  # which would take the expectation in half precision
-        boxes = decode_boxes(bins, priors, reg_max)  # [B, A, 4]
+    boxes = decode_boxes(bins, priors, reg_max)  # [B, A, 4]
     scores = logits.detach().sigmoid()
     assignment = assign(scores, boxes.detach(), priors, gt_boxes, gt_labels, least=least_matches)
 

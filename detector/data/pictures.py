@@ -112,7 +112,7 @@ class Pictures:
         sample, start, shrink = self._samples[index], self._starts[index], int(self._shrinks[index])
         if index >= self.cached:
             return load_image(sample, shrink=shrink, warn=warn)
-        height, width = -(-sample.height // shrink), -(-sample.width // shrink)
+        height, width = _shrunk(sample, shrink)
         image = self._pixels[start : start + width * height * 3].reshape(height, width, 3)
         if not self._filled[index]:
             # Two processes may write the same pixels at the same time; the mark comes after them.
@@ -137,6 +137,11 @@ def shrinking(sizes: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     return 2 ** np.searchsorted(SHRINKS, spare, side="right")
 
 
+def _shrunk(sample: Sample, shrink: int) -> tuple[int, int]:
+    """Height and width of what is left, rounded up."""
+    return -(-sample.height // shrink), -(-sample.width // shrink)
+
+
 def load_image(sample: Sample, *, shrink: int = 1, warn: Callable[[str], object] = _log.warning) -> np.ndarray:
     """The pixels of a sample, uint8 RGB, as `detector.images.read_image` gives them, but faster.
 
@@ -146,7 +151,7 @@ def load_image(sample: Sample, *, shrink: int = 1, warn: Callable[[str], object]
 
     Raises MaenasError for a file that is missing or broken, and for an image of another size than annotated.
     """
-    height, width = -(-sample.height // shrink), -(-sample.width // shrink)
+    height, width = _shrunk(sample, shrink)
     image = _decode_jpeg(sample, shrink)
     if image is not None and image.shape[:2] == (height, width):
         return image
@@ -173,8 +178,8 @@ def _decode_jpeg(sample: Sample, shrink: int) -> np.ndarray | None:
     buffer, flags = np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | _REDUCED[shrink]
     try:
         image = cv2.imdecode(buffer, flags)
-        turned = -(-sample.width // shrink), -(-sample.height // shrink)
-        if image is not None and image.shape[:2] == turned != turned[::-1]:
+        height, width = _shrunk(sample, shrink)
+        if image is not None and image.shape[:2] == (width, height) != (height, width):
             image = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None

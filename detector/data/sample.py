@@ -99,6 +99,14 @@ def box_around_ellipse(x: float, y: float, rx: float, ry: float, angle: float) -
     return x - half_width, y - half_height, x + half_width, y + half_height
 
 
+def numbers_in(words: Sequence[str]) -> list[float] | None:
+    """What `words` say if all are numbers."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return None
+
+
 class Listed(NamedTuple):
     """One entry of a list for many images: an image's name, and a box in it, unless the list says that it has none."""
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from detector.data.sample import BAD_LINE, UNLABELLED_AREA, NamedBox, Problem, box_around
+from detector.data.sample import BAD_LINE, UNLABELLED_AREA, NamedBox, Problem, box_around, numbers_in
 from maenas.files import read_text
 
 MAX_BYTES: Final = 64 * 2**20
@@ -68,7 +68,7 @@ def _read(row: str) -> Line | None:
 
 def _kitti(row: str) -> Line | None:
     words = row.split()
-    if len(words) not in KITTI_WORDS or _numbers(words[:1]) is not None or (rest := _numbers(words[1:])) is None:
+    if len(words) not in KITTI_WORDS or numbers_in(words[:1]) is not None or (rest := numbers_in(words[1:])) is None:
         return None
     left, top, right, bottom = rest[3:7]
     return Line("" if words[0].lower() == KITTI_UNLABELLED else words[0], (left, top, right, bottom))
@@ -77,27 +77,20 @@ def _kitti(row: str) -> Line | None:
 def _dota(row: str) -> Line | None:
     """Four corners, a class, and perhaps how difficult it is."""
     words = row.split()
-    corners = _numbers(words[:8])
-    if len(words) not in (9, 10) or corners is None or _numbers(words[8:9]) or _numbers(words[9:]) is None:
+    corners = numbers_in(words[:8])
+    if len(words) not in (9, 10) or corners is None or numbers_in(words[8:9]) or numbers_in(words[9:]) is None:
         return None
     return Line(words[8], box_around(np.array(corners).reshape(4, 2)))
 
 
 def _visdrone(row: str) -> Line | None:
-    numbers = _numbers(row.strip().removesuffix(",").split(","))
+    numbers = numbers_in(row.strip().removesuffix(",").split(","))
     if numbers is None or len(numbers) != VISDRONE_NUMBERS or not all(number.is_integer() for number in numbers):
         return None
     left, top, width, height, score, kind, truncation, occlusion = numbers
     if score not in (0, 1) or truncation not in (0, 1) or occlusion not in (0, 1, 2) or not 0 <= kind < len(VISDRONE):
         return None
     return Line(VISDRONE[int(kind)], (left, top, left + width, top + height))
-
-
-def _numbers(words: Sequence[str]) -> list[float] | None:
-    try:
-        return [float(word) for word in words]
-    except ValueError:
-        return None
 
 
 READERS: Final[tuple[Callable[[str], Line | None], ...]] = (_kitti, _dota, _visdrone)

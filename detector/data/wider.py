@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from detector.data.sample import BAD_LINE, MAX_LIST_BYTES, UNLABELLED_AREA, Listed, NamedBox, Problem
+from detector.data.sample import BAD_LINE, MAX_LIST_BYTES, UNLABELLED_AREA, Listed, NamedBox, Problem, numbers_in
 from detector.images import SUFFIXES
 from maenas.errors import MaenasError
 from maenas.files import read_text
@@ -57,8 +57,5 @@ def _is_image(line: str) -> bool:
 
 
 def _numbers(line: str) -> list[float] | None:
-    try:
-        numbers = [float(word) for word in line.split()]
-    except ValueError:
-        return None
-    return numbers if len(numbers) >= FEWEST else None
+    numbers = numbers_in(line.split())
+    return numbers if numbers is not None and len(numbers) >= FEWEST else None

@@ -43,26 +43,13 @@ WeightsFile = Annotated[
     Path,
     typer.Option("--weights", "-w", help="Folder of a run, weights (.safetensors), exported ONNX file, or engine."),
 ]
-Conf = Annotated[float, typer.Option("--conf", help="Boxes with a score above this count.", min=0, max=1)]
-Iou = Annotated[
-    float,
-    typer.Option("--iou", help="Overlap above which the better box of a class suppresses another.", min=0, max=1),
-]
+CONF_HELP = "Boxes with a score above this count."
+IOU_HELP = "Overlap above which the better box of a class suppresses another."
+Conf = Annotated[float, typer.Option("--conf", help=CONF_HELP, min=0, max=1)]
+Iou = Annotated[float, typer.Option("--iou", help=IOU_HELP, min=0, max=1)]
 OWN = "or what suppression in the file has"
-ConfOrOwn = Annotated[
-    float | None,
-    typer.Option("--conf", help="Boxes with a score above this count.", show_default=f"0.25, {OWN}", min=0, max=1),
-]
-IouOrOwn = Annotated[
-    float | None,
-    typer.Option(
-        "--iou",
-        help="Overlap above which the better box of a class suppresses another.",
-        show_default=f"0.7, {OWN}",
-        min=0,
-        max=1,
-    ),
-]
+ConfOrOwn = Annotated[float | None, typer.Option("--conf", help=CONF_HELP, show_default=f"0.25, {OWN}", min=0, max=1)]
+IouOrOwn = Annotated[float | None, typer.Option("--iou", help=IOU_HELP, show_default=f"0.7, {OWN}", min=0, max=1)]
 Side = Annotated[
     int | None,
     typer.Option("--size", help="Side of the square input.", show_default="the spec's", min=32, max=8192),

@@ -35,9 +35,8 @@ def check_precision(document: Any, precision: Precision, *, runtime: str, convol
     `document` is the parsed JSON of the engine's inspector, of an engine built with detailed verbosity;
     `convolutions` are the `node_names` of its model's.
     """
-    layers = document.get("Layers") if isinstance(document, Mapping) else None
     types: dict[str | None, str] = {}
-    for layer in layers if isinstance(layers, list) else ():
+    for layer in _layers(document):
         if isinstance(layer, Mapping) and _is_convolution(layer, convolutions):
             types.setdefault(_input_type(layer), str(layer.get("Name")))
     types.pop(None, None)
@@ -49,8 +48,7 @@ def refuse_merged(document: Any, *, runtime: str) -> None:
 
     TensorRT does so with convolutions of one input; such a layer has the names of all, with `||` between.
     """
-    layers = document.get("Layers") if isinstance(document, Mapping) else None
-    for layer in layers if isinstance(layers, list) else ():
+    for layer in _layers(document):
         name = str(layer.get("Name") if isinstance(layer, Mapping) else layer)
         if len({copy for part in name.split("||")[:2] for copy in COPY.findall(part)[:1]}) > 1:
             raise MaenasError(f"{runtime} computes copies of a kernel as one: {name:.100}")
@@ -79,6 +77,11 @@ def tensor_type(tensor: Any) -> str | None:
         return None
     text = next((str(tensor[field]) for field in TYPE_FIELDS if field in tensor), "").lower()
     return next((name for name, words in WORDS.items() if any(word in text for word in words)), None)
+
+
+def _layers(document: Any) -> list[Any]:
+    layers = document.get("Layers") if isinstance(document, Mapping) else None
+    return layers if isinstance(layers, list) else []
 
 
 def _input_type(layer: Mapping[str, Any]) -> str | None:

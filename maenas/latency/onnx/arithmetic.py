@@ -43,9 +43,8 @@ def extend(f: Fuser, node: Node, index: int) -> None:
 def layer_normalisation(f: Fuser, mean: Node) -> list[int]:
     """The nodes behind `mean` that make a layer normalisation with it, in order; none where they do not.
 
-    Torch exports them so below opset 17.
-
-    With d = x - mean(x) these are d / sqrt(mean(d^2) + constant), and a factor and a summand that are constant.
+    With d = x - mean(x) these are d / sqrt(mean(d^2) + constant), and a factor and a summand that are constant: as
+    torch exports it below opset 17.
     """
     source = mean.inputs[0][0]
     first = _readers(f, mean.outputs[0][0])
@@ -57,9 +56,9 @@ def layer_normalisation(f: Fuser, mean: Node) -> list[int]:
     if len(readers) != 2 or len(squares) != 1:
         return []
     found = [first[0], squares[0]]
-    for ops in (("ReduceMean",), ("Add",), ("Sqrt",), ("Div",)):
+    for op in ("ReduceMean", "Add", "Sqrt", "Div"):
         following = _readers(f, f.nodes[found[-1]].outputs[0][0])
-        if len(following) != 1 or f.nodes[following[0]].op not in ops:
+        if len(following) != 1 or f.nodes[following[0]].op != op:
             return []
         found.append(following[0])
     if f.nodes[found[-1]].inputs[0][0] != tensor:

@@ -20,14 +20,8 @@ ACTIVATIONS: dict[str, Literal["relu", "silu", "sigmoid"]] = {
     **dict.fromkeys(("Sigmoid", "Tanh", "Erf", "Exp", "Elu", "Selu", "Celu"), "sigmoid"),
     **dict.fromkeys(("Mish", "Gelu", "Swish", "Softplus"), "silu"),
 }
-FREE = (
-    "Identity",
-    "Dropout",
-    "Cast",
-    "CastLike",
-    "QuantizeLinear",
-    "DequantizeLinear",
-)  # done on the way by their neighbours
+# Done on the way by their neighbours.
+FREE = (*("Identity", "Dropout", "Cast", "CastLike"), *("QuantizeLinear", "DequantizeLinear"))
 VIEWS = (*FREE, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand")
 POINTWISE = (
     *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Mod", "BatchNormalization"),

@@ -233,11 +233,11 @@ def _load_shapes(onnx: Any, model: Any, path: Path) -> None:
     """Read small constants that lie outside the file, since shapes may be among them."""
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL and _size_bytes(tensor) <= SHAPE_BYTES:
-            if tensor.data_type not in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
-                continue  # a bias
             try:
                 onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
             except (OSError, ValueError, onnx.checker.ValidationError):
+                if tensor.data_type not in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
+                    continue  # a bias
                 raise MaenasError(
                     f"{path}: the constant {tensor.name!r} lies in another file, which cannot be read; "
                     "keep the data files beside the model"

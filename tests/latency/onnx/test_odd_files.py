@@ -16,7 +16,7 @@ from maenas.latency.onnx.predict import predict_graph
 from maenas.latency.predictor import load_predictor
 
 onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, external_data_helper, helper, numpy_helper  # noqa: E402
 
 ORT = "cpu-epyc-zen4-onnxruntime-t1-fp32-b1"
 SAME = [1, 1, 1, 1]
@@ -277,3 +277,25 @@ def test_what_takes_a_type_only_reads_nothing(tmp_path: Path) -> None:
     nodes = [TWO[0], helper.make_node("CastLike", ["c", "a"], ["d"]), helper.make_node("Mul", ["a", "d"], ["y"])]
     found = lowered(tmp_path, nodes, {"x": [1, 3, 64, 64]}, [TWO_WEIGHTS[0], weights("c", 1)], domains=(("", 19),))
     assert [kernel.op for kernel in found.kernels] == ["conv"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_small_numbers_outside_of_the_file_are_read_and_a_bias_is_not_missed(tmp_path: Path, there: bool) -> None:
+    """The scales of a Resize decide on sizes; a bias decides on nothing."""
+    nodes = [
+        helper.make_node("Conv", ["x", "W", "bias"], ["a"], pads=SAME),
+        *([helper.make_node("Resize", ["a", "", "scales"], ["r"])] if there else []),
+        helper.make_node("Conv", ["r" if there else "a", "V"], ["y"], pads=SAME),
+    ]
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    outside = scales if there else weights("bias", 64)
+    (tmp_path / "data.bin").write_bytes(outside.raw_data)
+    size = len(outside.raw_data)
+    external_data_helper.set_external_data(outside, "data.bin", 0, size)
+    outside.ClearField("raw_data")
+    if not there:
+        (tmp_path / "data.bin").unlink()
+    constants = [*TWO_WEIGHTS, outside, *([weights("bias", 64)] if there else [])]
+    found = lowered(tmp_path, nodes, {"x": [1, 3, 32, 32]}, constants)
+    factor = 4 if there else 1
+    assert flops(found) == 2 * 32 * 32 * 64 * 9 * (3 + 64 * factor)
