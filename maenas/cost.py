@@ -20,9 +20,14 @@ PRECISION_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
 def kernel_params(k: Kernel) -> Width:
     """Weights and biases."""
+    return 0 * k.out_channels if k.computed else right_operand(k)
+
+
+def right_operand(k: Kernel) -> Width:
+    """Elements that a product multiplies its input by: weights and biases, or a computed tensor."""
     if k.op not in PRODUCTS:
         return 0 * k.out_channels
-    return k.in_channels // k.groups * k.kernel**2 * k.out_channels + k.out_channels
+    return k.in_channels // k.groups * k.kernel**2 * k.out_channels + (0 if k.computed else k.out_channels)
 
 
 def kernel_flops(k: Kernel) -> Width:
@@ -38,10 +43,10 @@ def kernel_activations(k: Kernel) -> Width:
 
 
 def kernel_traffic(k: Kernel) -> Width:
-    """Elements read and written once: inputs, weights, residual, outputs."""
+    """Elements read and written once: inputs, right operand, residual, outputs."""
     read = k.in_channels * (k.in_height * k.in_width)
     residual = 0 if k.residual is None else kernel_activations(k)
-    return read + residual + kernel_params(k) + kernel_activations(k)
+    return read + residual + right_operand(k) + kernel_activations(k)
 
 
 def kernel_layers(k: Kernel) -> int:

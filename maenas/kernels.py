@@ -44,7 +44,8 @@ class Kernel:
 
     `signal_fan_in` is the number of terms through which the backbone's main path enters an output of this
     convolution; 0 for kernels that are not on the main path (see `score`). `stage` is 0 for the stem, 1.. for
-    backbone stages, -1 for neck and head.
+    backbone stages, -1 for neck and head. `computed` says of a product that its right operand is no weights but a
+    tensor of each image, as in attention.
     """
 
     op: Op
@@ -63,6 +64,7 @@ class Kernel:
     residual: int | None = None
     stage: int = -1
     signal_fan_in: Width = 0
+    computed: bool = False
 
 
 def is_depthwise(kernel: Kernel) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from maenas.cost import kernel_activations, kernel_params
+from maenas.cost import kernel_activations, kernel_params, right_operand
 from maenas.errors import MaenasError
 from maenas.kernels import PRODUCTS, Kernel
 from maenas.strict import STRICT
@@ -55,7 +55,7 @@ class Caches:
         """Seconds that a scalar `kernel`, of so many by the table, saves where the network stays in the caches."""
         cold = self.other_s
         if kernel.op in PRODUCTS:
-            cold = self.product_s + self.byte_s * element_bytes * int(kernel_params(kernel))
+            cold = self.product_s + self.byte_s * element_bytes * int(right_operand(kernel))
         return min(cold, MOST_SAVED * seconds)
 
     def saved_by(self, kernels: Sequence[Kernel], seconds: Sequence[float], *, element_bytes: int, batch: int) -> float:

@@ -135,12 +135,13 @@ def _as_float(width: Width) -> float | Floats:
 
 
 def _bytes(kernel: Kernel, precision: Precision, batch: int) -> float | Floats:
-    """Bytes read and written once: inputs, residual and outputs for every image, weights once."""
+    """Bytes read and written once: inputs, residual, outputs and computed operands for every image, weights once."""
     in_plane, out_plane = kernel.in_height * kernel.in_width, kernel.out_height * kernel.out_width
     inputs, outputs = _as_float(kernel.in_channels), _as_float(kernel.out_channels)
     total = inputs * (batch * in_plane) + outputs * (batch * out_plane * (1 if kernel.residual is None else 2))
     if kernel.op in PRODUCTS:
-        total = total + _as_float(kernel.in_channels // kernel.groups) * kernel.kernel**2 * outputs
+        operand = _as_float(kernel.in_channels // kernel.groups) * kernel.kernel**2 * outputs
+        total = total + (batch * operand if kernel.computed else operand)
     return total * PRECISION_BYTES[precision]
 
 

@@ -171,4 +171,5 @@ def _product(f: Fuser, node: Node, operands: list[TensorId], sizes: tuple[int, i
     if len(operands) == 1 and own and batch % own == 0:
         batch, rows = own, batch // own * rows
     shapes = ((1, batch * depth, rows), (1, batch * columns, rows))
-    absorb(f, f.emit(node, "matmul", operands, shapes, groups=batch), out, shape)
+    kernel = f.emit(node, "matmul", operands, shapes, groups=batch, computed=len(operands) > 1)
+    absorb(f, kernel, out, shape)

@@ -9,6 +9,8 @@ import pytest
 from maenas.cost import kernel_activations, kernel_flops, kernel_params, total_cost
 from maenas.errors import MaenasError
 from maenas.kernels import Kernel
+from maenas.latency.device import get_device
+from maenas.latency.kernel_model import kernel_work
 from maenas.latency.onnx.lower import fuse, kernels_from_json
 from maenas.latency.onnx.node_graph import read_json
 from maenas.latency.published import network_kernels, read_published
@@ -90,6 +92,21 @@ def test_matmul_of_activations_counts_its_operations():
     views = [op("Reshape", [IMAGE], 1, a[1]), op("Reshape", [IMAGE], 2, b[1])]
     (kernel,) = kernels(*views, op("MatMul", [a, b], 3, [1, 2, 400, 400]))
     assert total_cost([kernel]).flops == 2 * 2 * 400 * 400 * 32
+
+
+def test_a_product_of_two_computed_tensors_has_no_weights_and_reads_both_for_every_image():
+    a, b, out = [1, [1, 2, 400, 32]], [2, [1, 2, 32, 600]], [3, [1, 2, 400, 600]]
+    views = [op("Reshape", [IMAGE], 1, a[1]), op("Reshape", [IMAGE], 2, b[1])]
+    (both,) = kernels(*views, op("MatMul", [a, b], *out))
+    (stored,) = kernels(views[0], op("MatMul", [a, [50, b[1]]], *out))
+    assert total_cost([both]).params == 0
+    assert total_cost([stored]).params == 2 * (32 * 600 + 600)
+    t4 = get_device("t4")
+    byte_s = 1 / (t4.memory_bandwidth_gbs.value * 1e9)
+    image, weights = 2 * 2 * (400 * 32 + 400 * 600), 2 * 2 * 32 * 600
+    for batch in (1, 8):
+        memory = [kernel_work(k, device=t4, precision="fp16", batch=batch).memory_s for k in (both, stored)]
+        assert memory == pytest.approx([batch * (image + weights) * byte_s, (batch * image + weights) * byte_s])
 
 
 def test_chained_arithmetic_is_one_pointwise_kernel():
