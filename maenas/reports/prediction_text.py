@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from maenas.cost import total_cost
+from maenas.cost import kernel_flops, total_cost
 from maenas.kernels import Kernel, is_depthwise
 from maenas.latency.predictor import AnyPredictor, Prediction, predict, provenance_word
 from maenas.reports.text import columns, labelled
@@ -17,12 +17,7 @@ DEPTHWISE_SHARE = 0.1  # of a latency, above which its prediction carries a caut
 
 def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, prediction: Prediction) -> str:
     """One predicted latency with its interval and what it is worth."""
-    kind = "90 % interval" if predictor.calibrated else "90 % range over devices"
-    text = (
-        f"{format_latency(prediction.seconds)} {provenance_word(predictor)} on {predictor.device.name} "
-        f"({kind} {format_latency(prediction.low)} to {format_latency(prediction.high)})"
-    )
-    text += warm_text(prediction)
+    text = latency_text(predictor, prediction) + warm_text(prediction)
     if prediction.estimated_seconds:
         text += f"; {estimated_text(kernels, predictor, prediction)}"
     rows = zip(kernels, prediction.kernel_seconds, strict=True)
@@ -30,6 +25,15 @@ def format_prediction(kernels: Sequence[Kernel], predictor: AnyPredictor, predic
     if depthwise > DEPTHWISE_SHARE and predictor.conditions["kind"] == "modelled":
         text += f"; {depthwise:.0%} of it depthwise convolutions, which the calibration hardly covers"
     return text
+
+
+def latency_text(predictor: AnyPredictor, prediction: Prediction) -> str:
+    """A predicted latency with its interval."""
+    kind = "90 % interval" if predictor.calibrated else "90 % range over devices"
+    return (
+        f"{format_latency(prediction.seconds)} {provenance_word(predictor)} on {predictor.device.name} "
+        f"({kind} {format_latency(prediction.low)} to {format_latency(prediction.high)})"
+    )
 
 
 def warm_text(prediction: Prediction) -> str:
@@ -66,7 +70,8 @@ def format_network(title: str, kernels: Sequence[Kernel], predictor: AnyPredicto
         rows.append(["per network", f"{predictor.network_seconds * 1e3:.4f}", ""])
     lines.append(columns([*rows, ["whole", f"{prediction.seconds * 1e3:.4f}", "100.0%"]]))
     if layers:
-        lines += ["", _kernel_table(kernels, prediction)]
+        kinds = ["dwconv" if is_depthwise(kernel) else kernel.op for kernel in kernels]
+        lines += ["", kernel_table("op", kernels, kinds, prediction)]
     return "\n".join(lines)
 
 
@@ -79,33 +84,33 @@ def _scores(kernels: Sequence[Kernel], layers: int) -> list[str]:
     return [labelled("score", f"{values}, effectiveness {float(effectiveness(terms)):.4f}, {layers} layers")]
 
 
-def _kernel_table(kernels: Sequence[Kernel], prediction: Prediction) -> str:
-    rows = [["kernel", "op", "in", "out", "k", "s", "size", "MFLOPs", "us", "share"]]
-    for kernel, seconds in zip(kernels, prediction.kernel_seconds, strict=True):
-        op = "dwconv" if is_depthwise(kernel) else kernel.op
+def kernel_table(heading: str, kernels: Sequence[Kernel], kinds: Sequence[str], prediction: Prediction) -> str:
+    """A row for each kernel; what it is stands under `heading`."""
+    rows = [["kernel", heading, "in", "out", "k", "s", "size", "MFLOPs", "us", "share"]]
+    for kernel, kind, seconds in zip(kernels, kinds, prediction.kernel_seconds, strict=True):
         shape = [kernel.in_channels, kernel.out_channels, kernel.kernel, kernel.stride]
-        size = f"{kernel.out_height}x{kernel.out_width}"
-        flops = f"{total_cost([kernel]).flops / 1e6:.1f}"
+        size, flops = f"{kernel.out_height}x{kernel.out_width}", kernel_flops(kernel) / 1e6
         share = f"{seconds / prediction.seconds:.1%}"
-        rows.append([kernel.name, op, *map(str, shape), size, flops, f"{seconds * 1e6:.2f}", share])
-    return columns(rows)
+        rows.append([kernel.name, kind, *map(str, shape), size, f"{flops:.1f}", f"{seconds * 1e6:.2f}", share])
+    return columns(rows, left=2)
 
 
-def warm_document(prediction: Prediction) -> dict[str, float]:
-    return {} if prediction.warm_seconds is None else {"loop_ms": prediction.warm_seconds * 1e3}
+def latency_document(predictor: AnyPredictor, prediction: Prediction) -> dict[str, Any]:
+    """A predicted latency as JSON data: what it is called, milliseconds of the whole and of its parts."""
+    warm = prediction.warm_seconds
+    return {
+        "kind": provenance_word(predictor),
+        "ms": prediction.seconds * 1e3,
+        "interval_90_ms": [prediction.low * 1e3, prediction.high * 1e3],
+        **({} if warm is None else {"loop_ms": warm * 1e3}),
+        "parts_ms": {part: seconds * 1e3 for part, seconds in prediction.parts.items()},
+    }
 
 
 def network_document(kernels: Sequence[Kernel], predictor: AnyPredictor, *, layers: bool) -> dict[str, Any]:
     """What `format_network` prints, as JSON data."""
     prediction = predict(kernels, predictor)
-    document: dict[str, Any] = {
-        "kind": provenance_word(predictor),
-        "ms": prediction.seconds * 1e3,
-        "interval_90_ms": [prediction.low * 1e3, prediction.high * 1e3],
-        **warm_document(prediction),
-        "parts_ms": {part: seconds * 1e3 for part, seconds in prediction.parts.items()},
-        "conditions": predictor.conditions,
-    }
+    document = latency_document(predictor, prediction) | {"conditions": predictor.conditions}
     if layers:
         rows = zip(kernels, prediction.kernel_seconds, strict=True)
         document["kernels_us"] = [{"name": kernel.name, "op": kernel.op, "us": s * 1e6} for kernel, s in rows]
