@@ -60,11 +60,10 @@ def item_kernels(item: Item) -> tuple[Kernel, ...]:
 
 def in_graph(item: Item, copies: int, *, apart: bool = False) -> tuple[Program, ...]:
     """What to time for an item: a program, and for kernels and blocks a second one to be subtracted from it."""
-    if isinstance(item, Sample):
-        return probe(item, copies, apart=apart), baseline(item, copies, apart=apart)
     if isinstance(item, DetectorSpec):
         return (network(lower(item)),)
-    return block_probe(item, copies, apart=apart)
+    layout = _Layout(apart)
+    return _kernel_probe(item, copies, layout) if isinstance(item, Sample) else _block_probe(item, copies, layout)
 
 
 def sample_of(program: Program, kernel: Kernel) -> Sample:
@@ -73,34 +72,26 @@ def sample_of(program: Program, kernel: Kernel) -> Sample:
     return Sample(key_of(kernel), replace(kernel, signal_fan_in=0), shapes)
 
 
-def probe(sample: Sample, copies: int, *, apart: bool = False) -> Program:
-    """Producers, `copies` of the kernel, a sink for each."""
-    layout = _Layout(apart)
-    results = []
-    for number, (inputs, residual) in enumerate(layout.sources(sample, copies)):
-        kernel = replace(sample.kernel, name=f"probe{number}", inputs=tuple(inputs), residual=residual)
-        results.append(layout.add(kernel))
-    return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(results))
-
-
-def baseline(sample: Sample, copies: int, *, apart: bool = False) -> Program:
-    """The graph of `probe` without the kernel."""
-    layout = _Layout(apart)
+def _kernel_probe(sample: Sample, copies: int, layout: _Layout) -> tuple[Program, Program]:
+    """Producers, `copies` of the kernel and a sink for each; and the producers with a sink for each tensor read."""
     sources = layout.sources(sample, copies)
     read = dict.fromkeys(index for inputs, residual in sources for index in (*inputs, residual) if index is not None)
-    rows = tuple(read) if sample.kernel.op in OF_ROWS else ()
-    return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(read), rows=rows)
+    without = layout.program(tuple(read), rows=tuple(read) if sample.kernel.op in OF_ROWS else ())
+    results = [
+        layout.add(replace(sample.kernel, name=f"probe{number}", inputs=tuple(inputs), residual=residual))
+        for number, (inputs, residual) in enumerate(sources)
+    ]
+    return layout.program(tuple(results)), without
 
 
-def block_probe(key: BlockKey, copies: int, *, apart: bool = False) -> tuple[Program, Program]:
+def _block_probe(key: BlockKey, copies: int, layout: _Layout) -> tuple[Program, Program]:
     """A producer, `copies` of the block that read it and a sink for each; and the producer with one sink.
 
-    `apart`, there is a producer for each copy, and a sink for each producer.
+    In a layout that is `apart`, there is a producer for each copy, and a sink for each producer.
     """
-    layout = _Layout(apart)
     shape = (key.in_channels, key.height, key.width)
-    sources = [layout.produce(shape) for _ in range(copies)] if apart else [layout.produce(shape)] * copies
-    only_source = Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(dict.fromkeys(sources)))
+    sources = [layout.produce(shape) for _ in range(copies)] if layout.apart else [layout.produce(shape)] * copies
+    without = layout.program(tuple(dict.fromkeys(sources)))
     kernels, results = block_kernels(key), []
     for copy, source in enumerate(sources):
         offset = len(layout.kernels)
@@ -111,7 +102,7 @@ def block_probe(key: BlockKey, copies: int, *, apart: bool = False) -> tuple[Pro
                 residual = source if residual < 0 else residual + offset
             layout.add(replace(kernel, name=f"copy{copy}.{kernel.name}", inputs=tuple(place), residual=residual))
         results.append(len(layout.kernels) - 1)
-    return Program(tuple(layout.kernels), tuple(layout.images), sinks=tuple(results)), only_source
+    return layout.program(tuple(results)), without
 
 
 def alone(sample: Sample) -> Program:
@@ -127,7 +118,7 @@ def sink_programs() -> tuple[Program, Program]:
     """Two graphs that differ by `SINKS` sinks."""
     layout = _Layout()
     tensor = layout.produce((64, 8, 8))
-    few = Program(tuple(layout.kernels), tuple(layout.images), sinks=(tensor,))
+    few = layout.program((tensor,))
     return few, replace(few, sinks=(tensor,) * (SINKS + 1))
 
 
@@ -135,9 +126,13 @@ class _Layout:
     """Kernels and images being laid out; `apart`, no two of them read the same."""
 
     def __init__(self, apart: bool = False) -> None:
-        self._apart = apart
+        self.apart = apart
         self.kernels: list[Kernel] = []
         self.images: list[Shape] = []
+
+    def program(self, sinks: tuple[int, ...], rows: tuple[int, ...] = ()) -> Program:
+        """What is laid out so far."""
+        return Program(tuple(self.kernels), tuple(self.images), sinks=sinks, rows=rows)
 
     def add(self, kernel: Kernel) -> int:
         self.kernels.append(kernel)
@@ -162,13 +157,13 @@ class _Layout:
 
     def _source(self, height: int, width: int) -> int:
         shape = (PRODUCER_CHANNELS, height, width)
-        known = shape in self.images and not self._apart
+        known = shape in self.images and not self.apart
         return -1 - self.images.index(shape) if known else self.image(shape)
 
     def sources(self, sample: Sample, copies: int) -> list[tuple[list[int], int | None]]:
         """Inputs and residual of each copy."""
         make = self.image if sample.kernel.op in OF_ROWS else self.produce  # rows have one layout only
-        share = sample.kernel.op in PRODUCTS and not self._apart
+        share = sample.kernel.op in PRODUCTS and not self.apart
         shared = [make(shape) for shape in sample.inputs] if share else None
         rows: list[tuple[list[int], int | None]] = []
         for _ in range(copies):

@@ -9,7 +9,7 @@ from maenas.cost import kernel_flops
 from maenas.deploy.clock import TimingSettings
 from maenas.profiler.general import KINDS, MOST_FLOPS, general_samples
 from maenas.profiler.job import ProfileRequest, items_of, open_job
-from maenas.profiler.probe import Sample, alone, probe
+from maenas.profiler.probe import Sample, alone, in_graph
 from maenas.profiler.profile import profile
 from maenas.profiler.setup import Setup
 
@@ -61,7 +61,7 @@ def test_no_two_tensors_of_a_quantised_program_share_a_name(op: str) -> None:
     from maenas.deploy.quantize import quantize
 
     for sample in [sample for sample in SAMPLES if sample.key.op == op][:8]:
-        graph = quantize(write_onnx(probe(sample, 2))).graph
+        graph = quantize(write_onnx(in_graph(sample, 2)[0])).graph
         names = [*(t.name for t in graph.initializer), *(name for node in graph.node for name in node.output)]
         assert len(names) == len(set(names))
 
