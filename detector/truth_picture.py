@@ -13,13 +13,14 @@ from detector.postprocess import Detections
 from maenas.errors import MaenasError
 
 SURE: Final = 0.25  # least confidence of a detection that is drawn
+_IMAGES: Final = 8
 _PAIRS: Final = 2  # in a row
 
 
-def truth_and_predictions(dataset: Dataset, detections: Mapping[int, Detections], *, images: int = 8) -> bytes:
+def truth_and_predictions(dataset: Dataset, detections: Mapping[int, Detections]) -> bytes:
     """A JPEG of evenly chosen images that were looked at: left with their true boxes, right with what was found."""
     looked_at = [sample for sample in dataset.samples if sample.id in detections]
-    count = min(images, len(looked_at))
+    count = min(_IMAGES, len(looked_at))
     tiles = []
     for number in range(count):
         sample = looked_at[number * len(looked_at) // count]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final
 
 from maenas.choices import FilePrecision
+from maenas.choices import Int8Form as Int8Form  # for the exporters
 from maenas.errors import MaenasError
 from maenas.spec import DetectorSpec, SpecFile
 from maenas.strict import STRICT
@@ -19,8 +20,6 @@ KEY: Final = "maenas"  # of the entry that maenas itself reads
 WEIGHTS_SCHEMA: Final = "maenas/weights@1"
 EXPORT_SCHEMA: Final = "maenas/export@1"
 MAX_CANDIDATES: Final = 3839  # TensorRT's limit on a TopK
-
-Int8Form = Literal["tensorrt", "cpu"]  # who is to compute it
 
 
 @dataclass(frozen=True)

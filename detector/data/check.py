@@ -17,7 +17,7 @@ import numpy as np
 
 from detector.data.dataset import Dataset, Problem, Sample, class_counts, read_dataset
 from detector.data.pictures import load_image
-from detector.data.sample import BROKEN_IMAGE, CUT_IMAGE, FATAL, UNUSED_CLASS
+from detector.data.sample import BROKEN_IMAGE, CUT_IMAGE, FATAL, UNUSED_CLASS, places_by_kind
 from detector.draw import Tile, encoded, sheet
 from detector.images import read_image
 from maenas.errors import MaenasError, NoSplitError
@@ -30,6 +30,7 @@ LEAK: Final = "image in two splits"
 RARE_CLASS: Final = "class with less than a hundredth of the boxes of the largest"
 NEW_CLASS: Final = "class that the training split does not have"
 _COLUMNS: Final = 4
+_EXAMPLES: Final = 5  # of a kind of problem
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,18 @@ class Report:
         whole = len(split) - (kinds.count(BROKEN_IMAGE) - left_out)
         return whole > 0 and not {*kinds} & {*FATAL, NO_BOXES, NEW_CLASS}
 
-    def summaries(self, *, examples: int = 5) -> dict[str, Summary]:
-        """Each split in numbers, with up to so many examples of every kind of problem."""
-        return {name: _summary(data, self.problems[name], examples) for name, data in self.splits.items()}
+    def summaries(self) -> dict[str, Summary]:
+        """Each split in numbers, with some examples of every kind of problem."""
+        return {name: _summary(data, self.problems[name]) for name, data in self.splits.items()}
 
     def reads(self, path: Path) -> bool:
         """Whether a file is one of the images."""
         real = os.path.realpath(path)
         return any(os.path.realpath(sample.path) == real for data in self.splits.values() for sample in data.samples)
 
-    def leak_kinds(self, *, examples: int = 5) -> dict[str, Kind]:
+    def leak_kinds(self) -> dict[str, Kind]:
         """The leaks between splits by kind."""
-        return _kinds(self.leaks, examples)
+        return _kinds(self.leaks)
 
     def document(self) -> dict[str, Any]:
         """Everything but the samples as plain data for JSON."""
@@ -178,7 +179,7 @@ def _leaks(digests: Mapping[str, Mapping[str, Path]]) -> tuple[Problem, ...]:
     return tuple(leaks)
 
 
-def _summary(dataset: Dataset, problems: Sequence[Problem], examples: int) -> Summary:
+def _summary(dataset: Dataset, problems: Sequence[Problem]) -> Summary:
     counts = class_counts(dataset)
     return Summary(
         source=dataset.source,
@@ -186,15 +187,12 @@ def _summary(dataset: Dataset, problems: Sequence[Problem], examples: int) -> Su
         images_without_boxes=sum(len(sample.labels) == 0 for sample in dataset.samples),
         boxes=int(counts.sum()),
         classes=dict(zip(dataset.names, counts.tolist(), strict=True)),
-        problems=_kinds(problems, examples),
+        problems=_kinds(problems),
     )
 
 
-def _kinds(problems: Sequence[Problem], examples: int) -> dict[str, Kind]:
-    groups: dict[str, list[str]] = {}
-    for problem in problems:
-        groups.setdefault(problem.kind, []).append(problem.where)
-    return {kind: Kind(len(wheres), wheres[:examples]) for kind, wheres in groups.items()}
+def _kinds(problems: Sequence[Problem]) -> dict[str, Kind]:
+    return {kind: Kind(len(wheres), wheres[:_EXAMPLES]) for kind, wheres in places_by_kind(problems).items()}
 
 
 # Contact sheet ------------------------------------------------------------------------------------------------------

@@ -185,13 +185,18 @@ def size_of(path: Path, problems: list[Problem]) -> tuple[int, int] | None:
     return size
 
 
-def summarise(problems: Sequence[Problem], *, examples: int = 3) -> list[str]:
-    """One line for each kind of problem: how often, and the first few places."""
+def places_by_kind(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """Where each kind of problem is."""
     places: dict[str, list[str]] = {}
     for problem in problems:
         places.setdefault(problem.kind, []).append(problem.where)
+    return places
+
+
+def summarise(problems: Sequence[Problem]) -> list[str]:
+    """One line for each kind of problem: how often, and the first three places."""
     lines = []
-    for kind, wheres in sorted(places.items(), key=lambda item: -len(item[1])):
-        more = f", and {len(wheres) - examples} more" if len(wheres) > examples else ""
-        lines.append(f"{len(wheres)} x {kind}: {'; '.join(f'{where:.300}' for where in wheres[:examples])}{more}")
+    for kind, wheres in sorted(places_by_kind(problems).items(), key=lambda item: -len(item[1])):
+        more = f", and {len(wheres) - 3} more" if len(wheres) > 3 else ""
+        lines.append(f"{len(wheres)} x {kind}: {'; '.join(f'{where:.300}' for where in wheres[:3])}{more}")
     return lines

@@ -21,7 +21,7 @@ from detector.export.metadata import Exported, from_properties
 from detector.export.parity import require_same
 from detector.runtime.engine_session import EngineSession
 from maenas.deploy.engine import EngineBuilder
-from maenas.deploy.engine_types import check_precision, node_names
+from maenas.deploy.engine_types import check_precision, convolution_names
 from maenas.deploy.gpu_state import gpu_limits
 from maenas.errors import MaenasError
 from maenas.files import read_text, refuse_pipe, write_atomic
@@ -71,7 +71,7 @@ def build_engine(
     gpu, source = None, "network"
     conditions = dict(builder.conditions)
     if torch.cuda.is_available():
-        engine, names = builder.load(plan), node_names(model, "Conv")
+        engine, names = builder.load(plan), convolution_names(model)
         check_precision(builder.describe(engine), export.precision, runtime=builder.runtime, convolutions=names)
         session = EngineSession(builder, engine, torch.device("cuda", torch.cuda.current_device()))
         require_same(model, session, pictures, export.detector.input, precision=export.precision)

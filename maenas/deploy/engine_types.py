@@ -33,7 +33,7 @@ def check_precision(document: Any, precision: Precision, *, runtime: str, convol
     """Raise `MaenasError` if an engine with convolutions runs one in a wider type, or none in `precision`.
 
     `document` is the parsed JSON of the engine's inspector, of an engine built with detailed verbosity;
-    `convolutions` are the `node_names` of its model's.
+    `convolutions` are the `convolution_names` of its model.
     """
     types: dict[str | None, str] = {}
     for layer in _layers(document):
@@ -65,9 +65,9 @@ def check_types(types: Mapping[str | None, str], precision: Precision, *, runtim
         raise MaenasError(f"{runtime} runs no convolution in {precision}, but in {', '.join(map(str, types))}")
 
 
-def node_names(model: onnx.ModelProto, op: str) -> frozenset[str]:
-    """What TensorRT calls the nodes of an operator; one without a name is called after its output."""
-    nodes = [node for node in model.graph.node if node.op_type == op]
+def convolution_names(model: onnx.ModelProto) -> frozenset[str]:
+    """What TensorRT calls the convolutions of a model; one without a name is called after its output."""
+    nodes = [node for node in model.graph.node if node.op_type == "Conv"]
     return frozenset(node.name or f"node_of_{node.output[0]}" for node in nodes)
 
 

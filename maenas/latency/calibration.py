@@ -226,11 +226,11 @@ def _logs(constants: Constants, names: tuple[str, ...]) -> np.ndarray:
     return np.log([getattr(constants, name) for name in names])
 
 
-def minimise(loss: Callable[[np.ndarray], float], start: np.ndarray, step: float, *, rounds: int = 400) -> np.ndarray:
+def minimise(loss: Callable[[np.ndarray], float], start: np.ndarray, step: float) -> np.ndarray:
     """Nelder-Mead simplex (Nelder and Mead 1965), no randomness. Returns the best point found."""
     points = [start, *(start + step * axis for axis in np.eye(len(start)))]
     values = [loss(point) for point in points]
-    for _ in range(rounds):
+    for _ in range(400):
         order = np.argsort(values, kind="stable")
         points, values = [points[i] for i in order], [values[i] for i in order]
         if values[-1] - values[0] < 1e-10 and np.max(np.ptp(points, axis=0)) < 1e-5:

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal
 
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
-from maenas.files import data_dir, read_packed_text, read_text
+from maenas.files import read_packed_text, read_text
 from maenas.latency.device import Precision
 from maenas.latency.measured import MAX_SIZE, MAX_TABLE_BYTES, KernelKey, MeasuredTable, Row, make_table
 from maenas.latency.onnx.lower import kernels_from_json
@@ -41,7 +41,7 @@ from maenas.latency.published import (
     kernel_rows,
     network_kernels,
 )
-from maenas.spec import read_spec
+from maenas.spec import published_spec
 from maenas.strict import STRICT, parse_json
 
 GFLOPS_TOLERANCE = 0.01  # the published counts include biases
@@ -128,12 +128,13 @@ def import_published(path: str | Path) -> Published:
     return Published("maenas/published-latencies@1", setups, tuple(networks.values()), tuple(latencies))
 
 
-def _neck_variants(ablations: _Ablations, spec: str = "damo-yolo-s") -> list[tuple[PublishedNetwork, float]]:
+def _neck_variants(ablations: _Ablations) -> list[tuple[PublishedNetwork, float]]:
     """The neck ablations that a `NeckSpec` can express: hidden widths in one ratio to the output widths.
 
     The variant that is the released model is measured already and left out.
     """
-    neck = read_spec(data_dir("searched_models") / f"{spec}.json").detector.neck
+    spec = "damo-yolo-s"
+    neck = published_spec(spec).neck
     variants = []
     for depth, hidden, latency_ms, gflops, _ in ablations.neck_depth_width:
         ratios = {width / out for width, out in zip(hidden, neck.out_channels, strict=True)}

@@ -11,15 +11,13 @@ from maenas.errors import MaenasError
 from maenas.nas.genome import stage_genes
 from maenas.nas.space import SearchSpace
 from maenas.presets import get_neck_preset, make_head, make_neck
-from maenas.spec import DetectorSpec, InputSpec
+from maenas.spec import DetectorSpec, HeadSpec, InputSpec
 
 TRIES = 1000  # for a genome in which all widths fit
 MAX_DRAWN_DEPTH = 4  # units in a stage: spaces allow far more than fits into a latency anyone wants
 
 
-def random_detector(
-    space: SearchSpace, rng: np.random.Generator, *, input_size: int | None = None, num_classes: int = 80
-) -> DetectorSpec:
+def random_detector(space: SearchSpace, rng: np.random.Generator, *, input_size: int | None = None) -> DetectorSpec:
     """Widths, bottlenecks, kernels and depths drawn evenly from what the space allows, stage after stage.
 
     Raises `MaenasError` where the space has next to nothing: hardly any widths that may follow each other.
@@ -30,7 +28,7 @@ def random_detector(
         raise MaenasError(f"space {space.name}: its widths and bottlenecks hardly ever fit each other; change them")
     backbone, preset = space.spec_of(np.array(genome)), get_neck_preset(space.neck)
     side = input_size or space.input_size
-    neck, head = make_neck(preset, backbone.tap_channels), make_head(preset, num_classes)
+    neck, head = make_neck(preset, backbone.tap_channels), make_head(preset, HeadSpec().num_classes)
     return DetectorSpec(InputSpec(side, side), backbone, neck, head)
 
 
@@ -56,17 +54,9 @@ def _drawn(space: SearchSpace, rng: np.random.Generator) -> list[int] | None:
 
 
 def random_detectors(
-    spaces: Sequence[SearchSpace],
-    count: int,
-    *,
-    seed: int,
-    input_size: int | None = None,
-    num_classes: int = 80,
+    spaces: Sequence[SearchSpace], count: int, *, seed: int, input_size: int | None = None
 ) -> Iterator[tuple[str, DetectorSpec]]:
     """`count` detectors with names, taking the spaces in turns; the first ones do not depend on `count`."""
     rng = np.random.default_rng(seed)
     for number, space in enumerate(itertools.islice(itertools.cycle(spaces), count)):
-        yield (
-            f"{space.name} #{number}",
-            random_detector(space, rng, input_size=input_size, num_classes=num_classes),
-        )
+        yield f"{space.name} #{number}", random_detector(space, rng, input_size=input_size)

@@ -145,20 +145,20 @@ def _of_transformer(rng: np.random.Generator) -> Kernel:
     return _product(cin * width, cout * width, rows, epilogue)
 
 
-def _odd_width(rng: np.random.Generator, low: int, high: int) -> int:
-    """As `_between`, and no multiple of 4."""
-    width = _between(rng, low, high)
+def _odd_width(rng: np.random.Generator) -> int:
+    """Between 16 and 512 as `_between`, and no multiple of 4."""
+    width = _between(rng, 16, 512)
     return width if width % 4 else width + int(rng.integers(1, 4))
 
 
 def _odd_depthwise(rng: np.random.Generator) -> Kernel:
-    channels, side, size = _odd_width(rng, 16, 512), _between(rng, 3, 80), int(rng.choice([3, 3, 5]))
+    channels, side, size = _odd_width(rng), _between(rng, 3, 80), int(rng.choice([3, 3, 5]))
     stride = 2 if rng.random() < 0.3 else 1
     return _with_epilogue(_kernel("conv", channels, channels, side, kernel=size, stride=stride, groups=channels), rng)
 
 
 def _odd_dense(rng: np.random.Generator) -> Kernel:
-    widths, side = (_odd_width(rng, 16, 512), _odd_width(rng, 16, 512)), _between(rng, 3, 80)
+    widths, side = (_odd_width(rng), _odd_width(rng)), _between(rng, 3, 80)
     return _with_epilogue(_kernel("conv", *widths, side, kernel=int(rng.choice([1, 1, 3]))), rng)
 
 

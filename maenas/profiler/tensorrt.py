@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maenas.deploy.engine import EngineBuilder, typed_model
-from maenas.deploy.engine_types import check_precision, node_names, refuse_merged
+from maenas.deploy.engine_types import check_precision, convolution_names, refuse_merged
 from maenas.deploy.gpu_state import gpu_limits
 from maenas.deploy.program import Program
 from maenas.errors import MaenasError
@@ -50,7 +50,7 @@ class TensorRt:
         engine = self._builder.load(self._builder.build_model(model.SerializeToString()))
         said = self._builder.describe(engine)
         refuse_merged(said, runtime=self.runtime)
-        if convolutions := node_names(model, "Conv"):
+        if convolutions := convolution_names(model):
             check_precision(said, precision, runtime=self.runtime, convolutions=convolutions)
         try:
             execution = _Execution(self._builder, self._torch, engine)

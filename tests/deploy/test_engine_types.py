@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from onnx import helper
 
-from maenas.deploy.engine_types import check_precision, node_names, refuse_merged, tensor_type
+from maenas.deploy.engine_types import check_precision, convolution_names, refuse_merged, tensor_type
 from maenas.errors import MaenasError
 
 
@@ -74,7 +74,7 @@ def test_a_convolution_inside_a_fused_layer_counts_too(schema: dict[str, dict]) 
         helper.make_node("Conv", ["y", "w"], ["z"], name="conv"),
         helper.make_node("Conv", ["z", "w"], ["out"]),
     ]
-    names = node_names(helper.make_model(helper.make_graph(nodes, "g", [], [])), "Conv")
+    names = convolution_names(helper.make_model(helper.make_graph(nodes, "g", [], [])))
     assert names == {"conv", "node_of_out"}
     wide, narrow = schema["fp32"], schema["fp16"]
     for node in names:
