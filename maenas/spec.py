@@ -143,6 +143,11 @@ class BackboneSpec:
         _require(self.taps[-1] == len(self.stages), f"the last tap is stage {self.taps[-1]}, not the last stage")
 
     @property
+    def widths_text(self) -> str:
+        """Widths of the stem and of every stage, for people: "32-64-64-96-96-256"."""
+        return "-".join(str(part.out_channels) for part in (self.stem, *self.stages))
+
+    @property
     def tap_channels(self) -> tuple[int, int, int]:
         """Widths of the three tapped outputs, strides 8, 16, 32."""
         c3, c4, c5 = (self.stages[tap - 1].out_channels for tap in self.taps)

@@ -116,12 +116,9 @@ class Design:
 
     def __repr__(self) -> str:
         size, backbone = self.spec.input, self.spec.backbone
-        widths = "-".join(
-            str(width) for width in (backbone.stem.out_channels, *(s.out_channels for s in backbone.stages))
-        )
         return (
-            f"<Design {self.spec.id}: {size.height}x{size.width}, widths {widths}, {self.candidate.layers} layers, "
-            f"{self.latency_ms:.3f} ms, score {self.score:.4f}>"
+            f"<Design {self.spec.id}: {size.height}x{size.width}, widths {backbone.widths_text}, "
+            f"{self.candidate.layers} layers, {self.latency_ms:.3f} ms, score {self.score:.4f}>"
         )
 
 

@@ -221,8 +221,7 @@ def limit_shower(setup: Setup, name: str) -> Callable[[float], str]:
 
 def _describe(setup: Setup, genome: Genome) -> str:
     backbone = setup.space.spec_of(genome)
-    widths = "-".join(str(width) for width in (backbone.stem.out_channels, *(s.out_channels for s in backbone.stages)))
-    return f"widths {widths}, {total_cost(lower(detector_of(setup, genome))).layers} layers"
+    return f"widths {backbone.widths_text}, {total_cost(lower(detector_of(setup, genome))).layers} layers"
 
 
 def detector_of(setup: Setup, genome: Genome) -> DetectorSpec:

@@ -76,8 +76,7 @@ def front_views(landscape: Landscape) -> list[tuple[str, View]]:
 def architecture_text(space: SearchSpace, genome: Genome) -> str:
     """Widths and units of an architecture of `space`."""
     backbone = space.spec_of(genome)
-    widths = "-".join(str(width) for width in (backbone.stem.out_channels, *(s.out_channels for s in backbone.stages)))
-    return f"widths {widths}, units {'/'.join(str(stage.depth) for stage in backbone.stages)}"
+    return f"widths {backbone.widths_text}, units {'/'.join(str(stage.depth) for stage in backbone.stages)}"
 
 
 def _places(

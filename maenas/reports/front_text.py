@@ -17,21 +17,14 @@ if TYPE_CHECKING:
 def format_front(front: Front, count: int) -> str:
     """At most `count` points, evenly spread, and what the front is."""
     picked = np.unique(np.linspace(0, len(front.points) - 1, max(2, count)).round().astype(int))
-    rows = [
-        [
-            f"ms {provenance_word(front.setup.predictors[0])}",
-            front.setup.request.score,
-            "layers up to",
-            "widths",
-            "units",
-        ]
-    ]
+    latency, score = f"ms {provenance_word(front.setup.predictors[0])}", front.setup.request.score
+    rows = [[latency, score, "layers up to", "widths", "units"]]
     for index in picked:
         point = front.points[index]
         backbone = front.setup.space.spec_of(point.solution.genome)
-        widths = "-".join(map(str, [backbone.stem.out_channels, *(s.out_channels for s in backbone.stages)]))
         units = "/".join(str(stage.depth) for stage in backbone.stages)
-        rows.append([f"{point.latency_s * 1e3:.4f}", f"{point.score:.4f}", str(point.max_layers), widths, units])
+        values = [f"{point.latency_s * 1e3:.4f}", f"{point.score:.4f}", str(point.max_layers)]
+        rows.append([*values, backbone.widths_text, units])
     status = "proven" if front.proven else "found, but not proven: the search grew too large somewhere"
     necks = front.setup.necks
     found = "" if necks is None else f" (chosen at the highest budget: {necks.reason})"
