@@ -14,16 +14,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
-from detector.data.settings import AugmentSettings
+from detector.data.settings import AugmentSettings, require_range
 from maenas.errors import MaenasError
 from maenas.files import read_text
 from maenas.strict import STRICT, parse_json, parse_yaml
 from maenas.units import number_of
-
-
-def _require(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise MaenasError(f"{name} is {value:g}; it must be {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -43,10 +38,10 @@ class Distillation:
     clip_norm: float | None = 30.0  # largest gradient norm with a teacher
 
     def __post_init__(self) -> None:
-        _require("distill.weight", self.weight, 0, 1e6)
-        _require("distill.off_epochs", self.off_epochs, 0, 1_000_000)
+        require_range("distill.weight", self.weight, 0, 1e6)
+        require_range("distill.off_epochs", self.off_epochs, 0, 1_000_000)
         if self.clip_norm is not None:
-            _require("distill.clip_norm", self.clip_norm, 1e-6, 1e9)
+            require_range("distill.clip_norm", self.clip_norm, 1e-6, 1e9)
 
 
 @dataclass(frozen=True)
@@ -105,11 +100,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.batch != "auto":
-            _require("batch", self.batch, 1, 1_000_000)
+            require_range("batch", self.batch, 1, 1_000_000)
         for name, (low, high) in _RANGES.items():
-            _require(name, getattr(self, name), low, high)
+            require_range(name, getattr(self, name), low, high)
         if self.clip_norm is not None:
-            _require("clip_norm", self.clip_norm, 1e-6, 1e9)
+            require_range("clip_norm", self.clip_norm, 1e-6, 1e9)
         for side in self.multi_scale:
             if side < 32 or side % 32:
                 raise MaenasError(f"multi_scale has {side}; a side must be a positive multiple of 32")

@@ -152,11 +152,15 @@ def _are_shares(*rows: tuple[float, ...]) -> bool:
     return all(0 <= value <= 1 for row in rows for value in row)
 
 
+def _whole_lines(path: Path) -> list[str]:
+    """Of a log; a run that was killed while it wrote leaves a last line without an end."""
+    return [line for line in read_text(path, what="training log").splitlines(keepends=True) if line.endswith("\n")]
+
+
 def read_epochs(path: Path) -> list[Epoch]:
     """The epochs of a log; raises `MaenasError` where it is damaged, or no epoch has ended."""
-    # A run that was killed while it wrote leaves a last line without an end.
-    lines = [line for line in read_text(path, what="training log").splitlines(keepends=True) if line.endswith("\n")]
-    epochs = [parse_json(line, Epoch, where=f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    lines = enumerate(_whole_lines(path), start=1)
+    epochs = [parse_json(line, Epoch, where=f"{path}, line {number}") for number, line in lines]
     if not epochs:
         raise MaenasError(f"training log {path}: is empty; no epoch has ended yet")
     return epochs
@@ -165,8 +169,7 @@ def read_epochs(path: Path) -> list[Epoch]:
 def read_rates(path: Path) -> tuple[list[int], list[float]]:
     """Steps and their learning rates, of `steps.csv`; raises `MaenasError` where it is damaged."""
     steps, rates = [], []
-    lines = [line for line in read_text(path, what="training log").splitlines(keepends=True) if line.endswith("\n")]
-    for number, row in enumerate(csv.DictReader(lines), start=2):
+    for number, row in enumerate(csv.DictReader(_whole_lines(path)), start=2):
         try:
             step, rate = int(row["step"]), float(row["lr"])
         except (KeyError, TypeError, ValueError) as error:

@@ -42,16 +42,17 @@ class AugmentSettings:
 
     def __post_init__(self) -> None:
         for name in _SHARES:
-            _require(name, getattr(self, name), 0, 1)
-        _require("degrees", self.degrees, 0, 180)
-        _require("shear", self.shear, 0, 60)
-        _require("mosaic_size", self.mosaic_size, 32, 8192)
+            require_range(name, getattr(self, name), 0, 1)
+        require_range("degrees", self.degrees, 0, 180)
+        require_range("shear", self.shear, 0, 60)
+        require_range("mosaic_size", self.mosaic_size, 32, 8192)
         for name in ("mosaic_scale", "mixup_scale", "single_scale"):
             low, high = getattr(self, name)
             if not 0.01 <= low <= high <= 10:
                 raise MaenasError(f"{name} is {low:g}, {high:g}; it must be a low and a high end in 0.01 to 10")
 
 
-def _require(name: str, value: float, low: float, high: float) -> None:
+def require_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise `MaenasError` where the setting `name` is outside of `low` to `high`."""
     if not low <= value <= high:
         raise MaenasError(f"{name} is {value:g}; it must be {low:g} to {high:g}")

@@ -33,7 +33,7 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a cel
 
 def evaluation_section(result: Evaluation) -> Section:
     """All about one evaluation."""
-    numbers = [_number(value) or "none" for value in result.summary.values()]
+    numbers = [number_text(value) or "none" for value in result.summary.values()]
     summary = Table("COCO metrics", ["images", *result.summary], [[str(result.images), *numbers]])
     order = ordered_by_ap(result.per_class)
     blocks: list[Block] = [summary, *_class_blocks(result.per_class, order)]
@@ -43,12 +43,13 @@ def evaluation_section(result: Evaluation) -> Section:
     return Section("Evaluation", blocks)
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """A metric with four decimals; nothing for None."""
     return "" if value is None else f"{value:.4f}"
 
 
 def _row(result: ClassResult) -> list[str]:
-    return [result.name, str(result.boxes), _number(result.ap), _number(result.ap50)]
+    return [result.name, str(result.boxes), number_text(result.ap), number_text(result.ap50)]
 
 
 def _class_blocks(results: Sequence[ClassResult], order: Sequence[int]) -> list[Block]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maenas.errors import MaenasError
 from maenas.reports.blocks import Block, Note, Picture, Plot, Section, Table
-from maenas.reports.evaluation import evaluation_section
+from maenas.reports.evaluation import evaluation_section, number_text
 from maenas.reports.training_figures import curves_figure
 from maenas.run_files import (
     BATCH_PICTURE,
@@ -58,7 +58,7 @@ def _epochs_section(epochs: Sequence[Epoch], steps: Sequence[int], rates: Sequen
     rated = [epoch for epoch in epochs if epoch.metrics is not None]
     pace = -(-len(epochs) // EPOCH_ROWS)
     shown = [*epochs[:-1:pace], epochs[-1]]
-    rows = [[str(e.epoch), *(_number(e.losses.get(name)) for name in names), *_ap(e)] for e in shown]
+    rows = [[str(e.epoch), *(number_text(e.losses.get(name)) for name in names), *_ap(e)] for e in shown]
     table = Table("Mean losses and AP by epoch", ["epoch", *names, "AP", "AP50"], rows)
     text = f"Curves of the losses {', '.join(names)} over {len(epochs)} epochs."
     blocks = [Plot("Losses", text, curves_figure(numbers, losses, "mean loss", log=True), table, height=360)]
@@ -82,11 +82,7 @@ def _rate_plot(steps: Sequence[int], rates: Sequence[float]) -> Plot:
 
 
 def _ap(epoch: Epoch) -> list[str]:
-    return [_number((epoch.metrics or {}).get(name)) for name in ("AP", "AP50")]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return [number_text((epoch.metrics or {}).get(name)) for name in ("AP", "AP50")]
 
 
 # Pictures -----------------------------------------------------------------------------------------------------------

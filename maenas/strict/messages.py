@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from maenas.errors import printable_line
+
 # Where a value sits in a document: keys and indices from the top.
 Path = tuple[str | int, ...]
 
@@ -39,7 +41,7 @@ def place(where: str, line: int | None) -> str:
 
 def one_line(message: str) -> str:
     """A message that may quote the document at length or with control characters, fit for a terminal."""
-    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in message)
+    text = printable_line(message)
     return text if len(text) <= 400 else f"{text[:200]} ... {text[-195:]}"  # what to do stands at the end
 
 
