@@ -13,7 +13,7 @@ from torch import Tensor
 from detector.device import choose_device
 from detector.runtime.exported import runtime_of
 from detector.runtime.interface import Runtime, in_batches
-from maenas.deploy.session import PROVIDERS, TF32, Target, import_onnxruntime, session_errors
+from maenas.deploy.session import PROVIDERS, TF32, Target, import_onnxruntime, session_errors, session_options
 from maenas.errors import MaenasError
 
 TYPES = {
@@ -40,12 +40,7 @@ class OnnxSession:
                 f"this onnxruntime has no {provider}: pip uninstall onnxruntime and pip install onnxruntime-gpu, "
                 "or choose --device cpu"
             )
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # what it raises is told in our words
-        options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
-        options.inter_op_num_threads = 1
-        # Several sessions may live at once: their idle threads must not burn the cores of the one that runs.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options = session_options(ort, threads or 0)
         settings = {}
         if target == "cuda":  # the search for algorithms would be repeated for every new batch
             settings = {"device_id": str(device.index or 0), "use_tf32": str(int(TF32))}

@@ -8,8 +8,6 @@ from maenas.errors import MaenasError
 
 Target = Literal["cpu", "cuda"]
 PROVIDERS: dict[Target, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
 TF32 = True  # in convolutions of fp32 on GPUs that have it: what PyTorch, TensorRT and ONNX Runtime do by default
 
 
@@ -29,6 +27,17 @@ def import_onnxruntime(target: Target = "cpu") -> Any:
     if target == "cuda" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
     return onnxruntime
+
+
+def session_options(ort: Any, threads: int) -> Any:
+    """Options of a session whose operators run one after another on `threads` threads each; 0: one for each core."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what it raises is told in our words
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Several sessions may live at once: their idle threads must not burn the cores of the one that runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
 
 
 def session_errors(ort: Any) -> tuple[type[Exception], ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from maenas.choices import Clock
 from maenas.deploy.gpu_state import gpu_limits, gpu_name, visible_gpu
 from maenas.deploy.program import Program
-from maenas.deploy.session import PROVIDERS, TF32, Target, import_onnxruntime, session_errors
+from maenas.deploy.session import PROVIDERS, TF32, Target, import_onnxruntime, session_errors, session_options
 from maenas.errors import MaenasError
 from maenas.latency.device import Precision
 from maenas.latency.find import processor
@@ -67,13 +67,7 @@ class OnnxRuntime:
     def build_model(self, model: bytes) -> OrtRunner:
         """A runner of a serialised ONNX model with static shapes; inputs are random."""
         ort = self._ort
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        # Several sessions live at once: without this their idle threads would burn the cores of the one being timed.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options = session_options(ort, self.threads)
         provider = PROVIDERS[self.target]
         wanted = [(provider, CUDA_OPTIONS)] if self.target == "cuda" else [provider]
         try:
