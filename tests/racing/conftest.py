@@ -1,6 +1,7 @@
 """A small race that nothing has interrupted, and what it is made of."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def quick_racing() -> Iterator[None]:
     """No trackers, and as `quick_training` says."""
-    monkeypatch.setattr(module, "is_installed", lambda name: False)
-    with quick_training():
+    with quick_training(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "is_installed", lambda name: False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with quick_racing():
         yield
 
 
@@ -51,7 +58,7 @@ def race(place: Path, out: Path, names: Sequence[str] = ("a", "b", "c"), **optio
 @pytest.fixture(scope="module")
 def whole(place: Path) -> maenas.RaceResult:
     """A race that nothing has interrupted."""
-    with quick_training():
+    with quick_racing():
         return race(place, place / "whole")
 
 
