@@ -152,7 +152,7 @@ def run_race(
             write_winner(setup, state, result, folder)
             state = replace(state, result=result)
             write_race(folder, state)
-        spec = next(row.spec for row in setup.candidates if row.name == result.finalists[0].name)
+        spec = setup.candidate(result.finalists[0].name).spec
         return RaceResult(folder, state, result, spec, folder / WINNER_WEIGHTS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -140,7 +139,7 @@ def agreement(rows: Sequence[Checked]) -> Agreement:
 
 def kendall_tau(left: Sequence[float], right: Sequence[float]) -> float:
     """Kendall's tau-a in [-1, 1]; NaN for fewer than two pairs of values."""
-    pairs = list(itertools.combinations(zip(left, right, strict=True), 2))
-    if not pairs:
-        return math.nan
-    return statistics.fmean(float(np.sign((a[0] - b[0]) * (a[1] - b[1]))) for a, b in pairs)
+    first, second = np.triu_indices(len(left), 1)
+    x, y = np.array(left), np.array(right)
+    signs = np.sign(x[first] - x[second]) * np.sign(y[first] - y[second])
+    return float(signs.mean()) if len(signs) else math.nan
