@@ -25,7 +25,7 @@ from maenas.nas.shortlist import shortlist, shortlist_provenance
 from maenas.outputs import check_folder
 from maenas.racing.schedule import evaluation_pace, field_sizes, rung_epochs
 from maenas.racing.state import RACE_FILE, SPECS, Entrant, Race, Settings, new_race, read_race, require_same
-from maenas.spec import DetectorSpec, load_spec, read_spec
+from maenas.spec import DetectorSpec, load_spec, read_spec, resized
 from maenas.strict import parse_json
 from maenas.units import format_latency, parse_latency_s
 
@@ -152,9 +152,7 @@ def _given(request: RaceRequest, classes: int) -> tuple[Candidate, ...]:
 
 def _fitted(spec: DetectorSpec, request: RaceRequest, classes: int) -> DetectorSpec:
     """`spec` as it races: with the input size asked for, and the classes of the data."""
-    spec = replace(spec, head=replace(spec.head, num_classes=classes))
-    size = _input_size(request)
-    return spec if size is None else replace(spec, input=replace(spec.input, height=size, width=size))
+    return resized(replace(spec, head=replace(spec.head, num_classes=classes)), _input_size(request))
 
 
 def _input_size(request: RaceRequest) -> int | None:

@@ -24,7 +24,7 @@ from maenas.nas.space import load_space, space_names
 from maenas.profiler.plan import DRAW_SEED
 from maenas.profiler.profile import time_networks
 from maenas.profiler.setup import Setup
-from maenas.spec import DetectorSpec, InputSpec, load_spec, published_specs
+from maenas.spec import DetectorSpec, load_spec, published_specs, resized
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ def networks_to_validate(
     specs = {} if names else published_specs(input_size)
     for name in names:
         stored = load_spec(name)
-        size = stored.detector.input if input_size is None else InputSpec(input_size, input_size)
-        specs[name if stored.name in specs else stored.name] = dataclasses.replace(stored.detector, input=size)
+        specs[name if stored.name in specs else stored.name] = resized(stored.detector, input_size)
     drawn = random_detectors(
         [load_space(name) for name in spaces or space_names()], random, seed=seed, input_size=input_size
     )
