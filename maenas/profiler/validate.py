@@ -17,8 +17,7 @@ from maenas.deploy.clock import Timing
 from maenas.errors import MaenasError
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import Prediction, predict
-from maenas.lowering import lower
-from maenas.nas.depth_bound import in_scope
+from maenas.nas.depth_bound import kernels_in_scope
 from maenas.nas.sampling import random_detectors
 from maenas.nas.space import load_space, space_names
 from maenas.profiler.plan import DRAW_SEED
@@ -71,7 +70,7 @@ def validate(
 ) -> tuple[Checked, ...]:
     """Measure every spec, all of it or its backbone, and compare; `setup` must be the one of the predictor's table."""
     rows = []
-    kernels = {name: [kernel for kernel in lower(spec) if in_scope(kernel, scope)] for name, spec in specs.items()}
+    kernels = {name: kernels_in_scope(spec, scope) for name, spec in specs.items()}
     for name, timing in time_networks(kernels, setup):
         rows.append(
             Checked(name, specs[name], predict(kernels[name], predictor), timing, total_cost(kernels[name]).flops)
