@@ -29,6 +29,7 @@ import numpy as np
 from detector.data.coco import read_coco
 from detector.data.pictures import Pictures
 from maenas import __version__
+from maenas.latency.find import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "annotations.json"
@@ -155,7 +156,6 @@ def pss(process: int | str | None = "self") -> int:
 
 
 def conditions(path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,7 +166,7 @@ def conditions(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         "file_mb": round(path.stat().st_size / 1e6, 1),
         "cache_mb": round(sum(file.stat().st_size for file in path.parents[1].glob("cache/maenas/*")) / 1e6, 1),
         "workers": options.workers,
-        "cpu": next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), None),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "load_average_1min": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),

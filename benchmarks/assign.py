@@ -25,6 +25,7 @@ from torch import Tensor
 
 from detector.assign import assign
 from detector.boxes import make_priors
+from maenas.latency.find import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "assign.json"
@@ -61,9 +62,6 @@ def main(arguments: Sequence[str]) -> None:
 def describe_conditions() -> dict[str, Any]:
     """Machine, versions and state of the machine."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip() or None,
@@ -73,7 +71,7 @@ def describe_conditions() -> dict[str, Any]:
         "classes": CLASSES,
         "runs": RUNS,
         "threads": torch.get_num_threads(),
-        "cpu": next(iter(names), platform.machine()),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "load_average_1min_at_start": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),

@@ -12,29 +12,22 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
-from trained_curves import Curve, experiment_parser, given_data, searched, train_curve, write_curves
+from trained_curves import Curve, begin, experiment_parser, searched, train_curve, write_curves
 
 from maenas.spec import load_spec
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def main() -> None:
-    parser = experiment_parser(__doc__, epochs=10)
+    parser = experiment_parser(__doc__, epochs=10, folder="distillation")
     parser.add_argument("--budgets", nargs=2, default=["0.9ms", "0.64ms"], help="of the teacher, of the student")
     parser.add_argument("--teacher-epochs", type=int, default=30)
     parser.add_argument("--teacher", type=Path, help="a finished run, in place of one trained here")
     parser.add_argument("--weights", nargs="+", type=float, default=[0.1, 1.0])
     parser.add_argument("--starts", nargs="+", default=["random"], choices=("random", "teacher"), help="of the student")
     parser.add_argument("--set", nargs="*", default=[], help="settings of all trainings, as key=value")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "distillation")
-    given = parser.parse_args()
+    given, data, options = begin(parser)
     folder = given.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    data = given_data(given.data, folder, given.side)
-    options: dict[str, Any] = {"recipe": given.recipe, "input_size": given.side}
     common = ["workers=0", f"eval_every={given.epochs}", "distill.start=random", *given.set]
     teacher = given.teacher
     if teacher is None:

@@ -34,7 +34,7 @@ from maenas.latency.find import processor
 from maenas.lowering import lower
 from maenas.profiler.onnxruntime import OnnxRuntime
 from maenas.profiler.openvino import OpenVino
-from maenas.spec import DetectorSpec, InputSpec, load_spec
+from maenas.spec import DetectorSpec, load_spec, resized
 
 RESULT = Path(__file__).resolve().parent / "results" / "inference_runtimes.json"
 MODELS = ("damo-yolo-t", "damo-yolo-nano-m")
@@ -96,10 +96,7 @@ def main() -> None:
     results = {}
     for name in arguments.models:
         stored = load_spec(name)
-        side = arguments.input
-        size = stored.detector.input if side is None else InputSpec(side, side)
-        spec = DetectorSpec(size, stored.detector.backbone, stored.detector.neck, stored.detector.head)
-        results[stored.name] = measure_model(spec, arguments.rounds)
+        results[stored.name] = measure_model(resized(stored.detector, arguments.input), arguments.rounds)
         print(stored.name, json.dumps(results[stored.name]["ratio"]), flush=True)
     document = {
         "benchmark": "inference_runtimes",

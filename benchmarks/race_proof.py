@@ -28,6 +28,7 @@ from trained_curves import conditions_of, drawn_shapes
 
 import maenas
 from detector.choices import Split
+from maenas.api.search import make_request
 from maenas.files import write_atomic
 from maenas.nas.shortlist import ShortlistEntry, shortlist
 from maenas.spec import DetectorSpec, write_spec
@@ -128,8 +129,6 @@ def main() -> None:
         fresh = drawn_shapes(given.folder / "fresh", images=given.images, side=given.side, seed=FRESH_SEED), "val"
     where = (given.recipe, given.epochs, data, fresh, given.folder)
     task = Task(given.space, given.budget, given.device, given.side, given.classes, *where)
-    from maenas.api.search import make_request
-
     entries = shortlist(make_request(task.budget, **task.limits), given.shortlist)
     race = raced(task, entries, given.rungs)
     specs = {

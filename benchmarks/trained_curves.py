@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Curve = dict[int, float]  # AP by epoch
 
 
-def experiment_parser(doc: str | None, *, epochs: int) -> argparse.ArgumentParser:
+def experiment_parser(doc: str | None, *, epochs: int, folder: str) -> argparse.ArgumentParser:
     """The options of every such experiment: data, searches, recipe, length, seeds and where the runs lie."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="shapes", help="a folder, or shapes: 400 generated images")
@@ -31,8 +31,17 @@ def experiment_parser(doc: str | None, *, epochs: int) -> argparse.ArgumentParse
     parser.add_argument("--recipe", default="demo")
     parser.add_argument("--epochs", type=int, default=epochs, help="of the students")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / folder)
     parser.add_argument("--result", type=Path)
     return parser
+
+
+def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Path, dict[str, Any]]:
+    """What was given, with its folder made; the data; and the options of every training."""
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    data = given_data(given.data, given.folder, given.side)
+    return given, data, {"recipe": given.recipe, "input_size": given.side}
 
 
 def conditions_of(given: argparse.Namespace) -> dict[str, str]:

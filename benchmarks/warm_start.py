@@ -11,29 +11,22 @@ benchmarks/results/warm_start_DATA.json.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from trained_curves import Curve, experiment_parser, given_data, searched, train_curve, write_curves
+from trained_curves import Curve, begin, experiment_parser, searched, train_curve, write_curves
 
 from maenas.spec import load_spec
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def main() -> None:
-    parser = experiment_parser(__doc__, epochs=20)
+    parser = experiment_parser(__doc__, folder="warm_start", epochs=20)
     parser.add_argument(
         "--budgets", nargs=3, default=["0.7ms", "0.64ms", "0.9ms"], help="of the source, of the students"
     )
     parser.add_argument("--source-epochs", type=int, default=20)
     parser.add_argument("--source", type=Path, help="a finished run, in place of one trained here")
     parser.add_argument("--eval-every", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "warm_start")
-    given = parser.parse_args()
+    given, data, options = begin(parser)
     folder = given.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    data = given_data(given.data, folder, given.side)
-    options: dict[str, Any] = {"recipe": given.recipe, "input_size": given.side}
     options["settings"] = [f"eval_every={given.eval_every}", "workers=0"]
     source = given.source
     if source is None:

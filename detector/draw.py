@@ -6,9 +6,10 @@ Legend: N boxes.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 from detector.postprocess import Detections
 from maenas.errors import printable_line
 from maenas.palette import Colour, class_colour
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LINE_SHARE: Final = 0.003  # of the longer side of the image
 FONT_SHARE: Final = 0.02
@@ -127,6 +131,15 @@ def sheet(tiles: Sequence[Tile], *, columns: int, side: int = TILE) -> Image.Ima
         text = _fitting(draw, printable_line(tile.caption), _font(CAPTION_FONT), cell[0])
         draw.text((x, y + cell[1] + 3), text, fill=INK, font=_font(CAPTION_FONT))
     return page
+
+
+def figure_png(figure: Figure, dpi: int = 120) -> bytes:
+    """A figure of matplotlib as PNG."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the font lacks a letter, or names leave no room
+        figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:

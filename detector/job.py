@@ -29,7 +29,7 @@ from detector.step import Parts, Schedule, assemble
 from detector.warm_start import warm_start
 from maenas.errors import MaenasError, printable_line
 from maenas.memory import free_memory
-from maenas.spec import SCHEMA, DetectorSpec, SpecFile, load_spec
+from maenas.spec import SCHEMA, DetectorSpec, SpecFile, load_spec, resized
 
 MOST_NAMES = 8  # shown of the classes
 STATISTICS = (".running_mean", ".running_var")  # of batch norms
@@ -96,8 +96,7 @@ def make_job(
     detector = replace(detector, head=replace(detector.head, num_classes=len(train.names)))
     if input_size is None and are_built_in(data):
         input_size = SIZE
-    if input_size is not None:
-        detector = replace(detector, input=replace(detector.input, height=input_size, width=input_size))
+    detector = resized(detector, input_size)
     if finetune is not None and init is not None:
         raise MaenasError("--finetune and --init both say what to begin with; give one of them")
     start = None if finetune is None else read_weights(finetune)

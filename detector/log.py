@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import shutil
@@ -22,14 +21,14 @@ from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from detector.data.loader import Batch
-from detector.draw import Tile, encoded, sheet
+from detector.draw import Tile, encoded, figure_png, sheet
+from detector.plots import tidy
 from detector.step import LOSSES
 from maenas.errors import MaenasError
-from maenas.files import read_text, write_atomic
-from maenas.run_files import EPOCHS_FILE, STEPS_FILE, Epoch
+from maenas.files import write_atomic
+from maenas.run_files import EPOCHS_FILE, STEPS_FILE, Epoch, whole_lines
 from maenas.strict import parse_json
 
-MAX_LOG_BYTES = 2**30
 MOST_DRAWN = 16  # images of the first batch
 COLUMNS = ("step", "epoch", "lr", *LOSSES, "images_per_s")
 
@@ -139,9 +138,9 @@ def _keep_until(out: Path, step: int, closed: int) -> None:
     """Drops what the files say about later steps and epochs: the run goes on from there and will say it again."""
     steps, epochs = out / STEPS_FILE, out / EPOCHS_FILE
     try:
-        rows = _whole_lines(steps)[1:] if step else []
+        rows = whole_lines(steps)[1:] if step and steps.exists() else []
         done = [row for row in rows if _step_of(row) <= step]
-        rows = _whole_lines(epochs) if step else []
+        rows = whole_lines(epochs) if step and epochs.exists() else []
         ended = [row for row in rows if parse_json(row, Epoch, where=str(epochs)).epoch <= closed]
     except ValueError as error:  # also a MaenasError
         raise MaenasError(f"{steps} or {epochs.name} is damaged ({error}); remove both to go on without") from error
@@ -157,14 +156,6 @@ def _step_of(line: str) -> int:
     for cell in cells[1:]:
         float(cell)
     return int(cells[0])
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a log; whoever was killed while writing leaves a last one that has no end."""
-    if not path.exists():
-        return []
-    lines = read_text(path, what="training log", max_bytes=MAX_LOG_BYTES).splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
 
 
 def curves_plot(out: Path) -> bytes:
@@ -191,13 +182,10 @@ def curves_plot(out: Path) -> bytes:
     right.set(title="validation", xlabel="epoch", ylim=(0, None))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (left, middle, right):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     for axes in (left, right):  # under the axes, where it covers nothing
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(LOSSES), frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from detector.cost import first_steps
 from detector.distributed import World, join_world
 from detector.job import Job
-from maenas.units import number_of
+from maenas.units import format_duration, number_of
 
 STEPS = 5  # the first one is not timed: it allocates, and chooses algorithms
 
@@ -35,8 +35,8 @@ def plan_text(job: Job, world: World) -> str:
     ]
     if len(times) > 1:
         seconds = (times[-1] - times[0]) / (len(times) - 1)
-        speed = batch * recipe.accumulate / seconds
-        lines.append(f"time       {seconds:.3f} s a step ({speed:.1f} images/s): {_duration(seconds * schedule.total)}")
+        speed, whole = batch * recipe.accumulate / seconds, format_duration(seconds * schedule.total)
+        lines.append(f"time       {seconds:.3f} s a step ({speed:.1f} images/s): {whole}")
     else:
         lines.append("time       one step only: too few to estimate from")
     return "\n".join(lines)
@@ -52,10 +52,3 @@ def _memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_reserved(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detector.confidence import CONFIDENCES, f1_of, over_confidence
-from detector.draw import short
+from detector.draw import figure_png, short
 from maenas.palette import class_colour, hex_colour
 from maenas.run_files import most_confused
 
@@ -34,8 +32,8 @@ def precision_plot(precision: np.ndarray, recalls: Sequence[float], names: Seque
         axes.plot(recalls, mean, color="black", linewidth=2, label=f"all classes {mean.mean():.3f}")
         axes.legend(title="AP50", fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="IoU 0.5")
-    _tidy(axes)
-    return _png(figure)
+    tidy(axes)
+    return figure_png(figure)
 
 
 def confidence_plot(scores: np.ndarray, boxes: np.ndarray, found: np.ndarray, names: Sequence[str]) -> bytes:
@@ -59,11 +57,11 @@ def confidence_plot(scores: np.ndarray, boxes: np.ndarray, found: np.ndarray, na
                 axes.plot(CONFIDENCES[best], mean[best], "o", color="black")
                 name = f"F1, at best {mean[best]:.3f} at confidence {CONFIDENCES[best]:.2f}"
         axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1.02), title=name)
-        _tidy(axes)
+        tidy(axes)
     if rated:
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize="small", frameon=False)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> bytes:
@@ -87,7 +85,7 @@ def confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> bytes:
         for row, column in np.argwhere(matrix):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize="small")
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _rated(precision: np.ndarray) -> list[int]:
@@ -98,7 +96,8 @@ def _colour(label: int) -> str:
     return hex_colour(class_colour(label))
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """A light grid, and no frame above and on the right."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -106,11 +105,3 @@ def _tidy(axes: Axes) -> None:
 def _shown(name: str) -> str:
     """A class name as a label: a dollar sign would begin a formula."""
     return short(name, _LONGEST_NAME).replace("$", r"\$")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the font lacks a letter, or the names leave no room
-        figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()

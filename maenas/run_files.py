@@ -27,6 +27,7 @@ EVALUATION: Final = "evaluation"  # folder
 METRICS_FILE: Final = "metrics.json"
 LABELS_PICTURE: Final = "labels.png"  # what the training data holds
 BATCH_PICTURE: Final = "batch.jpg"  # the first batch, as the network gets it
+MAX_LOG_BYTES: Final = 2**30
 TRUTH_PICTURE: Final = "truth_and_predictions.jpg"  # of some validation images, in the evaluation's folder
 
 PART: Final = {**STRICT, "extra": "ignore"}  # a reader takes the keys that it knows; a later version may write more
@@ -152,14 +153,15 @@ def _are_shares(*rows: tuple[float, ...]) -> bool:
     return all(0 <= value <= 1 for row in rows for value in row)
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Of a log; a run that was killed while it wrote leaves a last line without an end."""
-    return [line for line in read_text(path, what="training log").splitlines(keepends=True) if line.endswith("\n")]
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a log; a run that was killed while it wrote leaves a last one without an end."""
+    lines = read_text(path, what="training log", max_bytes=MAX_LOG_BYTES).splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]
 
 
 def read_epochs(path: Path) -> list[Epoch]:
     """The epochs of a log; raises `MaenasError` where it is damaged, or no epoch has ended."""
-    lines = enumerate(_whole_lines(path), start=1)
+    lines = enumerate(whole_lines(path), start=1)
     epochs = [parse_json(line, Epoch, where=f"{path}, line {number}") for number, line in lines]
     if not epochs:
         raise MaenasError(f"training log {path}: is empty; no epoch has ended yet")
@@ -169,7 +171,7 @@ def read_epochs(path: Path) -> list[Epoch]:
 def read_rates(path: Path) -> tuple[list[int], list[float]]:
     """Steps and their learning rates, of `steps.csv`; raises `MaenasError` where it is damaged."""
     steps, rates = [], []
-    for number, row in enumerate(csv.DictReader(_whole_lines(path)), start=2):
+    for number, row in enumerate(csv.DictReader(whole_lines(path)), start=2):
         try:
             step, rate = int(row["step"]), float(row["lr"])
         except (KeyError, TypeError, ValueError) as error:

@@ -285,11 +285,13 @@ def published_spec(name: str) -> DetectorSpec:
 
 def published_specs(input_size: int | None = None) -> dict[str, DetectorSpec]:
     """The published detectors by name, at their own input size or at another one in pixels."""
-    specs = {name: published_spec(name) for name in PUBLISHED}
-    if input_size is None:
-        return specs
-    size = InputSpec(input_size, input_size)
-    return {name: dataclasses.replace(spec, input=size) for name, spec in specs.items()}
+    return {name: resized(published_spec(name), input_size) for name in PUBLISHED}
+
+
+def resized(spec: DetectorSpec, side: int | None) -> DetectorSpec:
+    """The same detector for a square input of another side in pixels, None for its own; raises `MaenasError`."""
+    size = spec.input if side is None else dataclasses.replace(spec.input, height=side, width=side)
+    return dataclasses.replace(spec, input=size)
 
 
 def write_spec(path: str | Path, spec: DetectorSpec, name: str, provenance: Mapping[str, Any] | None = None) -> None:

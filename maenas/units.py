@@ -94,6 +94,13 @@ def format_count(n: float, unit: str = "") -> str:
     return f"{number} {prefix}{unit}" if unit else f"{number}{prefix}"
 
 
+def format_duration(seconds: float) -> str:
+    """As people say it: 40 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def number_of(n: int, noun: str) -> str:
     """`n` of something with its plural: "1 class", "3 classes", "0 boxes"."""
     plural = noun if n == 1 else noun + ("es" if noun.endswith(("s", "x")) else "s")

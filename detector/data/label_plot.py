@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from typing import Final
 
 import numpy as np
@@ -12,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from detector.data.dataset import Dataset, class_counts
-from detector.draw import short
+from detector.draw import figure_png, short
 from maenas.palette import class_colour, hex_colour
 from maenas.units import number_of
 
@@ -40,11 +38,7 @@ def label_plot(dataset: Dataset) -> bytes:
     total = int(class_counts(dataset).sum())
     title = f"{number_of(len(dataset), 'image')}, {number_of(total, 'box')}, {number_of(len(dataset.names), 'class')}"
     figure.suptitle(title)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the font lacks a letter of a name
-        figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return figure_png(figure, dpi=100)
 
 
 def _boxes(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

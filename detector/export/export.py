@@ -19,7 +19,7 @@ from detector.choices import Format, Method, Nms, Rest, Sensitive
 from detector.export.engine import EngineCard, build_engine, card_path, write_engine
 from detector.export.int8 import Int8Result, Int8Settings, quantize_model, report_path
 from detector.export.metadata import NmsSettings
-from detector.export.onnx import ExportSettings, count_nodes, describe_ends, resized, to_onnx
+from detector.export.onnx import ExportSettings, count_nodes, describe_ends, to_onnx
 from detector.export.parity import Parity, check_parity, natural_images
 from detector.images import read_image
 from detector.model.deploy import deploy
@@ -31,6 +31,7 @@ from maenas.files import write_atomic
 from maenas.headers import FilePrecision, Int8Form
 from maenas.outputs import check_file
 from maenas.run_files import weights_path
+from maenas.spec import resized
 from maenas.units import parse_bytes
 
 MAX_BATCH = 256

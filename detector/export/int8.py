@@ -15,7 +15,7 @@ from detector.data.dataset import Dataset, align_names, open_dataset
 from detector.data.loader import eval_batches
 from detector.distributed import World
 from detector.evaluate import evaluate
-from detector.export.onnx import ExportSettings, resized, to_onnx
+from detector.export.onnx import ExportSettings, to_onnx
 from detector.export.quantize import MeasureAp, Quantization, conv_names, quantize_all, quantize_within
 from detector.images import normalise, read_image
 from detector.model.deploy import DeployedNet
@@ -26,7 +26,7 @@ from detector.sources import find_images
 from detector.validate import detect_dataset, lowest_thresholds
 from maenas.errors import MaenasError
 from maenas.headers import Int8Form
-from maenas.spec import InputSpec
+from maenas.spec import InputSpec, resized
 
 Item = TypeVar("Item")
 

@@ -21,7 +21,7 @@ from maenas.deploy.onnx_writer import write_onnx
 from maenas.deploy.program import network
 from maenas.kernels import Kernel
 from maenas.lowering import lower
-from maenas.spec import DetectorSpec, SpecFile
+from maenas.spec import SpecFile, resized
 
 OUTPUT_NAMES = {"head.scores": "scores", "head.boxes": "boxes"}
 
@@ -34,11 +34,6 @@ class ExportSettings:
     batch: int | None = 1
     precision: Literal["fp32", "fp16"] = "fp32"
     nms: NmsSettings | None = None
-
-
-def resized(spec: DetectorSpec, size: int | None) -> DetectorSpec:
-    """The same detector for another input size; raises `MaenasError` for one that is no multiple of 32."""
-    return spec if size is None else replace(spec, input=replace(spec.input, height=size, width=size))
 
 
 def to_onnx(

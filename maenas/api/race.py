@@ -37,8 +37,9 @@ from maenas.racing.state import (
     run_name,
     write_race,
 )
-from maenas.racing.text import duration, result_text, rung_text
+from maenas.racing.text import result_text, rung_text
 from maenas.spec import DetectorSpec, write_spec
+from maenas.units import format_duration
 
 if TYPE_CHECKING:
     from detector.predict import Detector
@@ -152,7 +153,7 @@ def run_race(
             write_winner(setup, state, result, folder)
             state = replace(state, result=result)
             write_race(folder, state)
-        spec = next(row.spec for row in setup.candidates if row.name == result.finalists[0].name)
+        spec = setup.candidate(result.finalists[0].name).spec
         return RaceResult(folder, state, result, spec, folder / WINNER_WEIGHTS)
 
 
@@ -235,7 +236,7 @@ def progress_text(state: Race, folder: Path, progress: Progress) -> str:
     ends = state.settings.rungs
     rung = next(number for number, end in enumerate(ends, start=1) if progress.epoch <= end)
     name = run_name(progress.name, progress.seed)
-    left = duration(seconds_left(folder, state))
+    left = format_duration(seconds_left(folder, state))
     return (
         f"{name:<16} rung {rung}/{len(ends)}  epoch {progress.epoch:>3}/{progress.until}  AP {progress.ap:.3f}  "
         f"{progress.images_per_s:.1f} images/s  {left} of training left"

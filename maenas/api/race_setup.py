@@ -25,7 +25,7 @@ from maenas.nas.shortlist import shortlist, shortlist_provenance
 from maenas.outputs import check_folder
 from maenas.racing.schedule import evaluation_pace, field_sizes, rung_epochs
 from maenas.racing.state import RACE_FILE, SPECS, Entrant, Race, Settings, new_race, read_race, require_same
-from maenas.spec import DetectorSpec, SpecFile, load_spec, read_spec
+from maenas.spec import DetectorSpec, load_spec, read_spec, resized
 from maenas.strict import parse_json
 from maenas.units import format_latency, parse_latency_s
 
@@ -76,6 +76,10 @@ class RaceSetup:
     job: Job  # of the first candidate: data and recipe are those of all
     disk_bytes: int
     test: Dataset | None = None  # images that nothing is chosen by
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate called so."""
+        return next(row for row in self.candidates if row.name == name)
 
     @property
     def recipe(self) -> Recipe:
@@ -148,9 +152,7 @@ def _given(request: RaceRequest, classes: int) -> tuple[Candidate, ...]:
 
 def _fitted(spec: DetectorSpec, request: RaceRequest, classes: int) -> DetectorSpec:
     """`spec` as it races: with the input size asked for, and the classes of the data."""
-    spec = replace(spec, head=replace(spec.head, num_classes=classes))
-    size = _input_size(request)
-    return spec if size is None else replace(spec, input=replace(spec.input, height=size, width=size))
+    return resized(replace(spec, head=replace(spec.head, num_classes=classes)), _input_size(request))
 
 
 def _input_size(request: RaceRequest) -> int | None:
@@ -197,9 +199,7 @@ def _check_candidates(candidates: Sequence[Candidate], request: RaceRequest) -> 
         raise MaenasError(f"beyond the budget of {request.budget} on {request.device}: {shown}; leave them out")
 
 
-def _job(candidate: Candidate, request: RaceRequest, recipe: Recipe | None = None) -> Job:
-    if recipe is not None:
-        return make_job(candidate.spec, request.data, recipe=recipe, input_size=_input_size(request))
+def _job(candidate: Candidate, request: RaceRequest) -> Job:
     job = make_job(
         candidate.spec,
         request.data,
@@ -256,7 +256,8 @@ def _costed(request: RaceRequest, candidates: tuple[Candidate, ...], job: Job) -
     costs = [total_cost(lower(row.spec)) for row in candidates]
     flops = [cost.flops for cost in costs]
     most = flops.index(max(flops))
-    measured = measure(_job(candidates[most], request, job.recipe), _first_device(request))
+    largest = make_job(candidates[most].spec, request.data, recipe=job.recipe, input_size=_input_size(request))
+    measured = measure(largest, _first_device(request))
     recipe = replace(job.recipe, batch=measured.batch)
     entrants = tuple(
         Entrant(
@@ -279,12 +280,9 @@ def _stored_candidates(race: Race, out: Path) -> tuple[Candidate, ...]:
     rows = []
     for entrant in race.entrants:
         file = read_spec(out / SPECS / f"{entrant.name}.json")
-        rows.append(Candidate(*_named(file), entrant.why, entrant.control, entrant.ms / 1e3))
+        stated = (file.name, file.detector, file.provenance)
+        rows.append(Candidate(*stated, entrant.why, entrant.control, entrant.ms / 1e3))
     return tuple(rows)
-
-
-def _named(file: SpecFile) -> tuple[str, DetectorSpec, Mapping[str, Any] | None]:
-    return file.name, file.detector, file.provenance
 
 
 def _check_same_files(request: RaceRequest, candidates: Sequence[Candidate], classes: int) -> None:

@@ -72,14 +72,13 @@ def _aps(
 
 def candidate_job(setup: RaceSetup, name: str) -> Job:
     """The job of one candidate, with the data of all."""
-    row = next(row for row in setup.candidates if row.name == name)
-    return replace(setup.job, spec=row.spec, name=name)
+    return replace(setup.job, spec=setup.candidate(name).spec, name=name)
 
 
 def write_winner(setup: RaceSetup, state: Race, result: Result, folder: Path) -> None:
     """The winner's spec, with the race in its provenance, and its last averaged weights (of the first seed)."""
     winner = result.finalists[0]
-    row = next(row for row in setup.candidates if row.name == winner.name)
+    row = setup.candidate(winner.name)
     origin = {**(row.provenance or {}), "race": _stated(state, result)}
     write_spec(folder / WINNER_SPEC, row.spec, winner.name, origin)
     file = SpecFile(SCHEMA, winner.name, row.spec.id, row.spec, origin)

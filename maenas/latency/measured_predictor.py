@@ -37,7 +37,7 @@ from maenas.latency.caches import Caches
 from maenas.latency.device import Device, Precision, load_devices
 from maenas.latency.interpolation.features import STAND_INS
 from maenas.latency.interpolation.fit import fit_table
-from maenas.latency.interpolation.predict import Interpolator, KernelPrediction
+from maenas.latency.interpolation.predict import Interpolator
 from maenas.latency.intervals import student_t95
 from maenas.latency.kernel_model import Constants, Seconds
 from maenas.latency.kernel_model import kernel_seconds as model_seconds
@@ -107,10 +107,6 @@ class MeasuredPredictor:
             )
         return self.interpolator.seconds(kernel) * self.factor
 
-    def kernel_prediction(self, kernel: Kernel) -> KernelPrediction:
-        """Seconds by the table with an interval, and whether measured, inside the measured range, or neither."""
-        return self.interpolator.predict(kernel)
-
     def saved_seconds(self, kernels: Sequence[Kernel], seconds: Sequence[float]) -> float:
         """What a network of these scalar kernels, of so many seconds each, saves in a loop of its own."""
         if self.caches is None:
@@ -127,13 +123,14 @@ class MeasuredPredictor:
         spread = math.exp(self.log_half_width)
         return seconds / spread, seconds * spread
 
-    def for_others(self, kernels: Sequence[Kernel]) -> MeasuredPredictor:
-        """This predictor with the interval of a network of others that has `kernels`."""
-        found = [self.interpolator.predict(kernel) for kernel in kernels if kernel.op not in self.estimated_ops]
-        total = math.fsum(kernel.seconds for kernel in found)
-        if not total:
+    def for_others(self, kernels: Sequence[Kernel], seconds: Sequence[float]) -> MeasuredPredictor:
+        """This predictor with the interval of a network of others that has `kernels`, of so many seconds each."""
+        rows = [pair for pair in zip(kernels, seconds, strict=True) if pair[0].op not in self.estimated_ops]
+        if not rows:
             return self
-        mean = math.fsum(one.seconds * math.log(one.high / one.seconds) for one in found) / total
+        found = [self.interpolator.predict(kernel) for kernel, _ in rows]
+        logs = [math.log(one.high / one.seconds) for one in found]
+        mean = float(np.average(logs, weights=[value for _, value in rows]))
         return replace(self, log_half_width=math.hypot(self.log_half_width, ERR_TOGETHER * mean))
 
 

@@ -110,9 +110,12 @@ class LatencyTable:
 
 def content_id(table: LatencyTable) -> str:
     """First 12 hex digits of the SHA-256 of everything but the id, as canonical JSON."""
-    fields = dataclasses.asdict(table)
-    del fields["id"]
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+    return _hash({name: value for name, value in dataclasses.asdict(table).items() if name != "id"})
+
+
+def _hash(fields: dict) -> str:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), default=dataclasses.asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def table_from_json(text: str, where: str = "latency table") -> LatencyTable:
@@ -188,7 +191,7 @@ def calibrate_table(
         "constants": calibration.constants,
         "calibration": record,
     }
-    return _with_id(fields)
+    return LatencyTable(**fields, id=_hash(fields))
 
 
 def calibrate_all(published: Published) -> tuple[LatencyTable, ...]:
@@ -227,11 +230,3 @@ def _record(calibration: Calibration, source: str, base: LatencyTable | None, pu
         calibration.residuals,
         pulled,
     )
-
-
-def _with_id(fields: dict) -> LatencyTable:
-    draft = object.__new__(LatencyTable)  # the id is a hash of the other fields
-    for name, value in fields.items():
-        object.__setattr__(draft, name, value)
-    object.__setattr__(draft, "id", "")
-    return LatencyTable(**fields, id=content_id(draft))

@@ -10,7 +10,7 @@ from maenas.kernels import Kernel
 from maenas.lowering import lower
 from maenas.nas.space import SearchSpace
 from maenas.nas.stage_tables import Quantity, Scope
-from maenas.spec import InputSpec, published_spec
+from maenas.spec import DetectorSpec, InputSpec, published_spec
 
 # Layer budgets that the report states for its four k1kx and kxkx backbones.
 PUBLISHED_LAYERS = (("damo-yolo-t", 20), ("damo-yolo-s", 25), ("damo-yolo-m", 35), ("damo-yolo-l", 45))
@@ -33,13 +33,13 @@ def published_cost(name: str, quantity: Quantity, *, input_size: int, num_classe
     """`quantity` of a published detector rebuilt for another input size and number of classes."""
     spec = published_spec(name)
     head = replace(spec.head, num_classes=num_classes)
-    kernels = lower(replace(spec, input=InputSpec(input_size, input_size), head=head))
-    return float(sum(quantity.of_kernel(k) for k in kernels if in_scope(k, scope)) + quantity.fixed)
+    kernels = kernels_in_scope(replace(spec, input=InputSpec(input_size, input_size), head=head), scope)
+    return float(sum(map(quantity.of_kernel, kernels)) + quantity.fixed)
 
 
-def in_scope(kernel: Kernel, scope: Scope) -> bool:
-    """Whether a budget of this scope counts the kernel."""
-    return scope == "detector" or kernel.stage >= 0
+def kernels_in_scope(spec: DetectorSpec, scope: Scope) -> list[Kernel]:
+    """The deployed kernels that a budget of this scope counts."""
+    return [kernel for kernel in lower(spec) if scope == "detector" or kernel.stage >= 0]
 
 
 def published_layers(cost: float, pairs: list[tuple[float, int]]) -> int:

@@ -11,8 +11,7 @@ import numpy as np
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.latency.predictor import Prediction, predict
-from maenas.lowering import lower
-from maenas.nas.depth_bound import in_scope
+from maenas.nas.depth_bound import kernels_in_scope
 from maenas.nas.evolution import State, evolve
 from maenas.nas.exact import ExactResult, solve
 from maenas.nas.genome import Genome
@@ -165,7 +164,7 @@ def reordered(result: SearchResult, candidates: tuple[Candidate, ...]) -> Search
 
 def _candidate(setup: Setup, genome: Genome, score: float) -> Candidate:
     spec = detector_of(setup, genome)
-    kernels = [kernel for kernel in lower(spec) if in_scope(kernel, setup.request.scope)]
+    kernels = kernels_in_scope(spec, setup.request.scope)
     cost = total_cost(kernels)
     size = setup.element_bytes
     return Candidate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from maenas.profiler.general import general_samples
 from maenas.profiler.plan import describe, estimate_s, plan
 from maenas.profiler.profile import Progress, profile
 from maenas.profiler.setup import Setup
-from maenas.spec import InputSpec, load_spec, published_specs
+from maenas.spec import load_spec, published_specs, resized
 
 if TYPE_CHECKING:
     from maenas.choices import Clock, Hardware, KernelRuntime, Method, Precision
@@ -86,10 +86,7 @@ class ProfileJob:
 
 def items_of(request: ProfileRequest) -> tuple[Item, ...]:
     """The kernels, blocks and networks to measure. Raises `MaenasError` for an unknown space or spec."""
-    detectors = [load_spec(name).detector for name in request.specs]
-    if request.input_size is not None:
-        size = InputSpec(request.input_size, request.input_size)
-        detectors = [replace(detector, input=size) for detector in detectors]
+    detectors = [resized(load_spec(name).detector, request.input_size) for name in request.specs]
     spaces, others = request.spaces, ()
     if not spaces and not detectors:
         spaces, detectors = tuple(space_names()), list(published_specs(request.input_size).values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +17,13 @@ from maenas.deploy.clock import Timing
 from maenas.errors import MaenasError
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import Prediction, predict
-from maenas.lowering import lower
-from maenas.nas.depth_bound import in_scope
+from maenas.nas.depth_bound import kernels_in_scope
 from maenas.nas.sampling import random_detectors
 from maenas.nas.space import load_space, space_names
 from maenas.profiler.plan import DRAW_SEED
 from maenas.profiler.profile import time_networks
 from maenas.profiler.setup import Setup
-from maenas.spec import DetectorSpec, InputSpec, load_spec, published_specs
+from maenas.spec import DetectorSpec, load_spec, published_specs, resized
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def validate(
 ) -> tuple[Checked, ...]:
     """Measure every spec, all of it or its backbone, and compare; `setup` must be the one of the predictor's table."""
     rows = []
-    kernels = {name: [kernel for kernel in lower(spec) if in_scope(kernel, scope)] for name, spec in specs.items()}
+    kernels = {name: kernels_in_scope(spec, scope) for name, spec in specs.items()}
     for name, timing in time_networks(kernels, setup):
         rows.append(
             Checked(name, specs[name], predict(kernels[name], predictor), timing, total_cost(kernels[name]).flops)
@@ -99,8 +97,7 @@ def networks_to_validate(
     specs = {} if names else published_specs(input_size)
     for name in names:
         stored = load_spec(name)
-        size = stored.detector.input if input_size is None else InputSpec(input_size, input_size)
-        specs[name if stored.name in specs else stored.name] = dataclasses.replace(stored.detector, input=size)
+        specs[name if stored.name in specs else stored.name] = resized(stored.detector, input_size)
     drawn = random_detectors(
         [load_space(name) for name in spaces or space_names()], random, seed=seed, input_size=input_size
     )
@@ -140,7 +137,7 @@ def agreement(rows: Sequence[Checked]) -> Agreement:
 
 def kendall_tau(left: Sequence[float], right: Sequence[float]) -> float:
     """Kendall's tau-a in [-1, 1]; NaN for fewer than two pairs of values."""
-    pairs = list(itertools.combinations(zip(left, right, strict=True), 2))
-    if not pairs:
-        return math.nan
-    return statistics.fmean(float(np.sign((a[0] - b[0]) * (a[1] - b[1]))) for a, b in pairs)
+    first, second = np.triu_indices(len(left), 1)
+    x, y = np.array(left), np.array(right)
+    signs = np.sign(x[first] - x[second]) * np.sign(y[first] - y[second])
+    return float(signs.mean()) if len(signs) else math.nan

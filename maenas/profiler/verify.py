@@ -10,8 +10,7 @@ from maenas.deploy.clock import Timing
 from maenas.errors import MaenasError
 from maenas.latency.measured_predictor import MeasuredPredictor
 from maenas.latency.predictor import AnyPredictor
-from maenas.lowering import lower
-from maenas.nas.depth_bound import in_scope
+from maenas.nas.depth_bound import kernels_in_scope
 from maenas.nas.request import Setup
 from maenas.nas.run import Candidate, SearchResult, reordered
 from maenas.profiler.backends import backend_of_table
@@ -82,8 +81,7 @@ def verify(
     rows = []
     scope = result.setup.request.scope
     networks = {
-        str(number): [kernel for kernel in lower(candidate.spec) if in_scope(kernel, scope)]
-        for number, candidate in enumerate(result.candidates)
+        str(number): kernels_in_scope(candidate.spec, scope) for number, candidate in enumerate(result.candidates)
     }
     for candidate, (_, timing) in zip(result.candidates, time_networks(networks, clock), strict=True):
         rows.append(Verified(candidate, timing, timing.median_s <= budget_s))

@@ -6,14 +6,7 @@ from collections.abc import Sequence
 
 from maenas.racing.progress import planned_epochs, planned_seconds
 from maenas.racing.state import Finalist, Interval, Race, Result
-from maenas.units import format_bytes
-
-
-def duration(seconds: float) -> str:
-    """As people say it: 40 s, 12 min, 3.4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+from maenas.units import format_bytes, format_duration
 
 
 def plan_text(race: Race, *, train: int, val: int, disk_bytes: int, devices: Sequence[str]) -> str:
@@ -23,14 +16,14 @@ def plan_text(race: Race, *, train: int, val: int, disk_bytes: int, devices: Seq
     lines += [f"{entrant.name:<14}{entrant.ms:>10.3f}  {entrant.why}" for entrant in race.entrants]
     epochs = planned_epochs(race)
     longest = race.settings.rungs[-1]
-    seconds = planned_seconds(race) / len(devices)
+    time = format_duration(planned_seconds(race) / len(devices))
     seeds = "" if settings.seeds == 1 else f"; finalists with {settings.seeds} seeds"
     lines += [
         "",
         f"{'images':<11}{train} to train on, {val} to compare on",
         f"{'rungs':<11}end after {', '.join(map(str, settings.rungs))} epochs; the best 1/{settings.eta} go on{seeds}",
         f"{'epochs':<11}{epochs:g} in total, as much as {epochs / longest:.1f} full runs",
-        f"{'time':<11}{duration(seconds)} on {len(devices)} x {devices[0].partition(':')[0]}, from a few timed steps",
+        f"{'time':<11}{time} on {len(devices)} x {devices[0].partition(':')[0]}, from a few timed steps",
     ]
     if disk_bytes:
         lines.append(f"{'disk':<11}{format_bytes(disk_bytes)}")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from maenas.cost import Cost, total_cost
 from maenas.errors import MaenasError, printable_line
-from maenas.files import write_atomic
 from maenas.latency.onnx.predict import predict_graph
 from maenas.latency.predictor import AnyPredictor, Prediction, provenance_word
-from maenas.reports.network_plot import FORMATS
 from maenas.reports.networks import Graph, Network, summarise
+from maenas.reports.plot_file import save_figure
 from maenas.reports.text import columns
 from maenas.spec import DetectorSpec
 from maenas.units import format_count
@@ -126,8 +124,6 @@ def plot_compare(rows: Sequence[Row], predictors: Sequence[AnyPredictor], path: 
 
     Raises `MaenasError` for another kind of file, without matplotlib, and if the file cannot be written.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise MaenasError(f"--plot {path}: the file must end in {', '.join(FORMATS)}")
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
@@ -151,9 +147,7 @@ def plot_compare(rows: Sequence[Row], predictors: Sequence[AnyPredictor], path: 
     axes.set_xlabel("latency, ms, with 90 % interval")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=columns, frameon=False)
-    buffer = BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=150)
-    write_atomic(path, buffer.getvalue())
+    save_figure(figure, path)
 
 
 def _legend(predictor: AnyPredictor) -> str:

@@ -10,7 +10,7 @@ from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.latency.predictor import AnyPredictor, predict
 from maenas.lowering import lower
-from maenas.nas.depth_bound import in_scope
+from maenas.nas.depth_bound import kernels_in_scope
 from maenas.nas.evolution import State, evolve
 from maenas.nas.pareto import Front, pareto_front
 from maenas.nas.request import Request, Setup
@@ -139,7 +139,7 @@ def _holding(network: Network) -> str:
 
 
 def _place(name: str, spec: DetectorSpec, predictor: AnyPredictor, request: Request, weights: Sequence[float]) -> Place:
-    kernels = [kernel for kernel in lower(spec) if in_scope(kernel, request.scope)]
+    kernels = kernels_in_scope(spec, request.scope)
     prediction = predict(kernels, predictor)
     score = score_of(request.score, kernels, weights)
     return Place(name, prediction.seconds, prediction.low, prediction.high, score, total_cost(kernels).layers)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maenas.errors import MaenasError
-from maenas.files import write_atomic
 from maenas.latency.predictor import AnyPredictor
 from maenas.reports.network import Layer, Part, network_title, op_name, parts_of
+from maenas.reports.plot_file import save_figure
 from maenas.spec import DetectorSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = (".pdf", ".png", ".svg")
 COLOURS = {
     "conv": "#4477aa",
     "dwconv": "#66ccee",
@@ -42,17 +39,13 @@ def plot_network(name: str, spec: DetectorSpec, predictor: AnyPredictor, path: P
     """
     from matplotlib.figure import Figure
 
-    if path.suffix.lower() not in FORMATS:
-        raise MaenasError(f"--plot {path}: the file must end in {', '.join(FORMATS)}")
     parts = parts_of(spec, predictor)
     figure = Figure(figsize=(16, 8), layout="constrained")
     graph, bars = figure.subplots(2, 1, height_ratios=(3, 1))
     _draw_graph(graph, parts, spec.input.height)
     _draw_parts(bars, parts)
     figure.suptitle(network_title(name, spec, parts, predictor), parse_math=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=150)
-    write_atomic(path, buffer.getvalue())
+    save_figure(figure, path)
 
 
 def depths_of(layers: Sequence[Layer]) -> list[int]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maenas.errors import MaenasError
-from maenas.files import write_atomic
+from maenas.reports.plot_file import save_figure
 
 if TYPE_CHECKING:
     from maenas.profiler.validate import Checked
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 def scatter(path: Path, rows: Sequence[Checked], title: str) -> None:
     """Write a log-log scatter plot of the rows with their 90 % intervals; the ending names the format.
 
-    Raises `MaenasError` where matplotlib is missing or cannot write that format.
+    Raises `MaenasError` where matplotlib is missing, and as `save_figure` does.
     """
     try:
         from matplotlib.figure import Figure
@@ -39,9 +38,4 @@ def scatter(path: Path, rows: Sequence[Checked], title: str) -> None:
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(ScalarFormatter())
     axes.legend()
-    buffer = BytesIO()
-    try:
-        figure.savefig(buffer, format=path.suffix.removeprefix(".") or "png", dpi=150)
-    except ValueError as error:
-        raise MaenasError(f"{path}: {error}") from None
-    write_atomic(path, buffer.getvalue())
+    save_figure(figure, path)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from maenas.latency.predictor import predict
-from maenas.lowering import lower
-from maenas.nas.depth_bound import in_scope
+from maenas.nas.depth_bound import kernels_in_scope
 from maenas.nas.provenance import Provenance
 from maenas.reports.blocks import Block, Facts, Meters, Note, Plot, Section, Table
 from maenas.reports.figures import progress_figure
@@ -90,7 +89,7 @@ def _budget_use(origin: Provenance) -> list[tuple[str, float, str]]:
 
 def _changed(network: Network, origin: Provenance, devices: Devices) -> list[Block]:
     """A note where the file states another latency than the one predicted now."""
-    kernels = [kernel for kernel in lower(network.searched or network.spec) if in_scope(kernel, origin.scope)]
+    kernels = kernels_in_scope(network.searched or network.spec, origin.scope)
     notes: list[Block] = []
     for stated in origin.latency:
         conditions = (stated.device, stated.precision, stated.batch)

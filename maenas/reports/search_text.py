@@ -9,7 +9,7 @@ from maenas.cost import total_cost
 from maenas.kernels import Kernel
 from maenas.latency.predictor import AnyPredictor, predict
 from maenas.lowering import lower
-from maenas.nas.depth_bound import PUBLISHED_LAYERS, in_scope
+from maenas.nas.depth_bound import PUBLISHED_LAYERS, kernels_in_scope
 from maenas.nas.necks import NeckOption, NeckSearch
 from maenas.nas.request import Setup
 from maenas.nas.run import Candidate, SearchResult
@@ -79,7 +79,7 @@ def format_result(result: SearchResult) -> str:
     lines.append(labelled("optimum", _optimality(result)))
     for budget in result.budgets:
         lines.append(labelled("uses", f"{budget.name}: {budget.text}"))
-    kernels = [kernel for kernel in lower(winner.spec) if in_scope(kernel, setup.request.scope)]
+    kernels = kernels_in_scope(winner.spec, setup.request.scope)
     for predictor, prediction in zip(setup.predictors, winner.predictions, strict=True):
         lines.append(labelled("latency", format_prediction(kernels, predictor, prediction)))
     reached = ", ".join(result.on_bound) or "no limit on depth"
@@ -157,7 +157,7 @@ def _compared(setup: Setup) -> list[str]:
     for name, _ in PUBLISHED_LAYERS:
         spec = published_spec(name)
         if setup.space.contains(spec.backbone) and setup.input_size == spec.input.height:
-            kernels = [kernel for kernel in lower(spec) if in_scope(kernel, setup.request.scope)]
+            kernels = kernels_in_scope(spec, setup.request.scope)
             score = score_of(score_name, kernels, setup.space.score_weights)
             shown = f"{score:.4f}" if score_name != "flops" else format_count(score)
             times = ", ".join(

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from detector.data.shapes import write_shapes
 from detector.recipe import PRESETS
-from tests.detector.conftest import TINY
+from tests.detector.conftest import TINY, quick_training
 
 SPEC = replace(TINY, head=replace(TINY.head, num_classes=80))
 SHORT = ["--epochs", "1", "--batch", "4", "--device", "cpu"]
@@ -73,12 +73,14 @@ def test_without_data_it_trains_on_the_shapes_as_the_demo_does(
 ) -> None:
     monkeypatch.setattr("detector.data.dataset.cached_shapes", lambda: folder)
     write_spec(tmp_path / "tiny.json", SPEC, "tiny")
-    trained = maenas("train", "tiny.json", *SHORT)
+    with quick_training():
+        trained = maenas("train", "tiny.json", *SHORT)
     assert trained.code == 0, trained.err
     assert "tiny, 192x192, 4 classes" in trained.out
     decays = [PRESETS[name].ema_decay for name in ("demo", "damo")]
     assert json.loads((tmp_path / "runs" / "tiny" / "recipe.json").read_text())["ema_decay"] == decays[0]
-    trained = maenas("train", "tiny.json", *SHORT, "--recipe", "damo", "--input", "96", "--out", "own")
+    with quick_training():
+        trained = maenas("train", "tiny.json", *SHORT, "--recipe", "damo", "--input", "96", "--out", "own")
     assert "tiny, 96x96, 4 classes" in trained.out
     assert json.loads((tmp_path / "own" / "recipe.json").read_text())["ema_decay"] == decays[1] != decays[0]
 

@@ -1,13 +1,15 @@
 """Golden arrays, too large for the repository, what the golden networks are filled with, and networks that detect."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from detector import train as trainer
 from detector.model.net import DetectorNet
 from maenas.spec import BackboneSpec, DetectorSpec, HeadSpec, InputSpec, NeckSpec, StageSpec, StemSpec
 from tests.conftest import golden_file
@@ -24,6 +26,26 @@ TINY = DetectorSpec(
 GoldenArrays = Callable[[str], dict[str, np.ndarray]]
 GoldenTensor = Callable[[str, tuple[int, ...], float], Tensor]
 Lively = Callable[[DetectorSpec], DetectorNet]
+
+
+@contextmanager
+def quick_training() -> Iterator[None]:
+    """One thread, so that sums are bit-identical, and no plots at the ends of runs, which take longer than the runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "curves_plot", lambda out: b"")
+        patch.setattr(trainer, "label_plot", lambda data: b"")
+        patch.setattr(trainer, "write_report", lambda *_: None)
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """As `quick_training` says."""
+    with quick_training():
+        yield
 
 
 @pytest.fixture(scope="session")

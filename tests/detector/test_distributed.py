@@ -83,6 +83,7 @@ def train_shapes(folder: Path, out: Path) -> None:
         train(job, world, out)
 
 
+@pytest.mark.usefixtures("quick")
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     """One step; the order of the images alone moves gradients by 0.3 % (median), those of some BN biases by 3 %."""
     folder = tmp_path / "shapes"
@@ -208,6 +209,7 @@ def diverge(folder: Path, out: Path) -> None:
         assert isinstance(caught.value, SharedError) == (world.rank > 0)  # one message
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_loss_that_is_not_finite_ends_all_processes_with_their_batches(shapes: Path, tmp_path: Path) -> None:
     run(2, diverge, shapes, tmp_path)
     assert {path.name for path in tmp_path.glob("bad_batch*")} == {"bad_batch_0.safetensors", "bad_batch_1.safetensors"}
@@ -230,6 +232,7 @@ def count_waits(folder: Path, out: Path) -> None:
         (out / f"waits{world.rank}").write_text(str(waits))
 
 
+@pytest.mark.usefixtures("quick")
 def test_all_processes_wait_for_a_checkpoint_and_none_after_it(shapes: Path, tmp_path: Path) -> None:
     run(2, count_waits, shapes, tmp_path)
     assert (tmp_path / "waits0").read_text() == (tmp_path / "waits1").read_text()
@@ -294,6 +297,7 @@ def whole_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.slow
 def test_two_processes_stopped_by_a_signal_to_one_end_as_uninterrupted_ones(
     shapes: Path, whole_run: Path, tmp_path: Path
@@ -308,6 +312,7 @@ def test_two_processes_stopped_by_a_signal_to_one_end_as_uninterrupted_ones(
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes_that_shares_its_batch(shapes: Path, tmp_path: Path) -> None:
     """The next step of two processes is that of the one which began; three cannot share it, and nothing is lost."""

@@ -25,6 +25,7 @@ from maenas.errors import MaenasError
 from maenas.spec import write_spec
 from tests.cli.test_train import SPEC
 from tests.conftest import Maenas
+from tests.detector.conftest import quick_training
 from tests.detector.test_train import ALONE
 
 
@@ -34,7 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("edges")
     write_shapes(place / "data", images=10, size=64, seed=0)
     write_spec(place / "tiny.json", SPEC, "tiny")
-    train(job_in(place), ALONE, place / "run")
+    with quick_training():
+        train(job_in(place), ALONE, place / "run")
     return place
 
 

@@ -1,8 +1,6 @@
-"""Run as a script, this file is one of the processes of the test with several processes."""
+"""Losses: their values, their gradients, and those of several processes together."""
 
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.spawn import start_processes
 from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
@@ -351,6 +350,7 @@ def losses_of(images: slice) -> tuple[Losses, list[Tensor]]:
 
 
 def run_process(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     losses, gradients = losses_of(slice(2 * rank, 2 * rank + 2))
     torch.save([[*losses], gradients], folder / f"{rank}.pt")
@@ -358,13 +358,7 @@ def run_process(rank: int, folder: Path) -> None:
 
 
 def test_two_processes_one_without_boxes_equal_one_process(tmp_path: Path) -> None:
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in range(2)]
-    processes = [subprocess.Popen(command) for command in commands]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    start_processes(run_process, (tmp_path,), nprocs=2, start_method="fork")
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     alone, gradients = losses_of(slice(4))
     assert parts[1][0][-1] == 0
@@ -372,7 +366,3 @@ def test_two_processes_one_without_boxes_equal_one_process(tmp_path: Path) -> No
         torch.testing.assert_close((parts[0][0][number] + parts[1][0][number]) / 2, whole.detach())
     for number, whole in enumerate(gradients):
         torch.testing.assert_close(torch.cat([part[1][number] for part in parts]) / 2, whole)
-
-
-if __name__ == "__main__":
-    run_process(int(sys.argv[1]), Path(sys.argv[2]))

@@ -11,9 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
-from detector import train as module
 from detector.checkpoint import read_checkpoint
 from detector.data.shapes import write_shapes
 from detector.events import (
@@ -42,23 +40,14 @@ RECIPE = override(
 )
 STEPS_PER_EPOCH = 4
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "shapes"
     write_shapes(folder, images=20, size=64, seed=0)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One thread, so that sums are bit-identical, and no plots, which take longer than these runs."""
-    monkeypatch.setattr(module, "curves_plot", lambda out: b"")
-    monkeypatch.setattr(module, "write_report", lambda *_: None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run(data: Path, out: Path, *callbacks: Callback, **options: Any) -> TrainingRun:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from detector.checkpoint import check_same_run, read_checkpoint
@@ -25,6 +26,7 @@ SETTINGS = (
 )
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_step_has_the_weight_of_the_recipe_in_the_statistics_and_none_in_the_training(tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes", images=20, size=64, seed=0)
     data = open_dataset(tmp_path / "shapes", "train"), open_dataset(tmp_path / "shapes", "val")

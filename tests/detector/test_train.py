@@ -60,6 +60,8 @@ RECIPE = override(
 EVERY_STEP = replace(RECIPE, checkpoint_minutes=0.0)
 STEPS_PER_EPOCH = 4
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -72,22 +74,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(folder: Path) -> Job:
     data = open_dataset(folder, "train"), open_dataset(folder, "val")
     return Job(SPEC, "tiny", *data, RECIPE, spec_file=SpecFile(SCHEMA, "tiny", SPEC.id, SPEC))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Sums in another order are not bit-identical."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than these runs."""
-    monkeypatch.setattr(module, "curves_plot", lambda out: b"")
-    monkeypatch.setattr(module, "write_report", lambda metrics, folder, picture: None)
 
 
 def rows(out: Path) -> list[list[str]]:
@@ -114,6 +100,7 @@ def assert_same_run(one: Path, two: Path) -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stopped, with its plots."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("run")
     train(job, ALONE, out)
@@ -166,7 +153,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[], obje
 
 
 def test_a_run_without_progress_ends_when_its_patience_does(
-    job: Job, tmp_path: Path, no_plots: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """AP falls from the second epoch on: with a patience of 2 the fourth is the last, also after an interruption."""
     monkeypatch.setattr(module, "evaluate", lambda data, found: next(results))
@@ -191,7 +178,6 @@ class Falling:
         return self.summary
 
 
-@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("step", [3, 5, 11])
 def test_a_run_stopped_by_ctrl_c_ends_as_an_uninterrupted_one(
     job: Job, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
@@ -215,7 +201,6 @@ def assert_goes_on(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert_same_run(folder / "whole", folder / "parts")
 
 
-@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_stopped_run_of_other_optimizers_ends_as_an_uninterrupted_one(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
@@ -225,7 +210,6 @@ def test_a_stopped_run_of_other_optimizers_ends_as_an_uninterrupted_one(
     assert_goes_on(short, tmp_path, monkeypatch)
 
 
-@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_run_stopped_during_an_evaluation_ends_as_an_uninterrupted_one(
     job: Job, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -256,7 +240,6 @@ def test_an_epoch_that_was_logged_and_not_stored_is_logged_once(job: Job, tmp_pa
     assert before.splitlines()[:2] == (tmp_path / "epochs.jsonl").read_text().splitlines()[:2]
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_a_finished_run_resumed_stays_as_it_is(job: Job, uninterrupted: Path, tmp_path: Path) -> None:
     train(job, ALONE, tmp_path)
     again = train(job, ALONE, tmp_path, resume=True)
@@ -264,7 +247,6 @@ def test_a_finished_run_resumed_stays_as_it_is(job: Job, uninterrupted: Path, tm
     assert_same_run(uninterrupted, tmp_path)
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_worker_processes_change_nothing(job: Job, uninterrupted: Path, tmp_path: Path) -> None:
     train(replace(job, recipe=replace(RECIPE, workers=2, cache="none")), ALONE, tmp_path)
     assert_same_run(uninterrupted, tmp_path)
@@ -336,7 +318,6 @@ def test_a_full_disk_under_the_log_is_one_message(job: Job, tmp_path: Path) -> N
             train(job, ALONE, tmp_path)
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_weights_of_other_classes_start_a_run(job: Job, uninterrupted: Path, tmp_path: Path) -> None:
     start = read_weights(uninterrupted / WEIGHTS_FILE)
     names = ("one", "two")
@@ -354,7 +335,6 @@ def class_layers(net: DetectorNet) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in net.state_dict().items() if name.startswith("head.cls")}
 
 
-@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("kind", ["cwd", "mgd"])
 def test_a_teacher_is_learned_from_and_resumed_with(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -370,7 +350,6 @@ def test_a_teacher_is_learned_from_and_resumed_with(
     assert_goes_on(taught, tmp_path, monkeypatch)
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_gradients_of_accumulated_batches_are_averaged(job: Job, tmp_path: Path) -> None:
     recipe = override(RECIPE, ["batch=2", "accumulate=3", "epochs=1", "warmup_epochs=0", "plain_epochs=0"])
     train(replace(job, recipe=recipe), ALONE, tmp_path)
@@ -379,7 +358,6 @@ def test_gradients_of_accumulated_batches_are_averaged(job: Job, tmp_path: Path)
     assert float(table[0][2]) == pytest.approx(0.001 * 6)
 
 
-@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_half_precision_trains(job: Job, tmp_path: Path, amp: str, optimizer: str) -> None:
@@ -392,7 +370,6 @@ def test_half_precision_trains(job: Job, tmp_path: Path, amp: str, optimizer: st
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.1)
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_without_validation_data_the_last_weights_are_kept(job: Job, tmp_path: Path) -> None:
     outcome = train(replace(job, val=None, recipe=override(RECIPE, ["epochs=1", "warmup_epochs=0"])), ALONE, tmp_path)
     assert (outcome.metrics, outcome.best_ap) == (None, -1.0)
@@ -493,8 +470,11 @@ def test_a_state_is_laid_out_as_its_parameter() -> None:
 
 SCRIPT = """
 import sys, torch
+from detector import train
 from maenas.cli.main import main
 torch.set_num_threads(1)
+train.curves_plot = train.label_plot = lambda _: b""  # plots take longer than these runs
+train.write_report = lambda *_: None
 sys.argv.insert(1, "train")
 main()
 """

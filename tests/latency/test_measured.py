@@ -182,7 +182,7 @@ def test_a_network_is_the_sum_of_its_kernels() -> None:
     assert prediction.seconds == pytest.approx(sum(alone))
     assert prediction.low < prediction.seconds < prediction.high
     assert prediction.parts["head"] == alone[2]
-    assert predictor.kernel_prediction(kernels[0]).inside
+    assert predictor.interpolator.predict(kernels[0]).inside
 
 
 def test_more_kernels_never_take_less_time() -> None:
@@ -261,9 +261,9 @@ def test_the_interval_of_a_network_of_others_is_as_sure_as_its_kernels() -> None
     size = (row.height, row.width, row.height, row.width, row.kernel)
     known = Kernel("conv", "known", (-1,), row.in_channels, row.out_channels, *size)
     near, far = conv(72, "near"), Kernel("conv", "far", (-1,), 3000, 3000, 3, 3, 3, 3, 9)
-    widths = [predictor.for_others([kernel]).log_half_width for kernel in (known, near, far)]
+    widths = [predictor.for_others([kernel], [1.0]).log_half_width for kernel in (known, near, far)]
     assert predictor.log_half_width == widths[0] < widths[1] < widths[2]
-    mixed = predictor.for_others([known, far]).log_half_width
+    mixed = predictor.for_others([known, far], [1.0, 1.0]).log_half_width
     assert widths[0] < mixed < widths[2]
 
 

@@ -15,7 +15,7 @@ from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.latency.predictor import load_predictor, predict
 from maenas.lowering import lower
-from maenas.nas.depth_bound import PUBLISHED_LAYERS, in_scope
+from maenas.nas.depth_bound import PUBLISHED_LAYERS, kernels_in_scope
 from maenas.nas.evolution import EvolutionSettings, evolve
 from maenas.nas.exact import cheapest
 from maenas.nas.pareto import pareto_front
@@ -36,7 +36,7 @@ QUICK: dict[str, Any] = {"population": 64, "generations": 20}
 
 def modelled_s(name: str, scope: Scope = "detector", device: str = "t4") -> float:
     """Modelled latency of a published detector."""
-    kernels = [kernel for kernel in lower(published_spec(name)) if in_scope(kernel, scope)]
+    kernels = kernels_in_scope(published_spec(name), scope)
     return predict(kernels, load_predictor(device)).seconds
 
 
@@ -68,7 +68,7 @@ def test_all_that_is_deployed_is_budgeted_and_nothing_else(name: str, scope: Sco
     largest = np.array([len(row) - 1 for row in setup.space.choices])
     assert [q.name for q, _ in setup.budgets] == ["latency on t4", "latency on v100", "params", "flops", "activations"]
     for genome in (setup.space.smallest, largest):
-        kernels = [k for k in lower(detector_of(setup, genome)) if in_scope(k, scope)]
+        kernels = kernels_in_scope(detector_of(setup, genome), scope)
         totals = [evaluate(c.tables, setup.problem.tables, genome[None])[0] for c in setup.problem.constraints]
         cost, times = total_cost(kernels), [predict(kernels, p).seconds for p in setup.predictors]
         assert [t * 1e-12 for t in totals[:2]] == pytest.approx(times, abs=1e-9, rel=0)
@@ -102,7 +102,7 @@ def test_what_the_written_spec_is_predicted_to_take_is_what_the_budget_was_charg
     assert spec.input.height == fields.get("input_size", setup.space.input_size)
     assert spec.head.num_classes == fields.get("num_classes", 80)
     assert spec.neck.block == get_neck_preset(fields.get("neck", setup.space.neck)).block
-    kernels = [kernel for kernel in lower(spec) if in_scope(kernel, scope)]
+    kernels = kernels_in_scope(spec, scope)
     predictor = load_predictor("t4", precision=fields.get("precision", "fp16"), batch=fields.get("batch", 1))
     (budget,) = result.budgets
     assert predict(kernels, predictor).seconds == pytest.approx(budget.used, abs=1e-9, rel=0)

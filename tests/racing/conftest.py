@@ -1,20 +1,19 @@
 """A small race that nothing has interrupted, and what it is made of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import maenas
-from detector import train as trainer
 from detector import trial as module
 from detector.data.shapes import write_shapes
 from detector.recipe import Recipe, override
 from maenas.spec import write_spec
-from tests.detector.conftest import TINY, TINY_STAGES
+from tests.detector.conftest import TINY, TINY_STAGES, quick_training
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = [
@@ -36,17 +35,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def quick_racing() -> Iterator[None]:
+    """No trackers, and as `quick_training` says."""
+    with quick_training(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "is_installed", lambda name: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One thread, so that sums are bit-identical, and no plots and trackers, which take longer than these runs."""
-    monkeypatch.setattr(trainer, "curves_plot", lambda out: b"")
-    monkeypatch.setattr(trainer, "label_plot", lambda data: b"")
-    monkeypatch.setattr(trainer, "write_report", lambda *_: None)
-    monkeypatch.setattr(module, "is_installed", lambda name: False)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def quick() -> Iterator[None]:
+    with quick_racing():
+        yield
 
 
 def race(place: Path, out: Path, names: Sequence[str] = ("a", "b", "c"), **options: Any) -> maenas.RaceResult:
@@ -58,14 +58,8 @@ def race(place: Path, out: Path, names: Sequence[str] = ("a", "b", "c"), **optio
 @pytest.fixture(scope="module")
 def whole(place: Path) -> maenas.RaceResult:
     """A race that nothing has interrupted."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "curves_plot", lambda out: b"")
-        patch.setattr(trainer, "write_report", lambda *_: None)
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        found = race(place, place / "whole")
-        torch.set_num_threads(before)
-    return found
+    with quick_racing():
+        return race(place, place / "whole")
 
 
 def same_result(one: maenas.RaceResult, two: maenas.RaceResult) -> None:

@@ -90,9 +90,9 @@ def predict_graph(lowered: Lowered, predictor: AnyPredictor) -> GraphPrediction:
     extra = math.fsum(value for times in counted.values() for value in times)
     total = math.fsum(seconds) + predictor.network_seconds + extra
     sure = [i for i in known if i not in lowered.stand_ins]
-    timed = [lowered.kernels[i] for i in sure]
-    estimated = estimated_seconds(timed, [known[i] for i in sure], predictor)
-    predictor = predictor.for_others(timed)
+    timed, times = [lowered.kernels[i] for i in sure], [known[i] for i in sure]
+    estimated = estimated_seconds(timed, times, predictor)
+    predictor = predictor.for_others(timed, times)
     saved = saved_seconds(predictor, lowered.kernels, seconds)
     low, high = widened_interval(predictor, modelled + predictor.network_seconds, estimated)
     share = saved / math.fsum(seconds) if saved else 0.0

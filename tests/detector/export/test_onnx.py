@@ -9,14 +9,14 @@ import pytest
 from onnx import numpy_helper
 
 from detector.export.metadata import NmsSettings, from_properties
-from detector.export.onnx import ExportSettings, count_nodes, resized, to_onnx
+from detector.export.onnx import ExportSettings, count_nodes, to_onnx
 from detector.export.parity import Parity, check_parity, natural_images
 from detector.model.deploy import DeployedNet, deploy
 from maenas.deploy.onnx_writer import write_onnx
 from maenas.deploy.program import network
 from maenas.errors import MaenasError
 from maenas.lowering import lower
-from maenas.spec import published_specs
+from maenas.spec import published_specs, resized
 
 pytest.importorskip("onnxruntime")
 

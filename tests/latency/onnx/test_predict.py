@@ -31,7 +31,7 @@ class WithoutGroups:
     def interval(self, seconds: float) -> tuple[float, float]:
         return seconds / 2, seconds * 2
 
-    def for_others(self, kernels: Sequence[Kernel]) -> "WithoutGroups":
+    def for_others(self, kernels: Sequence[Kernel], seconds: Sequence[float]) -> "WithoutGroups":
         return self
 
 
