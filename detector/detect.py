@@ -32,6 +32,7 @@ from detector.sources import (
 )
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, write_atomic
+from maenas.unused import refuse_unused
 
 JPEG_QUALITY = 92
 
@@ -78,6 +79,7 @@ def detect(
     """
     if is_video(source):
         return detect_video(detector, source, settings, on_image)
+    refuse_unused(DetectSettings, vars(settings), ("frames",), needs="a video, a camera or a stream")
     paths = find_images(source)
     return detect_images(detector, paths, settings, lambda: on_image(len(paths)))
 

@@ -28,6 +28,7 @@ from maenas.racing.state import RACE_FILE, SPECS, Entrant, Race, Settings, new_r
 from maenas.spec import DetectorSpec, SpecFile, load_spec, read_spec
 from maenas.strict import parse_json
 from maenas.units import format_latency, parse_latency_s
+from maenas.unused import refuse_unused
 
 CONTROL = "control"
 
@@ -123,6 +124,10 @@ def _check(request: RaceRequest) -> None:
         raise MaenasError(f"one candidate ({request.candidates[0]}) is no race; name at least two")
     if not request.candidates and request.control is not None:
         raise MaenasError("a shortlist has its own control; --control goes with candidates of your own")
+    if request.candidates:
+        refuse_unused(RaceRequest, vars(request), ("shortlist", "space"), needs="a race that makes its own shortlist")
+    if request.rungs == 1:
+        refuse_unused(RaceRequest, vars(request), ("eta",), needs="--rungs of 2 and more")
     if request.seeds < 1:
         raise MaenasError(f"--seeds is {request.seeds}; it must be at least 1")
 
