@@ -85,20 +85,29 @@ def detect(
 
 
 def class_labels(text: str | None, names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Labels of a list such as "person,7"; None for None. Raises `MaenasError` naming the nearest class."""
+    """Labels of a list such as "person,7"; None for None. Names may hold commas: the longest that fits is meant.
+
+    Raises `MaenasError` naming the nearest class.
+    """
     if text is None:
         return None
-    labels = []
-    for part in (part.strip() for part in text.split(",")):
-        if part in names:
-            labels.append(names.index(part))
-        elif re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(names):
-            labels.append(int(part))
-        else:
-            nearest = difflib.get_close_matches(part, names, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else f"; the classes are {', '.join(names[:10])} ..."
-            raise MaenasError(f"--classes: there is no class {part!r}{hint}")
+    labels, parts = [], text.split(",")
+    while parts:
+        joined = {count: ",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)}
+        count = next((count for count, name in joined.items() if name in names), 1)
+        labels.append(_label(joined[count], names))
+        parts = parts[count:]
     return tuple(dict.fromkeys(labels))
+
+
+def _label(text: str, names: tuple[str, ...]) -> int:
+    if text in names:
+        return names.index(text)
+    if re.fullmatch(r"[0-9]{1,9}", text) and int(text) < len(names):
+        return int(text)
+    nearest = difflib.get_close_matches(text, names, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else f"; the classes are {', '.join(names[:10])} ..."
+    raise MaenasError(f"--classes: there is no class {text!r}{hint}")
 
 
 def detect_images(
