@@ -241,11 +241,11 @@ def _test_split(data: str, job: Job, on_step: Callable[[str], object]) -> Datase
 def _settings(request: RaceRequest, recipe: Recipe) -> Settings:
     return Settings(
         data=request.data if are_built_in(request.data) else os.path.abspath(request.data),
-        candidates=request.candidates,
-        control=request.control,
+        candidates=tuple(map(_placed, request.candidates)),
+        control=None if request.control is None else _placed(request.control),
         budget=request.budget,
-        device=request.device,
-        space=request.space,
+        device=_placed(request.device),
+        space=_placed(request.space),
         shortlist=0 if request.candidates else request.shortlist,
         input_size=_input_size(request),
         rungs=rung_epochs(recipe.epochs, rungs=request.rungs, eta=request.eta),
@@ -254,6 +254,11 @@ def _settings(request: RaceRequest, recipe: Recipe) -> Settings:
         recipe=json.loads(json.dumps(asdict(recipe))),
         precision=request.precision,
     )
+
+
+def _placed(name: str) -> str:
+    """The name of a file so that it holds in every folder; other names as they are."""
+    return os.path.abspath(name) if os.path.isfile(name) else name
 
 
 def _costed(request: RaceRequest, candidates: tuple[Candidate, ...], job: Job) -> RaceSetup:
