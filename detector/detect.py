@@ -16,22 +16,27 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from detector.data.yolo import label_file
 from detector.draw import draw_detections
 from detector.images import read_image
 from detector.predict import Detector
 from detector.result import Result
 from detector.sources import (
     Video,
+    below_common,
     find_images,
     image_ids,
     is_live,
     is_video,
     output_names,
+    outside,
     video_name,
     video_writer,
 )
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder, write_atomic
+from maenas.units import number_of
+from maenas.unused import refuse_unused
 
 JPEG_QUALITY = 92
 
@@ -74,29 +79,46 @@ def detect(
     """Detect in an image, a folder, a pattern, a video, a camera or a stream (see `detector.sources`).
 
     `on_image` is told, as each image or frame is done, how many there are, 0 where that is not known.
-    Raises `MaenasError` as `detect_images` and `detect_video` do.
+    Images that lie in `settings.out` are left out, where that is in the folder that is searched: they may be drawings.
+    Raises `MaenasError` as `detect_images` and `detect_video` do, and where no image is left.
     """
     if is_video(source):
         return detect_video(detector, source, settings, on_image)
-    paths = find_images(source)
-    return detect_images(detector, paths, settings, lambda: on_image(len(paths)))
+    refuse_unused(DetectSettings, vars(settings), ("frames",), needs="a video, a camera or a stream")
+    found = find_images(source)
+    paths = outside(found, settings.out)
+    if not paths:
+        raise MaenasError(f"{source}: its images lie in {settings.out}, which drawings go to; choose another --out")
+    summary = detect_images(detector, paths, settings, lambda: on_image(len(paths)))
+    if left := len(found) - len(paths):
+        summary.skipped.append(f"{number_of(left, 'image')} in {settings.out}, which drawings go to")
+    return summary
 
 
 def class_labels(text: str | None, names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Labels of a list such as "person,7"; None for None. Raises `MaenasError` naming the nearest class."""
+    """Labels of a list such as "person,7"; None for None. Names may hold commas: the longest that fits is meant.
+
+    Raises `MaenasError` naming the nearest class.
+    """
     if text is None:
         return None
-    labels = []
-    for part in (part.strip() for part in text.split(",")):
-        if part in names:
-            labels.append(names.index(part))
-        elif re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(names):
-            labels.append(int(part))
-        else:
-            nearest = difflib.get_close_matches(part, names, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else f"; the classes are {', '.join(names[:10])} ..."
-            raise MaenasError(f"--classes: there is no class {part!r}{hint}")
+    labels, parts = [], text.split(",")
+    while parts:
+        joined = {count: ",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)}
+        count = next((count for count, name in joined.items() if name in names), 1)
+        labels.append(_label(joined[count], names))
+        parts = parts[count:]
     return tuple(dict.fromkeys(labels))
+
+
+def _label(text: str, names: tuple[str, ...]) -> int:
+    if text in names:
+        return names.index(text)
+    if re.fullmatch(r"[0-9]{1,9}", text) and int(text) < len(names):
+        return int(text)
+    nearest = difflib.get_close_matches(text, names, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else f"; the classes are {', '.join(names[:10])} ..."
+    raise MaenasError(f"--classes: there is no class {text!r}{hint}")
 
 
 def detect_images(
@@ -104,15 +126,19 @@ def detect_images(
 ) -> DetectSummary:
     """Detect in every file, write `NAME.jpg` for each; files that cannot be read are skipped and reported.
 
-    Also `labels/NAME.txt` and `detections.json` where the settings say so. Ctrl-C ends it with what is done so far.
+    Also `labels/NAME.txt` and `detections.json` where the settings say so; `image_ids` says how images are numbered in
+    it, and they are called by their paths below the folder that all have in common. Ctrl-C ends it with what is done.
     Raises `MaenasError` if nothing can be written, or no file could be read.
     """
     names = output_names(paths)
     _refuse_overwriting(paths, [settings.out / f"{name}.jpg" for name in names])
+    if settings.save_txt:
+        labels = [label_file(path.absolute()) for path in paths]
+        _refuse_overwriting(labels, [settings.out / "labels" / f"{name}.txt" for name in names])
     ensure_folder(settings.out)
     summary, rows = DetectSummary(), []
     try:
-        for path, name, number in zip(paths, names, image_ids(paths), strict=True):
+        for path, name, number, file in zip(paths, names, image_ids(paths), below_common(paths), strict=True):
             try:
                 image = read_image(path)
             except MaenasError as error:
@@ -124,7 +150,7 @@ def detect_images(
             if settings.save_txt:
                 _write_text(settings.out / "labels" / f"{name}.txt", result, image)
             if settings.save_json:
-                rows += coco_rows(result, number, path.name)
+                rows += coco_rows(result, number, file.as_posix())
             summary.add(result)
             on_image()
     except KeyboardInterrupt:
@@ -173,7 +199,7 @@ def detect_video(
 
 
 def coco_rows(result: Result, image_id: int, file_name: str) -> list[dict[str, Any]]:
-    """COCO results (xywh boxes); `category_id` is the label, from 0, and `category` its name."""
+    """COCO results (xywh boxes) of one image; `category_id` is the label, from 0, and `category` its name."""
     rows = zip(result.boxes.tolist(), result.scores.tolist(), result.labels.tolist(), result.names, strict=True)
     return [
         {
@@ -203,9 +229,10 @@ def _predict(detector: Detector, image: np.ndarray, settings: DetectSettings) ->
 
 
 def _refuse_overwriting(sources: Sequence[Path], targets: Sequence[Path]) -> None:
-    clash = {path.resolve() for path in sources} & {path.resolve() for path in targets}
+    """Raise `MaenasError` where a target is an image that is read, or holds the labels of one."""
+    clash = {path.resolve() for path in sources if path.exists()} & {path.resolve() for path in targets}
     if clash:
-        raise MaenasError(f"{min(clash)} would be overwritten by its drawing; choose another --out")
+        raise MaenasError(f"{min(clash)} would be overwritten by what is found; choose another --out")
 
 
 def _write_text(path: Path, result: Result, image: np.ndarray) -> None:

@@ -86,15 +86,28 @@ def _matches(pattern: str) -> list[Path]:
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
 
 
+def below_common(paths: Sequence[Path]) -> list[Path]:
+    """The paths relative to the folder that they have in common."""
+    root = os.path.commonpath([path.parent for path in paths])
+    return [Path(os.path.relpath(path, root)) for path in paths]
+
+
 def output_names(paths: Sequence[Path]) -> list[str]:
     """A distinct name without suffix for each path, relative to the folder that they have in common.
 
-    Where two files differ only in the suffix, it becomes part of the name: `a.png` gives "a.png".
+    Where that would be the name of two files, the suffix becomes part of it: `a.png` gives "a.png".
     """
-    root = os.path.commonpath([path.parent for path in paths])
-    relative = [Path(os.path.relpath(path, root)) for path in paths]
-    counts = Counter(path.with_suffix("") for path in relative)
+    relative = below_common(paths)
+    counts = Counter([*relative, *(path.with_suffix("") for path in relative)])
     return [(path if counts[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix() for path in relative]
+
+
+def outside(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Those that do not lie in `out`, which another run may have written, where `out` lies in the folder of all."""
+    folder, root = out.resolve(), os.path.commonpath([path.parent.resolve() for path in paths])
+    if not folder.is_relative_to(root):
+        return list(paths)
+    return [path for path in paths if not path.resolve().is_relative_to(folder)]
 
 
 def image_ids(paths: Sequence[Path]) -> list[int]:

@@ -19,6 +19,7 @@ ORDER = [
     "choices",
     "palette",
     "signals",
+    "unused",
     "files",
     "locks",
     "memory",
@@ -109,7 +110,7 @@ def test_only_the_api_and_the_command_line_import_the_detector() -> None:
 
 
 def test_the_detector_knows_the_network_and_nothing_of_the_search() -> None:
-    edges = {"errors", "palette", "files", "locks", "memory", "outputs", "units", "strict", "run_files"}
+    edges = {"errors", "palette", "unused", "files", "locks", "memory", "outputs", "units", "strict", "run_files"}
     allowed = {*edges, "spec", "headers", "kernels", "lowering", "presets", "cost", "deploy", "__version__"}
     paths = sorted((ROOT / "detector").rglob("*.py"))
     used = {name.split(".")[1] for path in paths for name in imports(path) if name.startswith("maenas.")}

@@ -7,7 +7,7 @@ print(report.path, report.parity.boxes)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -33,6 +33,7 @@ from maenas.outputs import check_file
 from maenas.run_files import weights_path
 from maenas.spec import resized
 from maenas.units import parse_bytes
+from maenas.unused import refuse_unused
 
 MAX_BATCH = 256
 CHECKED_IMAGES = 4
@@ -97,14 +98,13 @@ def export(
     `MaenasError` for arguments that do not fit together, for weights and images that cannot be read, where the export
     differs from torch, and where TensorRT cannot build the engine.
     """
+    _refuse_unused(locals())
     path, watch = weights_path(weights), watch or Watch()
     rest = rest or ("fp32" if target == "cpu" else "fp16")
-    _require_fitting(format, precision, batch, rest, max_drop, target)
+    _require_fitting(format, precision, batch, rest, target)
     int8 = None
     if precision == "int8":
         int8 = Int8Settings(images, data, calibration, calibration_images, max_drop, sensitivity, rest, target)
-    elif sensitivity == "ap":
-        raise MaenasError("--sensitivity chooses layers for --max-drop; give --max-drop as well")
     builder = None
     if format == "engine":
         cache = None if timing_cache is None else Path(timing_cache)
@@ -126,6 +126,17 @@ def export(
     return replace(report, precision="int8", int8=quantized)
 
 
+def _refuse_unused(given: Mapping[str, object]) -> None:
+    """Raise `MaenasError` for arguments of `export` that nothing would come of."""
+    if given["nms"] != "in-graph":
+        refuse_unused(export, given, ("conf", "iou", "max_det", "candidates"), needs="--nms in-graph")
+    if given["precision"] != "int8":
+        names = ("data", "calibration", "calibration_images", "max_drop", "sensitivity", "target", "rest")
+        refuse_unused(export, given, names, needs="--precision int8")
+    if given["format"] != "engine":
+        refuse_unused(export, given, ("opt_level", "workspace", "timing_cache"), needs="--format engine")
+
+
 def _require_place(out: Path, weights: Path, format: Format) -> None:
     """Raise `MaenasError` where the files cannot be written, or are not what they are called."""
     for file in (out, report_path(out), card_path(out)):
@@ -141,7 +152,6 @@ def _require_fitting(
     precision: FilePrecision,
     batch: int | Literal["dynamic"],
     rest: Rest,
-    max_drop: float | None,
     target: Int8Form,
 ) -> None:
     if not (format == "onnx" and batch == "dynamic") and not (isinstance(batch, int) and 1 <= batch <= MAX_BATCH):
@@ -151,8 +161,6 @@ def _require_fitting(
         raise MaenasError("--target cpu is for ONNX files of --precision int8 whose rest is fp32")
     if format == "engine" and rest != "fp16":
         raise MaenasError(f"--rest is {rest!r}; an engine takes fp16 only")
-    if precision != "int8" and max_drop is not None:
-        raise MaenasError("--max-drop is for --precision int8")
 
 
 def _checked_model(

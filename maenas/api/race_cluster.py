@@ -16,6 +16,7 @@ from detector.trial import Progress, Trial, TrialEnd, run_trial
 from maenas.api.race_workers import Runner, local_runner
 from maenas.errors import MaenasError
 from maenas.files import reason
+from maenas.unused import refuse_unused
 
 CONNECT_S: Final = 10.0
 PATIENCE_S: Final = 60.0  # with trials that are told to end
@@ -158,6 +159,7 @@ def workers(
     """The devices of this machine, or the Ray cluster at the address `cluster`; raises `MaenasError`."""
     devices = training_devices(train_on)
     if cluster is None:
+        refuse_unused(Share, vars(share), ("cpus", "gpus"), needs="--ray", prefix="--ray-")
         yield Workers(local_runner(devices, say), devices, devices[0])
         return
     with joined_cluster(cluster) as ray:

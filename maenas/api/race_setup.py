@@ -28,6 +28,7 @@ from maenas.racing.state import RACE_FILE, SPECS, Entrant, Race, Settings, new_r
 from maenas.spec import DetectorSpec, load_spec, read_spec, resized
 from maenas.strict import parse_json
 from maenas.units import format_latency, parse_latency_s
+from maenas.unused import refuse_unused
 
 CONTROL = "control"
 
@@ -127,6 +128,10 @@ def _check(request: RaceRequest) -> None:
         raise MaenasError(f"one candidate ({request.candidates[0]}) is no race; name at least two")
     if not request.candidates and request.control is not None:
         raise MaenasError("a shortlist has its own control; --control goes with candidates of your own")
+    if request.candidates:
+        refuse_unused(RaceRequest, vars(request), ("shortlist", "space"), needs="a race that makes its own shortlist")
+    if request.rungs == 1:
+        refuse_unused(RaceRequest, vars(request), ("eta",), needs="--rungs of 2 and more")
     if request.seeds < 1:
         raise MaenasError(f"--seeds is {request.seeds}; it must be at least 1")
 
@@ -236,11 +241,11 @@ def _test_split(data: str, job: Job, on_step: Callable[[str], object]) -> Datase
 def _settings(request: RaceRequest, recipe: Recipe) -> Settings:
     return Settings(
         data=request.data if are_built_in(request.data) else os.path.abspath(request.data),
-        candidates=request.candidates,
-        control=request.control,
+        candidates=tuple(map(_placed, request.candidates)),
+        control=None if request.control is None else _placed(request.control),
         budget=request.budget,
-        device=request.device,
-        space=request.space,
+        device=_placed(request.device),
+        space=_placed(request.space),
         shortlist=0 if request.candidates else request.shortlist,
         input_size=_input_size(request),
         rungs=rung_epochs(recipe.epochs, rungs=request.rungs, eta=request.eta),
@@ -249,6 +254,11 @@ def _settings(request: RaceRequest, recipe: Recipe) -> Settings:
         recipe=json.loads(json.dumps(asdict(recipe))),
         precision=request.precision,
     )
+
+
+def _placed(name: str) -> str:
+    """The name of a file so that it holds in every folder; other names as they are."""
+    return os.path.abspath(name) if os.path.isfile(name) else name
 
 
 def _costed(request: RaceRequest, candidates: tuple[Candidate, ...], job: Job) -> RaceSetup:

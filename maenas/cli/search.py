@@ -17,6 +17,7 @@ import typer
 from maenas.choices import Solver
 from maenas.cli import options
 from maenas.errors import MaenasError
+from maenas.unused import refuse_unused
 
 if TYPE_CHECKING:
     from maenas.api.search import Design, Watch
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from maenas.nas.spaces import SpaceBest
     from maenas.nas.written import SpecFiles
     from maenas.profiler.verify import Verified
+
+
+NO_SHORTLIST = "a search without --shortlist"
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ def search_command(
     budgets, wanted = budget or [], SearchOptions(space=space, **vars(target), **vars(limits))
     folder, name = _place(written, _default_name(space, device, budgets, limits))
     if written.shortlist:
+        refuse_unused(Effort, vars(effort), ("solver", "population", "generations"), needs=NO_SHORTLIST)
+        refuse_unused(Written, vars(written), ("top_k", "verify", "resume"), needs=NO_SHORTLIST)
         request = make_request(budgets, device, seed=effort.seed, **wanted)
         count, replace = written.shortlist, written.overwrite
         with spec_files(folder, name, request, count, kind="shortlist", overwrite=replace) as files:

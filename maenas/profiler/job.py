@@ -22,6 +22,7 @@ from maenas.profiler.plan import describe, estimate_s, plan
 from maenas.profiler.profile import Progress, profile
 from maenas.profiler.setup import Setup
 from maenas.spec import load_spec, published_specs, resized
+from maenas.unused import refuse_unused
 
 if TYPE_CHECKING:
     from maenas.choices import Clock, Hardware, KernelRuntime, Method, Precision
@@ -66,6 +67,10 @@ class ProfileRequest:
             raise MaenasError(
                 f"--precision is {self.precision!r}; {self.runtime} measures {', '.join(PRECISIONS[self.runtime])}"
             )
+        if self.device != "cpu":
+            refuse_unused(ProfileRequest, vars(self), ("threads", "clock"), needs="--device cpu")
+        if self.runtime != "tensorrt":
+            refuse_unused(ProfileRequest, vars(self), ("opt_level", "timing_cache"), needs="--runtime tensorrt")
         if self.batch < 1:
             raise MaenasError(f"--batch is {self.batch}; it must be at least 1")
         if self.name is not None and _slug(self.name) != self.name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ class Settings:
 
     __pydantic_config__: ClassVar = STRICT
     data: str
-    candidates: tuple[str, ...]  # the files as given; empty: a shortlist
+    candidates: tuple[str, ...]  # the files; empty: a shortlist
     control: str | None
     budget: str | None
     device: str  # of the latency
@@ -211,13 +212,20 @@ def require_same(stored: Settings, ours: Settings, folder: Path) -> None:
         if field.name == "recipe":
             keys = [key for key in new if key != "workers" and _plain(old.get(key)) != _plain(new[key])]
             differ += [f"{key} ({old.get(key)} there, {new[key]} here)" for key in keys]
-        elif old != new:
+        elif _same_place(old) != _same_place(new):
             differ.append(f"{field.name} ({_shown(old)} there, {_shown(new)} here)")
     if differ:
         raise MaenasError(
             f"{folder} holds another race; different {', '.join(differ)}. Repeat the first command with --resume, or "
             "choose another --out"
         )
+
+
+def _same_place(value: object) -> object:
+    """A path, or each of several, in the one way that all its spellings come to; other values as they are."""
+    if isinstance(value, tuple):
+        return [_same_place(item) for item in value]
+    return os.path.realpath(value) if isinstance(value, str) and os.path.exists(value) else value
 
 
 def _plain(value: object) -> object:

@@ -36,7 +36,9 @@ def rung_text(race: Race, rung: int) -> str:
     names = race.field(rung)
     last = rung + 1 == len(race.settings.rungs)
     kept = set(race.field(rung + 1)) if not last else set(names)
-    lines = [f"rung {rung + 1} of {len(race.settings.rungs)}, after {end} epochs:"]
+    learned = any(race.score(name, end) for name in names)
+    note = "" if learned or last else " no AP is above 0 yet, so that the fastest go on"
+    lines = [f"rung {rung + 1} of {len(race.settings.rungs)}, after {end} epochs:{note}"]
     for place, name in enumerate(race.ranking(names, end), start=1):
         fate = "" if last else "  goes on" if name in kept else "  is out"
         lines.append(f"  {place}. {name:<14} AP {race.score(name, end) or 0.0:.4f}{fate}")
@@ -53,6 +55,9 @@ def interval_text(value: Interval, *, sign: bool = False) -> str:
 def verdict(race: Race, result: Result) -> list[str]:
     """What may be said about the winner: against the second and the control, and what cannot be told apart."""
     winner, *others = result.finalists
+    if winner.ap.value == 0:
+        reason = f"the AP of every finalist is 0, and {winner.name} is none the better for being first"
+        return [f"{'no winner':<11}{reason}; race again in another --out, with more --epochs or another --recipe"]
     lines = [f"winner     {winner.name}: AP {interval_text(winner.ap)}, {race.entrant(winner.name).ms:.3f} ms"]
     if others:
         lines.append(_against(race, winner, others[0], "second"))

@@ -131,7 +131,10 @@ def test_export_refuses(maenas: Maenas, files: Path) -> None:
         (("--precision", "int8", "--data", "data", "--calibration", "max"), "'max' is not one of"),
         (("--precision", "int8", "--data", "data", "--calibration-images", "0"), "or equal to 1"),
         (("--format", "engine", "--batch", "dynamic"), "for an engine"),
-        (("--format", "engine", "--rest", "fp32"), "--rest is 'fp32'; an engine takes fp16 only"),
+        (
+            ("--format", "engine", "--precision", "int8", "--images", "data", "--rest", "fp32"),
+            "--rest is 'fp32'; an engine takes fp16 only",
+        ),
     ):
         outcome = maenas("export", "net.safetensors", *options, "--out", "refused.onnx")
         assert outcome.code == 2

@@ -151,6 +151,9 @@ def test_classes_by_name_and_number() -> None:
 
     assert class_labels("dog, 0,dog", ("cat", "dog")) == (1, 0)
     assert class_labels(None, ("cat",)) is None
+    assert class_labels("truck, small,1", ("truck", "truck, small", "small")) == (1,)
+    assert class_labels("small,truck, small", ("truck", "truck, small", "small")) == (2, 1)
+    assert class_labels("small,truck", ("truck", "truck, small", "small")) == (2, 0)
     for wrong in ("2", "-1", "", "bird"):
         with pytest.raises(MaenasError, match="--classes"):
             class_labels(wrong, ("cat", "dog"))

@@ -171,6 +171,7 @@ def test_a_folder_is_detected_and_broken_files_are_skipped(tmp_path: Path) -> No
     ]
     rows = json.loads((out / "detections.json").read_text())
     assert [row["image_id"] for row in rows] == [1, 1, 1, 3, 3, 3]
+    assert [row["file_name"] for row in rows] == 3 * ["a.png"] + 3 * ["deep/b.jpg"]
     assert read_image(out / "a.jpg").shape == (60, 100, 3)
     assert len((out / "labels" / "a.txt").read_text().splitlines()) == 3
 
@@ -187,6 +188,30 @@ def test_a_source_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(MaenasError, match="would be overwritten"):
         detect_images(DETECTOR, [path], settings(tmp_path), lambda: None)
     assert path.read_bytes() == before
+
+
+def test_drawings_of_an_earlier_run_are_not_detected_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.png", image())
+    save(tmp_path / "more" / "b.png", image())
+    monkeypatch.chdir(tmp_path)
+    for left in ([], ["2 images in found, which drawings go to"]):
+        summary = detect(DETECTOR, ".", settings(Path("found")))
+        assert (summary.images, summary.skipped) == (2, left)
+    assert [path.name for path in sorted(Path("found").rglob("*.jpg"))] == ["a.jpg", "b.jpg"]
+    for source, out in (("more", "more"), ("more/b.png", "more"), ("more/*.png", "more"), (".", ".")):
+        with pytest.raises(MaenasError, match=r"its images lie in (more|\.), .* another --out"):
+            detect(DETECTOR, source, settings(Path(out)))
+    assert detect(DETECTOR, "more", settings(Path())).images == 1
+
+
+def test_labels_of_the_data_are_never_overwritten(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", image())
+    labels = tmp_path / "labels" / "a.txt"
+    labels.parent.mkdir()
+    labels.write_text("0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(MaenasError, match=r"a\.txt would be overwritten"):
+        detect(DETECTOR, str(tmp_path / "images"), settings(tmp_path))
+    assert labels.read_text() == "0 0.5 0.5 0.1 0.1\n"
 
 
 def test_sources(tmp_path: Path) -> None:
@@ -213,6 +238,8 @@ def test_names_of_outputs_and_images_are_distinct() -> None:
     paths = [Path(name) for name in ("x/a.jpg", "x/a.png", "x/b.jpg", "y/b.jpg")]
     assert output_names(paths) == ["x/a.jpg", "x/a.png", "x/b", "y/b"]
     assert output_names(paths[2:3]) == ["b"]
+    odd = [Path(name) for name in ("a.jpg", "a.jpg.png", "a.png")]
+    assert len(set(output_names(odd))) == 3
     assert image_ids([Path("000000000139.jpg"), Path("7.jpg")]) == [139, 7]
     assert image_ids([Path("7.jpg"), Path("007.jpg")]) == [1, 2]
     assert image_ids([Path("7.jpg"), Path("b.jpg")]) == [1, 2]

@@ -23,8 +23,8 @@ from detector.predict import Detector
 from maenas.api import race_workers
 from maenas.api.race_setup import RaceRequest, prepare_race
 from maenas.errors import MaenasError
-from maenas.racing.state import read_race
-from maenas.racing.text import verdict
+from maenas.racing.state import Interval, read_race
+from maenas.racing.text import rung_text, verdict
 from maenas.spec import write_spec
 from tests.racing.conftest import RECIPE, ROOT, SETTINGS, race, same_result
 
@@ -178,6 +178,26 @@ def test_a_difference_within_its_interval_is_called_so(whole: maenas.RaceResult)
     second = whole.result.finalists[1]
     assert second.behind is not None
     assert ("cannot be told apart" in text) == second.behind.covers_zero
+
+
+def test_nothing_learned_has_no_winner(whole: maenas.RaceResult) -> None:
+    nothing = Interval(0.0, 0.0, 0.0)
+    finalists = tuple(replace(row, ap=nothing, behind=row.behind and nothing) for row in whole.result.finalists)
+    (line,) = verdict(whole.race, replace(whole.result, finalists=finalists))
+    assert line.startswith("no winner  the AP of every finalist is 0")
+    none = replace(whole.race, scores=tuple(replace(score, ap=0.0) for score in whole.race.scores))
+    assert "no AP is above 0 yet, so that the fastest go on" in rung_text(none, 0)
+    assert "no AP is above 0" not in rung_text(whole.race, 0)
+
+
+def test_the_same_files_in_another_spelling_are_the_same_race(
+    place: Path, whole: maenas.RaceResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(place)
+    monkeypatch.chdir(place)
+    same_result(whole, race(Path(), whole.folder, resume=True))
+    monkeypatch.chdir(tmp_path)
+    same_result(whole, race(Path("link"), whole.folder, resume=True))
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
