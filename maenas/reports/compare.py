@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maenas.cost import Cost, total_cost
+from maenas.cost import Cost
 from maenas.errors import MaenasError, printable_line
 from maenas.latency.onnx.predict import predict_graph
 from maenas.latency.predictor import AnyPredictor, Prediction, provenance_word
@@ -47,7 +47,7 @@ def compared(network: Network | Graph, predictors: Sequence[AnyPredictor]) -> Ro
         return Row(network.name, network.spec, s.cost, s.score, s.effectiveness, *known)
     graphs = [predict_graph(network.lowered, predictor) for predictor in predictors]
     found = tuple(graph.prediction for graph in graphs), tuple(graph.predictor for graph in graphs)
-    return Row(network.name, None, total_cost(network.lowered.kernels), None, None, None, None, *found)
+    return Row(network.name, None, network.lowered.cost, None, None, None, None, *found)
 
 
 def format_compare(rows: Sequence[Row], names: Sequence[str], predictors: Sequence[AnyPredictor]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from maenas.cost import total_cost
 from maenas.latency.onnx.lower import Lowered
 from maenas.latency.onnx.predict import GraphPrediction, kernel_kind, predict_graph
 from maenas.latency.predictor import AnyPredictor, provenance_word
@@ -19,7 +18,7 @@ WIDTH = 14
 def format_graph(title: str, lowered: Lowered, predictor: AnyPredictor, *, layers: bool) -> str:
     """Predicted latency of a network: by kind of kernel, by kernel with `layers`, and what was left out."""
     graph = predict_graph(lowered, predictor)
-    predictor, prediction, cost = graph.predictor, graph.prediction, total_cost(lowered.kernels)
+    predictor, prediction, cost = graph.predictor, graph.prediction, lowered.cost
     untimed = sum(count for _, count in graph.untimed)
     without = f"; not in it: what depends on data, {untimed} of the operators" if untimed else ""
     lines = [

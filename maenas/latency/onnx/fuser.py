@@ -70,6 +70,7 @@ class Fuser:
         self.blamed = ""  # see `Lowered`
         self._causes: dict[TensorId, str] = {}  # operators to blame for tensors whose shapes are not known
         self.inside: dict[int, float] = {}  # of dilated convolutions; see `Lowered`
+        self.taps: dict[int, int] = {}  # of convolutions whose kernel has about as many; see `Lowered`
         self.decoders: set[int] = set()  # kernels that read the parts of a concat of box distances
         self.joined: dict[int, list[Node]] = {}  # see `Lowered`
         self.absorbed: dict[int, list[tuple[Node, ...]]] = {}  # ways that kernels absorbed; see `absorb`

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from maenas.choices import Precision
-from maenas.cost import kernel_traffic
+from maenas.cost import Cost, kernel_traffic, total_cost
 from maenas.errors import MaenasError
 from maenas.kernels import IMAGE, Kernel
 from maenas.latency.onnx.arithmetic import extend, layer_normalisation, pointwise
@@ -66,6 +66,7 @@ class Lowered:
     `stand_ins`: operators, by the index of the kernel that only moves as many elements as they do.
     `absorbed`: what follows a convolution or product and is in its kernel, by the kernel's index, way by way.
     `joined`: arithmetic behind the first operator of a pointwise kernel, by the kernel's index.
+    `taps`: those of a depthwise convolution whose square kernel has about as many, by the kernel's index.
     `inside`: the share of a dilated convolution's taps that read the image, by the kernel's index.
     `untimed`: operators without any kernel, since a shape of theirs is not known; `blamed` is the one that the first
     product among them got its unknown shape from.
@@ -81,8 +82,20 @@ class Lowered:
     where: str
     absorbed: dict[int, tuple[tuple[Node, ...], ...]]
     joined: dict[int, tuple[Node, ...]]
+    taps: dict[int, int]
     inside: dict[int, float]
     blamed: str
+
+    @property
+    def cost(self) -> Cost:
+        """Totals of the network as the file has it, batch 1."""
+        cost = total_cost(self.kernels)
+        for index, taps in self.taps.items():
+            kernel = self.kernels[index]
+            more = (taps - kernel.kernel**2) * (kernel.in_channels // kernel.groups) * kernel.out_channels
+            flops = cost.flops + 2 * more * kernel.out_height * kernel.out_width
+            cost = replace(cost, params=cost.params + more, flops=flops)
+        return cost
 
 
 def kernels_from_json(document: Any, where: str = "graph") -> tuple[Kernel, ...]:
@@ -146,6 +159,7 @@ def fuse(graph: NodeGraph) -> Lowered:
         where=graph.where,
         absorbed={index: tuple(ways) for index, ways in f.absorbed.items()},
         joined={index: tuple(nodes) for index, nodes in f.joined.items()},
+        taps=f.taps,
         inside=f.inside,
         blamed=f.blamed,
     )

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.files import refuse_pipe
-from maenas.latency.onnx.shapes import DEFAULT_DOMAINS, Shape, tensor_shapes
+from maenas.latency.onnx.shapes import DEFAULT_DOMAINS, REFUSALS, Shape, tensor_shapes
 
 TensorId = int | str
 Tensor = tuple[TensorId, Shape | None]  # the shape is None where it depends on data, or on an unknown operator
@@ -98,6 +100,7 @@ def read_onnx(path: str | Path, *, sides: tuple[int, int] | None = None) -> Node
                 f"{path} is of opset {entry.version}; onnx {onnx.__version__} here reads {OLDEST_OPSET} to {newest}: "
                 "export it again with one of these, or upgrade the package onnx"
             )
+    _make_dense(onnx, model.graph, path)
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if not model.graph.node or not inputs:
@@ -227,6 +230,22 @@ def _image_axes(axes: Any) -> tuple[int, ...]:
     if rank == 3 and not channels_last and axes[first].dim_value not in channels:  # tokens
         return ()
     return (rank - 3, rank - 2) if channels_last else (rank - 2, rank - 1)
+
+
+def _make_dense(onnx: Any, graph: Any, path: Path) -> None:
+    """Sparse constants as whole ones, which runtimes make of them, too; of weights, as always, the shape is enough."""
+    for sparse in graph.sparse_initializer:
+        values, places = sparse.values, sparse.indices
+        tensor = graph.initializer.add(name=values.name, data_type=values.data_type, dims=sparse.dims)
+        if _size_bytes(tensor) <= SHAPE_BYTES:
+            try:
+                numbers, at = onnx.numpy_helper.to_array(values), onnx.numpy_helper.to_array(places)
+                dense = np.zeros(tuple(sparse.dims), numbers.dtype)
+                dense[tuple(at.T) if at.ndim > 1 else np.unravel_index(at, dense.shape)] = numbers
+            except REFUSALS as error:
+                raise _invalid(path, error) from None
+            tensor.CopyFrom(onnx.numpy_helper.from_array(dense, values.name))
+    del graph.sparse_initializer[:]
 
 
 def _load_shapes(onnx: Any, model: Any, path: Path) -> None:

@@ -36,6 +36,8 @@ def conv(f: Fuser, node: Node) -> None:
     elif square or 1 < groups == cin[0]:  # a line is as many taps; unrolled, its one column a group were a whole tile
         side = max(1, round(math.sqrt(taps)))
         index = f.emit(node, "conv", [source], (read, written), kernel=side, stride=min(strides), groups=groups)
+        if side**2 != taps:
+            f.taps[index] = taps
         if square and (share := _share_inside(f, node, shape[2:], weight[2:], out[2:])) < 1:
             f.inside[index] = share
     else:

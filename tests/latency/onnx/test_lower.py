@@ -214,6 +214,12 @@ def test_a_depthwise_convolution_that_is_not_square_is_one_of_as_many_taps(image
     assert kernel_reads(kernel) == kernel_activations(kernel) == math.prod(image)
 
 
+def test_the_cost_of_a_depthwise_line_is_that_of_its_own_taps():
+    nodes = [op("Conv", [IMAGE, [50, [16, 1, 1, 7]]], 1, IMAGE[1], group=16, pads=[0, 3, 0, 3])]
+    cost = fuse(read_json({"input": IMAGE[1], "nodes": nodes})).cost
+    assert (cost.flops, cost.params) == (2 * 7 * math.prod(IMAGE[1]), 16 * 7 + 16)
+
+
 @pytest.mark.parametrize(
     ("equation", "left", "right", "out"),
     [
