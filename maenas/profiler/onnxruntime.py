@@ -17,6 +17,7 @@ from maenas.latency.find import processor
 from maenas.profiler.cpu import CLOCKS, cpu_conditions, require_clock
 
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1", "use_tf32": str(int(TF32))}
+DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}  # of inputs and outputs
 
 
 class OnnxRuntime:
@@ -96,16 +97,14 @@ class OrtRunner:
         self._images: list[np.ndarray] = []  # on a CPU, what is bound is their memory
         rng = np.random.default_rng(0)
         for value in session.get_inputs():
-            dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.type]
-            image = rng.random(value.shape, dtype=np.float32).astype(dtype)
+            image = rng.random(value.shape, dtype=np.float32).astype(DTYPES[value.type])
             self._images.append(image)
             self._binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(image, target, 0))
         for value in session.get_outputs():
             if target == "cpu":
                 self._binding.bind_output(value.name, "cpu")
             else:  # a CUDA graph replays into fixed addresses
-                dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.type]
-                empty = ort.OrtValue.ortvalue_from_shape_and_type(value.shape, dtype, target, 0)
+                empty = ort.OrtValue.ortvalue_from_shape_and_type(value.shape, DTYPES[value.type], target, 0)
                 self._binding.bind_ortvalue_output(value.name, empty)
 
     def run(self) -> None:
