@@ -75,7 +75,7 @@ class _Compiled:
     limits: Floats  # [Q]
     moves: Ints  # [G choices MOVES]  gene value after a move
     most: int  # choices of a gene, the padded length in `moves`
-    mutable: Ints  # genes with more than one choice
+    mutable: Ints  # genes with more than one choice, or the first one where none has
     widest: tuple[Ints, ...]  # per stage: least output index for each input index
     narrow: tuple[tuple[Ints, Ints], ...]  # per stage: least and greatest bottleneck index for each output index
     depths: Ints  # [S] greatest depth index
@@ -119,7 +119,7 @@ def _compile(problem: Problem) -> _Compiled:
         limits=np.array([c.limit for c in problem.constraints]),
         moves=_move_table(problem).reshape(-1),
         most=max(map(len, space.choices)),
-        mutable=np.array([gene for gene, row in enumerate(space.choices) if len(row) > 1]),
+        mutable=np.array([gene for gene, row in enumerate(space.choices) if len(row) > 1] or [0]),
         widest=tuple(widest),
         narrow=tuple(narrow),
         depths=np.array(problem.max_depth) - np.array([stage.min_depth for stage in space.stages]),

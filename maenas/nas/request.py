@@ -177,8 +177,9 @@ def _element_bytes(request: Request, predictors: tuple[AnyPredictor, ...]) -> in
 
 
 def _problem(request: Request, tables: Tables, budgets: list[tuple[Quantity, float]], depths: Depths) -> Problem:
+    steps = [max(1, math.floor(limit / q.unit + 1e-6)) for q, limit in budgets]  # excesses are shares of the limit
     constraints = [
-        Constraint(q.name, tables.quantities[q.name], math.floor(limit / q.unit + 1e-6)) for q, limit in budgets
+        Constraint(q.name, tables.quantities[q.name], limit) for (q, _), limit in zip(budgets, steps, strict=True)
     ]
     if depths.max_layers is not None:
         constraints.append(Constraint("layers", tables.quantities["layers"], float(depths.max_layers)))

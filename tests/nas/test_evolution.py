@@ -1,6 +1,7 @@
 """Evolution: what it can reach, what it keeps, that it repeats itself, and how close to the optimum it comes."""
 
 import dataclasses
+import re
 from functools import cache
 from pathlib import Path
 
@@ -93,6 +94,16 @@ def test_what_cannot_be_mended_is_left_out(tmp_path: Path) -> None:
     assert found.score == pytest.approx(proven.score, rel=1e-2)
     drawn = [spec for _, spec in random_detectors([load_space(str(odd))], 20, seed=0)]
     assert all(load_space(str(odd)).contains(spec.backbone) for spec in drawn)
+
+
+def test_a_space_of_one_architecture_is_searched(tmp_path: Path) -> None:
+    text = (data_dir("search_spaces") / "demo.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"min: (\d+), max: \d+", r"min: \1, max: \1", text).replace("max_depth: 2", "max_depth: 1")
+    one = tmp_path / "one.yaml"
+    one.write_text(text, encoding="utf-8")
+    result = run(prepare(Request(space=str(one), latency_s=(1e-3,), neck="auto", top_k=3)))
+    assert load_space(str(one)).size == len(result.candidates) == 1
+    assert result.proven
 
 
 def test_no_gene_is_mutated_more_than_the_others() -> None:

@@ -194,6 +194,7 @@ def test_an_impossible_budget_is_answered_with_the_fastest_there_is() -> None:
         ({"max_params": 10_000}, "params is limited to 10.0K", "M"),
         ({"max_flops": 10_000_000}, "flops is limited to 10.0M", "G"),
         ({"max_activation_bytes": 1_000_000}, "activations is limited to 1.00 MB", " MB"),
+        ({"max_activation_bytes": 1, "neck": "auto"}, "activations is limited to", " MB"),
         ({"max_layers": 5, "latency_s": (1.0,)}, "layers is limited to 5", "11"),
     ],
 )
