@@ -252,11 +252,10 @@ def _settings(request: RaceRequest, recipe: Recipe) -> Settings:
 
 
 def _costed(request: RaceRequest, candidates: tuple[Candidate, ...], job: Job) -> RaceSetup:
-    """The batch and the time of each, from the one with the most operations."""
+    """The batch and the time of each, from the one that takes the most memory: the batch has to fit for all."""
     costs = [total_cost(lower(row.spec)) for row in candidates]
-    flops = [cost.flops for cost in costs]
-    most = flops.index(max(flops))
-    measured = measure(_job(candidates[most], request, job.recipe), _first_device(request))
+    largest = max(range(len(costs)), key=lambda index: costs[index].activations)
+    measured = measure(_job(candidates[largest], request, job.recipe), _first_device(request))
     recipe = replace(job.recipe, batch=measured.batch)
     entrants = tuple(
         Entrant(
@@ -265,9 +264,9 @@ def _costed(request: RaceRequest, candidates: tuple[Candidate, ...], job: Job) -
             why=row.why,
             control=row.control,
             ms=_rounded(row.seconds * 1e3),
-            epoch_s=_rounded(epoch_seconds(job, measured.image_s * own / flops[most])),
+            epoch_s=_rounded(epoch_seconds(job, measured.image_s * own.flops / costs[largest].flops)),
         )
-        for row, own in zip(candidates, flops, strict=True)
+        for row, own in zip(candidates, costs, strict=True)
     )
     disk = sum(run_bytes(cost.params, recipe) for cost in costs)
     finalists = field_sizes(len(candidates), request.rungs, request.eta)[-1] + 1
