@@ -18,6 +18,7 @@ CENTRE_RADIUS = 2.5  # in strides of the prior
 IOU_WEIGHT = 3.0  # of the overlap's cost; that of the class cost is 1
 IOU_EPS = 1e-7
 UNION_FLOOR = 1e-6  # square pixels
+AT_ONCE = 2**27  # pairs of a box and a prior: half a gigabyte a tensor; scenes of a thousand boxes need many
 MIN_LOG = -100.0  # as in torch's binary cross-entropy, so that a probability of 0 or 1 has a finite cost
 
 
@@ -33,15 +34,25 @@ class Assignment(NamedTuple):
 def assign(
     scores: Tensor, boxes: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, *, least: int = 1
 ) -> Assignment:
-    """Assign ground-truth boxes to priors, all images at once, without waiting for the device.
+    """Assign ground-truth boxes to priors, many images at once, without waiting for the device.
 
     `scores [B, A, C]` are probabilities, `boxes [B, A, 4]` predicted and `gt_boxes [B, M, 4]` true boxes (xyxy in
     pixels), `priors [A, 3]` x, y and stride, `gt_labels [B, M]` classes, -1 for padding. Computes in float32 whatever
     is given. A box wants at least `least` (up to 10) of the priors that lie inside it and near its centre, or all where
     there are fewer: predictions that hardly overlap it yet would teach it to one prior only. Published: 1.
 
-    Takes at most the memory of 6 float32 tensors of `[B, M, A]` and 2 of `[B, A, C]`; none has boxes times classes.
+    Takes at most the memory of 6 float32 tensors of `[N, M, A]` and 2 of `[N, A, C]`, for as many images N at once as
+    make up to `AT_ONCE` pairs, and for one at least; none has boxes times classes.
     """
+    images = max(1, AT_ONCE // max(1, gt_labels.shape[1] * len(priors)))
+    parts = zip(*(tensor.split(images) for tensor in (scores, boxes, gt_boxes, gt_labels)), strict=True)
+    return Assignment(*map(torch.cat, zip(*(_assign(priors, least, *part) for part in parts), strict=True)))
+
+
+def _assign(
+    priors: Tensor, least: int, scores: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor
+) -> Assignment:
+    """`assign` for images that fit into the memory together."""
     if gt_labels.shape[1] == 0:
         background = gt_labels.new_full(boxes.shape[:2], -1)
         return Assignment(background, background, boxes.new_zeros(boxes.shape[:2], dtype=torch.float32))

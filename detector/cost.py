@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass
 from itertools import islice
+
+import torch
 
 from detector.distributed import World, join_world
 from detector.job import Job, assemble_run
@@ -49,11 +52,14 @@ class Measured:
 
 
 def measure(job: Job, device: str) -> Measured:
-    """Time a few steps of `job`."""
+    """Time a few steps of `job`; the memory that they took on a GPU is free afterwards, for other processes too."""
     with join_world(device) as world:
         steps = first_steps(job, world, STEPS)
-    times = steps.ends if len(steps.ends) > 1 else (steps.began, *steps.ends)
-    return Measured(steps.batch, (times[-1] - times[0]) / (len(times) - 1) / (steps.batch * job.recipe.accumulate))
+        batch, times = steps.batch, steps.ends if len(steps.ends) > 1 else (steps.began, *steps.ends)
+        del steps
+        gc.collect()  # a compiled network refers to itself
+        torch.cuda.empty_cache()
+    return Measured(batch, (times[-1] - times[0]) / (len(times) - 1) / (batch * job.recipe.accumulate))
 
 
 def epoch_seconds(job: Job, image_s: float) -> float:

@@ -19,6 +19,7 @@ from torchvision.ops import box_iou
 
 from detector.confidence import RECALLS, confident, mean_over_confidence
 from detector.data.dataset import Dataset, Sample
+from detector.data.flat import flat
 from detector.postprocess import Detections
 from maenas.files import ensure_folder, write_atomic
 from maenas.run_files import (
@@ -96,11 +97,11 @@ def evaluate(dataset: Dataset, detections: Mapping[int, Detections]) -> Metrics:
     if len(samples) < len(detections):
         raise ValueError("detections of images that the data set does not have")
     precision, recall, scores = _accumulated(samples, dataset.names, detections)
+    boxes = flat(samples).class_counts(len(dataset.names)).tolist()
     per_class = []
     for label, name in enumerate(dataset.names):
-        boxes = sum(int((sample.labels == label).sum()) for sample in samples)
         own = precision[:, :, label, 0, -1]
-        per_class.append(ClassResult(name, boxes, _mean(own), _mean(own[0])))
+        per_class.append(ClassResult(name, boxes[label], _mean(own), _mean(own[0])))
     curves = precision[0, :, :, 0, -1].T
     return Metrics(
         summary=_summary(precision, recall),
@@ -227,18 +228,18 @@ def confusion_matrix(samples: list[Sample], detections: Mapping[int, Detections]
         sure = torch.argsort(found.scores, descending=True, stable=True)
         sure = sure[found.scores[sure] >= CONFUSION_SCORE]
         boxes, labels = found.boxes[sure].double().cpu(), found.labels[sure].tolist()
-        overlaps = box_iou(boxes, torch.from_numpy(sample.boxes).double())  # [N, boxes]
-        crowded = _crowded(boxes, torch.from_numpy(sample.crowd_boxes).double())
-        free = set(range(len(sample.labels)))
+        overlaps = box_iou(boxes, torch.from_numpy(sample.boxes).double()).numpy()  # [N, boxes]
+        crowded = _crowded(boxes, torch.from_numpy(sample.crowd_boxes).double()).tolist()
+        free = np.ones(len(sample.labels), bool)
         for row, label in enumerate(labels):
-            best = max(free, key=lambda column: float(overlaps[row, column]), default=None)
-            if best is not None and overlaps[row, best] >= CONFUSION_IOU:
-                free.remove(best)
+            own = np.where(free, overlaps[row], 0.0)
+            if own.max(initial=0.0) >= CONFUSION_IOU:
+                best = own.argmax()
+                free[best] = False
                 matrix[sample.labels[best], label] += 1
             elif not crowded[row]:
                 matrix[num_classes, label] += 1
-        for column in free:
-            matrix[sample.labels[column], num_classes] += 1
+        np.add.at(matrix[:, num_classes], sample.labels[free], 1)
     return matrix
 
 

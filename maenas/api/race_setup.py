@@ -262,12 +262,12 @@ def _placed(name: str) -> str:
 
 
 def _costed(request: RaceRequest, candidates: tuple[Candidate, ...], job: Job) -> RaceSetup:
-    """The batch and the time of each, from the one with the most operations."""
+    """The batch and the time of each, from the one that takes the most memory: the batch has to fit for all."""
     costs = [total_cost(lower(row.spec)) for row in candidates]
-    flops = [cost.flops for cost in costs]
-    most = flops.index(max(flops))
-    largest = make_job(candidates[most].spec, request.data, recipe=job.recipe, input_size=_input_size(request))
-    measured = measure(largest, _first_device(request))
+    largest = max(range(len(costs)), key=lambda index: costs[index].activations)
+    spec = candidates[largest].spec
+    timed = make_job(spec, request.data, recipe=job.recipe, input_size=_input_size(request))
+    measured = measure(timed, _first_device(request))
     recipe = replace(job.recipe, batch=measured.batch)
     entrants = tuple(
         Entrant(
@@ -276,9 +276,9 @@ def _costed(request: RaceRequest, candidates: tuple[Candidate, ...], job: Job) -
             why=row.why,
             control=row.control,
             ms=_rounded(row.seconds * 1e3),
-            epoch_s=_rounded(epoch_seconds(job, measured.image_s * own / flops[most])),
+            epoch_s=_rounded(epoch_seconds(job, measured.image_s * own.flops / costs[largest].flops)),
         )
-        for row, own in zip(candidates, flops, strict=True)
+        for row, own in zip(candidates, costs, strict=True)
     )
     disk = sum(run_bytes(cost.params, recipe) for cost in costs)
     finalists = field_sizes(len(candidates), request.rungs, request.eta)[-1] + 1

@@ -24,11 +24,16 @@ def image_weights(images: int, seed: int, samples: int = SAMPLES) -> np.ndarray:
 
 
 def mean_over_seeds(aps: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """APs `[1 + B]` of one finalist from those of its seeds `[K, 1 + B]`; a resample draws its seeds anew, too."""
+    """APs `[1 + B]` of one finalist from those of its seeds `[K, 1 + B]`; a resample draws its seeds anew, too.
+
+    The variance of means of K draws from K seeds is (K - 1) / K of that of means of K seeds: they are widened by it.
+    """
     count, total = aps.shape
-    drawn = rng.integers(count, size=(count, total))
-    drawn[:, 0] = np.arange(count)  # the first column is no resample
-    return np.take_along_axis(aps, drawn, axis=0).mean(axis=0)
+    mean = aps.mean(axis=0)
+    drawn = np.take_along_axis(aps, rng.integers(count, size=(count, total)), axis=0).mean(axis=0)
+    moved = (drawn - mean) * np.sqrt(count / max(count - 1, 1))
+    moved[0] = 0.0  # the first column is no resample
+    return mean + moved
 
 
 def interval(values: np.ndarray) -> Interval:

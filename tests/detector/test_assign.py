@@ -303,3 +303,17 @@ def test_memory_does_not_grow_with_boxes_times_classes() -> None:
     with LargestTensor() as largest:
         scene.assign()
     assert largest.elements <= images * len(scene.priors) * max(most, classes)
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_batches_of_crowds_are_assigned_in_parts_alike(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 12
+    scene = random_scene(5, most, 3)
+    whole = scene.assign()
+    pairs = images * most * len(scene.priors)
+    monkeypatch.setattr("detector.assign.AT_ONCE", pairs)
+    with LargestTensor() as largest:
+        parts = scene.assign()
+    assert largest.elements <= max(pairs, scene.boxes.numel())
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.equal(one, other)

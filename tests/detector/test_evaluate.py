@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.ops import box_iou
 
 from detector.confidence import CONFIDENCES, f1_of, over_confidence
 from detector.data.dataset import Dataset
@@ -179,6 +180,43 @@ def test_the_confusion_matrix_counts_each_box_once() -> None:
     found = Detections(boxes, scores, torch.tensor([0, 0, 2, 1, 2, 1]))
     matrix = confusion_matrix([sample], {1: found}, 3)
     assert matrix.tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0]]
+
+
+def slow_confusion(dataset: Dataset, detections: dict[int, Detections]) -> np.ndarray:
+    """One pair of a detection and a box after the other; without crowds."""
+    classes = len(dataset.names)
+    matrix = np.zeros((classes + 1, classes + 1), int)
+    for sample in dataset.samples:
+        found, free = detections[sample.id], list(range(len(sample.labels)))
+        for row in sorted(range(len(found.scores)), key=lambda row: -float(found.scores[row])):
+            if found.scores[row] < 0.25:
+                continue
+            box = found.boxes[row : row + 1].double()
+            overlaps = {
+                column: float(box_iou(box, torch.from_numpy(sample.boxes[column : column + 1]).double()))
+                for column in free
+            }
+            best = max(free, key=overlaps.__getitem__, default=None)
+            if best is not None and overlaps[best] >= 0.5:
+                free.remove(best)
+                matrix[sample.labels[best], found.labels[row]] += 1
+            else:
+                matrix[classes, found.labels[row]] += 1
+        for column in free:
+            matrix[sample.labels[column], classes] += 1
+    return matrix
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_confusion_and_counts_are_those_of_the_loops_over_detections_and_boxes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dataset = make_dataset(rng, crowds=False)
+    found = realistic(rng, dataset)
+    metrics = evaluate(dataset, found)
+    matrix = slow_confusion(dataset, found)
+    assert matrix.trace() > 100
+    assert metrics.confusion.tolist() == matrix.tolist()
+    assert metrics.boxes.tolist() == matrix[:-1].sum(axis=1).tolist()
 
 
 def report(folder: Path) -> Metrics:

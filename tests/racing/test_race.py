@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,22 @@ import pytest
 import torch
 
 import maenas
+from detector import cost
 from detector import trial as module
+from detector.cost import Measured, first_steps
 from detector.guard import LossNotFiniteError
+from detector.job import Job, make_job
 from detector.model.weights import read_weights
 from detector.predict import Detector
-from maenas.api import race_workers
+from maenas.api import race_setup, race_workers
 from maenas.api.race_setup import RaceRequest, prepare_race
+from maenas.cost import total_cost
 from maenas.errors import MaenasError
+from maenas.lowering import lower
 from maenas.racing.state import Interval, read_race
 from maenas.racing.text import rung_text, verdict
 from maenas.spec import write_spec
+from tests.detector.conftest import TINY, TINY_STAGES
 from tests.racing.conftest import RECIPE, ROOT, SETTINGS, race, same_result
 
 
@@ -234,6 +241,47 @@ def test_latencies_are_of_the_precision_asked_for(place: Path, tmp_path: Path) -
         for row in setup.candidates:
             assert row.seconds * 1e3 == maenas.predict(row.spec, device="t4", precision=precision).latency_ms
         assert setup.race.settings.precision == precision
+
+
+def test_the_batch_is_what_fits_for_the_candidate_that_takes_most_memory(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = TINY_STAGES
+    stages = {
+        "busy": (first, *others[:-1], replace(others[-1], out_channels=128)),
+        "large": (replace(first, depth=3), *others),
+    }
+    specs = {name: replace(TINY, backbone=replace(TINY.backbone, stages=own)) for name, own in stages.items()}
+    costs = {name: total_cost(lower(spec)) for name, spec in specs.items()}
+    assert costs["busy"].flops > costs["large"].flops
+    assert costs["busy"].activations < costs["large"].activations
+    for name, spec in specs.items():
+        write_spec(tmp_path / f"{name}.json", spec, name)
+    timed: list[Job] = []
+    monkeypatch.setattr(race_setup, "measure", lambda job, device: timed.append(job) or Measured(4, 0.01))
+    files = tuple(str(tmp_path / f"{name}.json") for name in specs)
+    request = RaceRequest(str(place / "data"), files, recipe=RECIPE, rungs=2, train_on="cpu")
+    state = prepare_race(request, tmp_path / "race", resume=False).race
+    assert [job.spec.backbone for job in timed] == [specs["large"].backbone]
+    ratio = state.entrant("busy").epoch_s / state.entrant("large").epoch_s
+    assert ratio == pytest.approx(costs["busy"].flops / costs["large"].flops, rel=1e-2)
+
+
+def test_timed_steps_leave_nothing_on_the_gpu_for_the_trials_in_other_processes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nets: list[weakref.ref[Any]] = []
+    left: list[Any] = []
+
+    def noted(*args: Any) -> Any:
+        steps = first_steps(*args)
+        nets.append(weakref.ref(steps.parts.net))
+        return steps
+
+    monkeypatch.setattr(cost, "first_steps", noted)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append(nets[0]()))
+    cost.measure(make_job(place / "a.json", place / "data", recipe=RECIPE), "cpu")
+    assert left == [None]
 
 
 def test_a_race_of_before_there_were_precisions_is_read(whole: maenas.RaceResult, tmp_path: Path) -> None:

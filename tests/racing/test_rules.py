@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maenas.errors import MaenasError
-from maenas.racing.bootstrap import compare, image_weights
+from maenas.racing.bootstrap import compare, image_weights, mean_over_seeds
 from maenas.racing.progress import planned_epochs
 from maenas.racing.schedule import field_sizes, rung_epochs
 from maenas.racing.state import Entrant, Out, Race, Score, Settings, new_race
@@ -95,3 +95,13 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     _, [several, _], _ = compare([np.concatenate([one - 0.1, one, one + 0.1]), one * 0], 0)
     assert several.value == pytest.approx(alone.value)
     assert several.high - several.low > alone.high - alone.low
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_the_mean_of_seeds_varies_as_much_as_seeds_say(count: int) -> None:
+    aps = np.random.default_rng(count).normal(0.5, 0.1, count)
+    rows = np.repeat(aps[:, None], 40_001, axis=1)  # alike on all images
+    means = mean_over_seeds(rows, np.random.default_rng(0))
+    assert means[0] == aps.mean()
+    assert means[1:].mean() == pytest.approx(aps.mean(), abs=1e-3)
+    assert means[1:].std() == pytest.approx(aps.std(ddof=1) / np.sqrt(count), rel=0.02)
