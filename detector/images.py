@@ -124,6 +124,11 @@ def files_below(root: Path, *, deepest: int = DEEPEST) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
+def images_below(root: Path, *, deepest: int = DEEPEST) -> list[Path]:
+    """Those of `files_below` whose endings are of images."""
+    return [path for path in files_below(root, deepest=deepest) if path.suffix.lower() in SUFFIXES]
+
+
 class Placement(NamedTuple):
     """Where an image of `width` x `height` lies in the network's input: x there is `scale_x` times x in the image."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from detector.data.annotation_cache import LEAST_BYTES, Parsed, cached
 from detector.data.flat import flat
-from detector.data.places import by_name, place_of
+from detector.data.places import find_images
 from detector.data.sample import (
     BROKEN_IMAGE,
     DEGENERATE_BOX,
@@ -27,7 +26,6 @@ from detector.data.sample import (
     check_names,
     image_size,
     make_sample,
-    path_inside,
 )
 from maenas.errors import MaenasError
 from maenas.files import read_text
@@ -111,12 +109,9 @@ def parse_coco(path: Path, elsewhere: Callable[[], Sequence[Path]] = tuple) -> P
     images = _images(document, path, problems)
     files = [_field(image, "file_name", str, where) for where, image in images.values()]
     candidates = _image_roots(path)
-    roots = [root for root in candidates if root.is_dir()]
-    root = _root_of(files, roots)
-    places = by_name([] if root else elsewhere())
+    root, found = find_images(path, files, [root for root in candidates if root.is_dir()], elsewhere)
     samples: list[Sample] = []
-    for (id, (where, image)), name in zip(images.items(), files, strict=True):
-        file = place_of(path, name, places) or path_inside(root or roots[0], name, where=where)
+    for (id, (where, image)), file in zip(images.items(), found, strict=True):
         there = os.path.isfile(file)  # false, too, for a name that no file can have
         size = _size(image, file, where) if there else None
         if size is None:
@@ -270,13 +265,3 @@ def _image_roots(path: Path) -> list[Path]:
         roots += [top / "images" / name for name in splits] + [top / name for name in splits]
         roots += [top / "images", top / "data", top]
     return roots
-
-
-def _root_of(names: Sequence[str], roots: Sequence[Path]) -> Path | None:
-    """The first folder that has the first image that any has; None if none has one."""
-    for name in names:
-        for root in roots:
-            with suppress(MaenasError):  # the name leads out of the folder
-                if os.path.isfile(path_inside(root, name, where="")):
-                    return root
-    return None

@@ -211,6 +211,20 @@ def test_yolo_polygons_become_boxes(tmp_path: Path) -> None:
     np.testing.assert_allclose(dataset.samples[0].boxes, [[4, 6, 20, 24]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("folder", ["/home/somebody/set/images", "D:\\set\\images", "elsewhere"])
+def test_lists_of_yolo_images_from_another_machine_find_them_by_name(folder: str, tmp_path: Path) -> None:
+    root = write_yolo(tmp_path)
+    slash = "\\" if "\\" in folder else "/"
+    for split in ("train", "val"):  # whose images have equal names
+        names = [slash.join((folder, split, name)) for name in ("a.jpg", "b.jpg", "lost.jpg")]
+        (root / f"{split}.txt").write_text("\n".join(names))
+    (root / "data.yaml").write_text("train: train.txt\nval: val.txt\nnames: [cat, dog]\n")
+    for split in ("train", "val"):
+        found = read_dataset(root, split)
+        assert [sample.path for sample in found.samples] == [root / "images" / split / f"{name}.jpg" for name in "ab"]
+        assert kinds(found.problems) == {MISSING_IMAGE: 1}
+
+
 @pytest.mark.parametrize(
     ("shape", "points"), [("[4, 3]", "0.1 0.1 2 0.9 0.9 2 0 0 0 0.3 0.4 1"), ("[1, 2]", "0.9 0.9")]
 )
