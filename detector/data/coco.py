@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from detector.data.annotation_cache import LEAST_BYTES, Parsed, cached
 from detector.data.flat import flat
+from detector.data.outline import box_of_outline
 from detector.data.places import find_images
 from detector.data.sample import (
     BROKEN_IMAGE,
@@ -91,7 +92,8 @@ def read_coco(path: Path, elsewhere: Callable[[], Sequence[Path]] = tuple) -> Da
 
     Images lie beside the file, or in `images/`, `data/`, `images/<split>/` or `<split>/` beside it or one folder up.
     Where none is there, as with names from another machine, they are looked for by their names alone among the files
-    `elsewhere`. What a large file says is kept in the user's cache (`annotation_cache`).
+    `elsewhere`. An annotation without a box has the one around its outline. What a large file says is kept in the
+    user's cache (`annotation_cache`).
 
     Raises MaenasError for text that is no COCO JSON, and for an image outside the data folder.
     """
@@ -166,9 +168,12 @@ def _document(path: Path) -> dict[str, list[Any]]:
 
 
 def _without_outline(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of the file without its outline: those of a large file, which nobody reads, take gigabytes."""
+    """An object of the file without its outline: those of a large file take gigabytes. Where it has no box, it gets the
+    one around the outline."""
     entry = unrepeated(pairs)
-    entry.pop("segmentation", None)
+    outline = entry.pop("segmentation", None)
+    if outline and not entry.get("bbox"):
+        entry["bbox"] = box_of_outline(outline)
     return entry
 
 
