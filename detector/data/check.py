@@ -17,7 +17,7 @@ import numpy as np
 
 from detector.data.dataset import Dataset, Problem, Sample, class_counts, read_dataset
 from detector.data.pictures import load_image
-from detector.data.sample import BROKEN_IMAGE, CUT_IMAGE, FATAL, UNUSED_CLASS, places_by_kind
+from detector.data.sample import BROKEN_IMAGE, FATAL, ODD_IMAGE, UNUSED_CLASS, places_by_kind
 from detector.draw import Tile, encoded, sheet
 from detector.images import read_image
 from maenas.errors import MaenasError, NoSplitError
@@ -143,10 +143,10 @@ def _images(dataset: Dataset, on_image: Callable[[], None]) -> tuple[list[Proble
     problems: list[Problem] = []
     digests: dict[str, Path] = {}
     for sample in dataset.samples:
-        cut: list[str] = []
+        told: list[str] = []
         try:
             load_image(sample, warn=lambda _: None)
-            read_image(sample.path, warn=cut.append)  # the stricter of the two decoders
+            read_image(sample.path, warn=told.append)  # the stricter of the two decoders
             digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
         except (MaenasError, OSError) as error:
             problems.append(Problem(BROKEN_IMAGE, str(error)))
@@ -154,7 +154,7 @@ def _images(dataset: Dataset, on_image: Callable[[], None]) -> tuple[list[Proble
             if digest in digests:
                 problems.append(Problem(SAME_IMAGE, f"{sample.path} and {digests[digest]}"))
             digests.setdefault(digest, sample.path)
-            problems += [Problem(CUT_IMAGE, str(sample.path)) for _ in cut]
+            problems += [Problem(ODD_IMAGE, text) for text in told]
         on_image()
     return problems, digests
 

@@ -192,3 +192,13 @@ def test_images_whose_names_are_not_text_are_checked_read_and_kept_in_the_cache(
         dataset = open_dataset(tmp_path / "set", "train")
         assert {sample.path.name for sample in dataset.samples} == {f"{odd}.jpg", "b.jpg"}
         assert sum(len(sample.boxes) for sample in dataset.samples) == 2
+
+
+def test_images_that_are_used_with_a_fault_are_told(tmp_path: Path) -> None:
+    image = write_both(tmp_path) / "images" / "0.jpg"
+    image.write_bytes(image.read_bytes()[:-2])
+    (found,) = check(tmp_path).document()["splits"]["train"]["problems"].items()
+    assert found == (
+        "image with a fault (used)",
+        {"count": 1, "examples": [f"image {image}: the end of the file is missing; the rest of the image is used"]},
+    )
