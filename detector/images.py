@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 DEEPEST = 16  # folders below which nobody looks
 MOST_MISSING = 0.1  # of a JPEG's pixels, where the end of the file is cut off
+DIM = 4095  # largest value of 12 bits
 ORIENTATION = 0x0112  # tag of EXIF
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
@@ -44,7 +45,8 @@ def read_image(path: str | Path, *, warn: Callable[[str], object] = _log.warning
     """The pixels of an image file, uint8 RGB `[H, W, 3]`, turned upright by its EXIF orientation.
 
     Grey becomes RGB, 16 bits keep their upper 8, transparent pixels show white, an animation its first frame. A JPEG
-    whose end is cut off is used, and `warn` is told, where at most a tenth of its pixels is lost.
+    whose end is cut off is used, and `warn` is told, where at most a tenth of its pixels is lost. It is also told of 16
+    bits of which which the upper 4 are never used: such a picture is nearly black.
 
     Raises `MaenasError`, naming the file, for one that is missing, empty, broken, truncated, of more than about 179
     million pixels, or of 32 bits a channel.
@@ -58,7 +60,7 @@ def read_image(path: str | Path, *, warn: Callable[[str], object] = _log.warning
         raise MaenasError(f"image {path}: the file is empty")
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return pillow_pixels(image, f"image {path}")
+            return pillow_pixels(image, f"image {path}", warn=warn)
     except MaenasError:
         raise
     except BOMB as error:
@@ -91,13 +93,16 @@ def _cut_off_jpeg(path: Path) -> np.ndarray | None:
     return image if lost <= MOST_MISSING else None
 
 
-def pillow_pixels(image: Image.Image, where: str) -> np.ndarray:
+def pillow_pixels(image: Image.Image, where: str, *, warn: Callable[[str], object] = _log.warning) -> np.ndarray:
     """As `read_image`, of an image of Pillow; `where` names it in messages."""
     image.load()
     if image.getexif().get(ORIENTATION, 1) != 1:  # each step that is not needed would copy a large image
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        deep = np.asarray(image)
+        if 0 < (largest := int(deep.max())) <= DIM:
+            warn(f"{where}: 16 bits, but no value above {largest}, so it is nearly black; multiply values up to 65535")
+        grey = (deep >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise MaenasError(f"{where}: 32 bits a pixel have no agreed range; convert it to 8 or 16 bits")
@@ -122,6 +127,11 @@ def files_below(root: Path, *, deepest: int = DEEPEST) -> Iterator[Path]:
         seen.add(real)
         inner[:] = [] if deep else sorted(name for name in inner if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def images_below(root: Path, *, deepest: int = DEEPEST) -> list[Path]:
+    """Those of `files_below` whose endings are of images."""
+    return [path for path in files_below(root, deepest=deepest) if path.suffix.lower() in SUFFIXES]
 
 
 class Placement(NamedTuple):

@@ -28,7 +28,7 @@ from detector.memory import tell_node
 from maenas.errors import MaenasError
 from maenas.files import FileStamp, ensure_folder, file_stamp, write_atomic
 
-SCHEMA: Final = "maenas/annotations@2"  # to be raised with every change of what is read from the same file
+SCHEMA: Final = "maenas/annotations@3"  # to be raised with every change of what is read from the same file
 LEAST_BYTES: Final = 8 * 2**20  # of a file that is worth it: a smaller one is parsed in a second
 APART_BYTES: Final = 64 * 2**20  # of a file whose parsing takes gigabytes, most of which Python would keep
 SETTLED_S: Final = 2.0  # a folder that changed so shortly before may change again unnoticed

@@ -17,7 +17,7 @@ import numpy as np
 
 from detector.data.dataset import Dataset, Problem, Sample, class_counts, read_dataset
 from detector.data.pictures import load_image
-from detector.data.sample import BROKEN_IMAGE, CUT_IMAGE, FATAL, UNUSED_CLASS, places_by_kind
+from detector.data.sample import BROKEN_IMAGE, FATAL, ODD_IMAGE, UNUSED_CLASS, places_by_kind
 from detector.draw import Tile, encoded, sheet
 from detector.images import read_image
 from maenas.errors import MaenasError, NoSplitError
@@ -55,10 +55,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found: for each split its sizes and problems; `leaks` are between splits."""
+    """What was found: for each split its sizes and problems; `leaks` are between splits.
+
+    `absent` says of each split that a folder does not have, or of a test split that is broken, what is the matter.
+    """
 
     path: str
     splits: Mapping[str, Dataset]
+    absent: Mapping[str, str]
     problems: Mapping[str, tuple[Problem, ...]]
     leaks: tuple[Problem, ...]
 
@@ -73,7 +77,7 @@ class Report:
     @property
     def missing(self) -> tuple[str, ...]:
         """Splits that a training needs and a folder does not have."""
-        return () if _is_one_split(self.path) else tuple(name for name in NEEDED if name not in self.splits)
+        return tuple(name for name in NEEDED if name in self.absent)
 
     def _is_fit(self, name: str) -> bool:
         kinds, split = [problem.kind for problem in self.problems[name]], self.splits[name]
@@ -100,6 +104,7 @@ class Report:
             "path": self.path,
             "usable": self.usable,
             "splits": {name: asdict(summary) for name, summary in self.summaries().items()},
+            "absent": dict(self.absent),
             "leaks": {kind: asdict(entry) for kind, entry in self.leak_kinds().items()},
         }
 
@@ -107,29 +112,30 @@ class Report:
 def check(path: str | Path, *, on_image: Callable[[], None] = lambda: None) -> Report:
     """Reads all splits at `path` and decodes every image; `on_image` is called after each.
 
-    Raises MaenasError where there is no training split, and where one that is there cannot be read.
+    Raises MaenasError where there is no training split, and where it or the validation split cannot be read.
     """
-    splits = {"train": read_dataset(path, "train")}
-    if not _is_one_split(path):
-        for name in SPLITS[1:]:
-            try:
-                dataset = read_dataset(path, name)
-            except MaenasError as error:  # a training asks for no test split, which a description may name in vain
-                if name in NEEDED and not isinstance(error, NoSplitError):
-                    raise
-                continue
-            if dataset.source not in [known.source for known in splits.values()]:  # shapes have no test split
-                splits[name] = dataset
+    splits, absent = {"train": read_dataset(path, "train")}, {}
+    for name in () if Path(path).suffix.lower() == ".json" else SPLITS[1:]:
+        try:
+            dataset = read_dataset(path, name)
+        except NoSplitError:
+            absent[name] = "none"
+            continue
+        except MaenasError as error:  # a training asks for no test split, which a description may name in vain
+            if name in NEEDED:
+                raise
+            absent[name] = f"cannot be read: {error}"
+            continue
+        if dataset.source in [known.source for known in splits.values()]:  # shapes have no test split
+            absent[name] = "none"
+        else:
+            splits[name] = dataset
     problems: dict[str, tuple[Problem, ...]] = {}
     digests: dict[str, dict[str, Path]] = {}
     for name, dataset in splits.items():
         found, digests[name] = _images(dataset, on_image)
         problems[name] = (*dataset.problems, *found, *_classes(dataset, splits["train"].names))
-    return Report(str(path), splits, problems, _leaks(digests))
-
-
-def _is_one_split(path: str | Path) -> bool:
-    return Path(path).suffix.lower() == ".json"
+    return Report(str(path), splits, absent, problems, _leaks(digests))
 
 
 def _images(dataset: Dataset, on_image: Callable[[], None]) -> tuple[list[Problem], dict[str, Path]]:
@@ -137,10 +143,10 @@ def _images(dataset: Dataset, on_image: Callable[[], None]) -> tuple[list[Proble
     problems: list[Problem] = []
     digests: dict[str, Path] = {}
     for sample in dataset.samples:
-        cut: list[str] = []
+        told: list[str] = []
         try:
             load_image(sample, warn=lambda _: None)
-            read_image(sample.path, warn=cut.append)  # the stricter of the two decoders
+            read_image(sample.path, warn=told.append)  # the stricter of the two decoders
             digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
         except (MaenasError, OSError) as error:
             problems.append(Problem(BROKEN_IMAGE, str(error)))
@@ -148,7 +154,7 @@ def _images(dataset: Dataset, on_image: Callable[[], None]) -> tuple[list[Proble
             if digest in digests:
                 problems.append(Problem(SAME_IMAGE, f"{sample.path} and {digests[digest]}"))
             digests.setdefault(digest, sample.path)
-            problems += [Problem(CUT_IMAGE, str(sample.path)) for _ in cut]
+            problems += [Problem(ODD_IMAGE, text) for text in told]
         on_image()
     return problems, digests
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from detector.data.annotation_cache import LEAST_BYTES, Parsed, cached
 from detector.data.flat import flat
-from detector.data.places import by_name, place_of
+from detector.data.outline import box_of_outline
+from detector.data.places import find_images
 from detector.data.sample import (
     BROKEN_IMAGE,
     DEGENERATE_BOX,
@@ -27,7 +27,6 @@ from detector.data.sample import (
     check_names,
     image_size,
     make_sample,
-    path_inside,
 )
 from maenas.errors import MaenasError
 from maenas.files import read_text
@@ -93,7 +92,8 @@ def read_coco(path: Path, elsewhere: Callable[[], Sequence[Path]] = tuple) -> Da
 
     Images lie beside the file, or in `images/`, `data/`, `images/<split>/` or `<split>/` beside it or one folder up.
     Where none is there, as with names from another machine, they are looked for by their names alone among the files
-    `elsewhere`. What a large file says is kept in the user's cache (`annotation_cache`).
+    `elsewhere`. An annotation without a box has the one around its outline. What a large file says is kept in the
+    user's cache (`annotation_cache`).
 
     Raises MaenasError for text that is no COCO JSON, and for an image outside the data folder.
     """
@@ -111,12 +111,9 @@ def parse_coco(path: Path, elsewhere: Callable[[], Sequence[Path]] = tuple) -> P
     images = _images(document, path, problems)
     files = [_field(image, "file_name", str, where) for where, image in images.values()]
     candidates = _image_roots(path)
-    roots = [root for root in candidates if root.is_dir()]
-    root = _root_of(files, roots)
-    places = by_name([] if root else elsewhere())
+    root, found = find_images(path, files, [root for root in candidates if root.is_dir()], elsewhere)
     samples: list[Sample] = []
-    for (id, (where, image)), name in zip(images.items(), files, strict=True):
-        file = place_of(path, name, places) or path_inside(root or roots[0], name, where=where)
+    for (id, (where, image)), file in zip(images.items(), found, strict=True):
         there = os.path.isfile(file)  # false, too, for a name that no file can have
         size = _size(image, file, where) if there else None
         if size is None:
@@ -171,9 +168,12 @@ def _document(path: Path) -> dict[str, list[Any]]:
 
 
 def _without_outline(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of the file without its outline: those of a large file, which nobody reads, take gigabytes."""
+    """An object of the file without its outline: those of a large file take gigabytes. Where it has no box, it gets the
+    one around the outline."""
     entry = unrepeated(pairs)
-    entry.pop("segmentation", None)
+    outline = entry.pop("segmentation", None)
+    if outline and not entry.get("bbox"):
+        entry["bbox"] = box_of_outline(outline)
     return entry
 
 
@@ -270,13 +270,3 @@ def _image_roots(path: Path) -> list[Path]:
         roots += [top / "images" / name for name in splits] + [top / name for name in splits]
         roots += [top / "images", top / "data", top]
     return roots
-
-
-def _root_of(names: Sequence[str], roots: Sequence[Path]) -> Path | None:
-    """The first folder that has the first image that any has; None if none has one."""
-    for name in names:
-        for root in roots:
-            with suppress(MaenasError):  # the name leads out of the folder
-                if os.path.isfile(path_inside(root, name, where="")):
-                    return root
-    return None

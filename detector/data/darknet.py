@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from detector.data.coco import ALIASES
+from detector.data.places import find_images
 from detector.data.sample import Dataset, path_inside
 from detector.data.yolo import read_labelled
+from detector.images import images_below
 from maenas.errors import MaenasError, NoSplitError
 from maenas.files import read_text
 
@@ -26,7 +28,7 @@ def read_darknet(path: Path, split: str) -> Dataset:
     """The data set of a split; the label file of an image lies beside it.
 
     What the file and its lists name may begin with a folder that is not there (`data/`), where the folder stood in
-    Darknet's own.
+    Darknet's own. Where none of them is there, as with names from another machine, they are looked for by their names.
 
     Raises MaenasError for a split that it does not have, for missing files and for paths out of the folder.
     """
@@ -36,9 +38,11 @@ def read_darknet(path: Path, split: str) -> Dataset:
     if key is None:
         raise NoSplitError(f"{path}: no {split} split (it has {', '.join(known) or 'none'})")
     names = _lines(path, fields["names"], "list of classes")
-    images = [_place(path, line) for line in _lines(path, fields[key], "list of images")]
+    root = path.parent
+    lines = [_local(root, line) for line in _lines(path, fields[key], "list of images")]
+    _, images = find_images(path, lines, [root], lambda: images_below(root))
     files = [(image, image.with_suffix(".txt")) for image in dict.fromkeys(images)]
-    return replace(read_labelled(path.parent, files, names), source=f"{path} ({split})")
+    return replace(read_labelled(root, files, names), source=f"{path} ({split})")
 
 
 def _fields(path: Path) -> dict[str, str]:
@@ -48,14 +52,15 @@ def _fields(path: Path) -> dict[str, str]:
 
 
 def _lines(path: Path, name: str, what: str) -> list[str]:
-    place = _place(path, name)
+    place = path_inside(path.parent, _local(path.parent, name), where=str(path))
     if not place.is_file():
         raise MaenasError(f"{path}: {name} is not there")
     return [line.strip() for line in read_text(place, what=what, max_bytes=2**30).splitlines() if line.strip()]
 
 
-def _place(path: Path, name: str) -> Path:
-    """Where `name` lies: from the folder of `path`, or from there without its first folder."""
-    whole = path_inside(path.parent, name, where=str(path))
-    short = path_inside(path.parent, name.replace("\\", "/").partition("/")[2] or name, where=str(path))
-    return whole if os.path.exists(whole) or not os.path.exists(short) else short
+def _local(root: Path, name: str) -> str:
+    """`name`, without its first folder where only that leads to a file."""
+    name = name.replace("\\", "/")
+    first, _, short = name.partition("/")
+    strip = first not in ("", "..") and os.path.exists(root / short) and not os.path.exists(root / name)
+    return short if strip and short else name

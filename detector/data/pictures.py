@@ -146,8 +146,8 @@ def load_image(sample: Sample, *, shrink: int = 1, warn: Callable[[str], object]
     """The pixels of a sample, uint8 RGB, as `detector.images.read_image` gives them, but faster.
 
     The image is `[height, width, 3]` or, with a `shrink` of 2, 4 or 8, the means of blocks of so many pixels. Where the
-    annotated size is that of the image before its EXIF orientation is applied, it is not applied. `warn` is told of a
-    JPEG whose end is missing.
+    annotated size is that of the image before its EXIF orientation is applied, it is not applied. `warn` is told of an
+    image as `read_image` tells of it.
 
     Raises MaenasError for a file that is missing or broken, and for an image of another size than annotated.
     """

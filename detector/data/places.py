@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
+from detector.data.sample import path_inside
 from maenas.errors import MaenasError
 
 UPLOADED: Final = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded image
+
+
+def find_images(
+    path: Path, names: Sequence[str], roots: Sequence[Path], elsewhere: Callable[[], Iterable[Path]]
+) -> tuple[Path | None, list[Path]]:
+    """The first of `roots` that has the first image that any has, and where each of the images `names` lies, or should.
+
+    The list at `path` names them. Where no root has one of them, they are looked for by their names alone among the
+    files `elsewhere`, and the root is None. Raises MaenasError for a name that leads out of the root, if that finds
+    none either, and as `place_of`.
+    """
+    root = _root_of(names, roots)
+    places = by_name([] if root else elsewhere())
+    found = [place_of(path, name, places) for name in names]
+    if any(found):
+        return None, [place or roots[0] / _last(name) for place, name in zip(found, names, strict=True)]
+    return root, [path_inside(root or roots[0], name, where=str(path)) for name in names]
+
+
+def _root_of(names: Sequence[str], roots: Sequence[Path]) -> Path | None:
+    """The first folder that has the first image that any has; None if none has one."""
+    for name in names:
+        for root in roots:
+            with suppress(MaenasError):  # the name leads out of the folder
+                if os.path.isfile(path_inside(root, name, where="")):
+                    return root
+    return None
 
 
 def by_name(images: Iterable[Path]) -> dict[str, list[Path]]:
@@ -29,7 +59,7 @@ def place_of(path: Path, name: str, places: Mapping[str, Sequence[Path]]) -> Pat
     several, too.
     """
     local = name.replace("\\", "/")
-    last = local.rpartition("/")[2]
+    last = _last(name)
     known = places.get(last) or places.get(UPLOADED.sub("", last), [])
     beside = path.parent / local
     if beside in known:
@@ -49,3 +79,7 @@ def _shared_parts(place: Path, name: str) -> int:
     """How many parts of two paths are equal, from their ends."""
     pairs = zip(reversed(place.parts), reversed(name.split("/")), strict=False)
     return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _last(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]

@@ -23,7 +23,7 @@ MAX_LIST_BYTES: Final = 2**30  # of a list for many images
 # Kinds of problems that leave no doubt about the rest of the data: a sample or an annotation is put aside.
 MISSING_IMAGE: Final = "missing image"
 BROKEN_IMAGE: Final = "unreadable image"
-CUT_IMAGE: Final = "image whose end is missing (used)"
+ODD_IMAGE: Final = "image with a fault (used)"
 OUTSIDE_BOX: Final = "box outside its image"
 CLIPPED_BOX: Final = "box partly outside its image (clipped)"
 DEGENERATE_BOX: Final = "box without area"

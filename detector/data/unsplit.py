@@ -64,7 +64,7 @@ def find_unsplit(root: Path, heap: Heap) -> Callable[[], Dataset] | None:
     of boxes (`listed`). An image that nothing annotates is left out, for nobody may have looked at it yet; `problems`
     names it.
 
-    The reader raises MaenasError for annotations that cannot be read, and where two of the files have the same name.
+    The reader raises MaenasError for annotations that cannot be read, and where two files could annotate one image.
     """
     if are_single(heap):
         return partial(_read_single, root, heap)
@@ -82,12 +82,35 @@ def are_single(heap: Heap) -> bool:
 
 
 def single_pairs(heap: Heap) -> list[tuple[Path, Path]]:
-    """Images and the files that annotate them. Raises MaenasError where two of either are called alike."""
-    by_name = {_stem(path): path for path in heap.annotations}
-    pairs = [(image, by_name[_stem(image)]) for image in heap.images if _stem(image) in by_name]
-    _require_single(heap.annotations)
-    _require_single([image for image, _ in pairs])
+    """Images and the files that annotate them. Of files that are called alike those belong together whose folders have
+    most names in common. Raises MaenasError where that leaves two for one."""
+    images, annotations = _by_stem(heap.images), _by_stem(heap.annotations)
+    pairs = []
+    for image in heap.images:
+        like = images[_stem(image)]
+        near = [(path, _nearest(path, like)) for path in _nearest(image, annotations.get(_stem(image), []))]
+        mutual = [(path, found) for path, found in near if image in found]
+        for rivals in ([path for path, _ in mutual], *(found for _, found in mutual)):
+            if len(rivals) > 1:
+                raise MaenasError(
+                    f"{rivals[0]} and {rivals[1]} have the same name; annotations are found by name, then by folder"
+                )
+        pairs += [(image, path) for path, _ in mutual]
     return pairs
+
+
+def _by_stem(files: Sequence[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(_stem(file), []).append(file)
+    return found
+
+
+def _nearest(path: Path, files: Sequence[Path]) -> list[Path]:
+    """Those of `files` whose folders have most names in common with those of `path`."""
+    shared = [len({*path.parts[:-1]} & {*file.parts[:-1]}) for file in files]
+    most = max(shared, default=0)
+    return [file for file, count in zip(files, shared, strict=True) if count == most]
 
 
 def without_partner(heap: Heap, pairs: Sequence[tuple[Path, Path]]) -> list[Problem]:
@@ -122,15 +145,6 @@ def with_problems(dataset: Dataset, more: Sequence[Problem]) -> Dataset:
 def labels_of(image: Path) -> Path | None:
     """The YOLO label file of an image, where there is one: in `labels/` for `images/`, or beside it."""
     return next((path for path in (label_file(image), image.with_suffix(".txt")) if path.is_file()), None)
-
-
-def _require_single(files: Sequence[Path]) -> None:
-    """Raises MaenasError where two files are called alike, but for folder and ending."""
-    first: dict[str, Path] = {}
-    for path in files:
-        if _stem(path) in first:
-            raise MaenasError(f"{first[_stem(path)]} and {path} have the same name; annotations are found by name")
-        first[_stem(path)] = path
 
 
 def _stem(path: Path) -> str:

@@ -11,6 +11,7 @@ import yaml
 
 from detector.data.coco import ALIASES
 from detector.data.flat import flat
+from detector.data.places import find_images
 from detector.data.sample import (
     BAD_LINE,
     UNKNOWN_CLASS,
@@ -23,7 +24,7 @@ from detector.data.sample import (
     path_inside,
     size_of,
 )
-from detector.images import SUFFIXES, files_below
+from detector.images import images_below
 from maenas.errors import MaenasError, NoSplitError
 from maenas.files import read_text
 from maenas.strict import MAX_YAML_BYTES, PlainLoader
@@ -43,7 +44,8 @@ def read_yolo(path: Path, split: str) -> Dataset:
     get the ids 1, 2, ... in order of their paths.
 
     `path:` in the YAML is the folder that everything else is relative to. The folder of the file takes its place where
-    it is missing, and where it leads nowhere and all splits lie there.
+    it is missing, and where it leads nowhere and all splits lie there. Where no image of a .txt list is there, as with
+    paths of another machine, they are looked for by their names.
     A line with more than two points is a polygon, whose box is taken; where `kpt_shape:` says that lines end with key
     points, these are left out.
 
@@ -157,10 +159,11 @@ def _images(document: Mapping[str, Any], root: Path, split: str, path: Path) -> 
     for entry in entries:
         source = _entry(root, str(entry), f"{path}: {key}")
         if os.path.isdir(source):
-            images += [file for file in files_below(source) if file.suffix.lower() in SUFFIXES]
+            images += images_below(source)
         elif os.path.isfile(source) and source.suffix == ".txt":
             lines = read_text(source, what="list of images", max_bytes=2**30).splitlines()
-            images += [path_inside(root, line.strip(), where=str(source)) for line in lines if line.strip()]
+            names = [line.strip() for line in lines if line.strip()]
+            images += find_images(source, names, [root], lambda: images_below(root))[1]
         else:
             raise MaenasError(
                 f"{path}: {key} leads to {source!s:.300}, which is neither a folder nor a .txt list of images"

@@ -138,7 +138,7 @@ def _text(report: Report, written: Sequence[Path]) -> str:
         lines.append(f"       {number_of(len(split.classes), 'class')}: {counts}")
         lines += _problem_lines(split.problems)
     lines += _problem_lines(report.leak_kinds())
-    lines += [f"{name:<6} none" for name in report.missing]
+    lines += [f"{name:<6} {printable_line(why)}" for name, why in report.absent.items()]
     lines += [f"wrote  {path}" for path in written]
     if report.missing:
         from detector.data.dataset import how_to_split

@@ -72,6 +72,16 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(path), expected if expected.ndim == 3 else np.dstack([expected] * 3))
 
 
+@pytest.mark.parametrize(("largest", "dim"), [(255, True), (4095, True), (4096, False), (0, False)])
+def test_sixteen_bits_without_the_upper_four_are_told(largest: int, dim: bool, tmp_path: Path) -> None:
+    told: list[str] = []
+    read_image(save(tmp_path / "a.png", np.full((4, 4), largest, np.uint16)), warn=told.append)
+    assert told == dim * [
+        f"image {tmp_path / 'a.png'}: 16 bits, but no value above {largest}, so it is nearly black; "
+        "multiply values up to 65535"
+    ]
+
+
 def test_transparent_pixels_are_white_and_opaque_ones_stay(tmp_path: Path) -> None:
     alpha = np.full(PIXELS.shape[:2], 255, np.uint8)
     alpha[:10] = 0

@@ -133,9 +133,8 @@ def test_data_without_validation_images_cannot_be_trained_on_and_the_command_say
     data = write_coco(tmp_path / "data")
     result = CliRunner().invoke(data_app, ["check", str(data)])
     assert result.exit_code == 1
-    assert f"val    none\nTo cut what is there into training and validation images: maenas data split {data} NEW" in (
-        result.stdout
-    )
+    assert "val    none\ntest   none\nTo cut what is there into training and validation images: " in result.stdout
+    assert f"maenas data split {data} NEW" in result.stdout
     assert check(data / "annotations" / "instances_train.json").usable
 
 
@@ -155,13 +154,18 @@ def test_faults_of_the_validation_images_count_as_those_of_the_training_images(t
         check(data)
 
 
-def test_a_test_split_that_is_only_named_is_no_hindrance(tmp_path: Path) -> None:
+def test_a_test_split_that_is_not_there_or_cannot_be_read_is_told_and_no_hindrance(tmp_path: Path) -> None:
     data = write_yolo(tmp_path / "data")
     file = data / "data.yaml"
+    assert check(data).absent == {"test": "none"}
     file.write_text(file.read_text() + "\ntest: test/images\n")
     report = check(data)
     assert report.usable
     assert list(report.splits) == ["train", "val"]
+    assert report.document()["absent"]["test"].startswith(f"cannot be read: {file}: test leads to {data}/test/images")
+    result = CliRunner().invoke(data_app, ["check", str(data)])
+    assert result.exit_code == 0
+    assert f"\ntest   cannot be read: {file}: test leads to" in result.stdout
 
 
 def test_the_command_writes_shapes(tmp_path: Path) -> None:
@@ -188,3 +192,13 @@ def test_images_whose_names_are_not_text_are_checked_read_and_kept_in_the_cache(
         dataset = open_dataset(tmp_path / "set", "train")
         assert {sample.path.name for sample in dataset.samples} == {f"{odd}.jpg", "b.jpg"}
         assert sum(len(sample.boxes) for sample in dataset.samples) == 2
+
+
+def test_images_that_are_used_with_a_fault_are_told(tmp_path: Path) -> None:
+    image = write_both(tmp_path) / "images" / "0.jpg"
+    image.write_bytes(image.read_bytes()[:-2])
+    (found,) = check(tmp_path).document()["splits"]["train"]["problems"].items()
+    assert found == (
+        "image with a fault (used)",
+        {"count": 1, "examples": [f"image {image}: the end of the file is missing; the rest of the image is used"]},
+    )

@@ -71,3 +71,14 @@ def test_what_cannot_be_read_is_one_message(file: str, text: str, message: str, 
     (root / file).write_text(text)
     with pytest.raises(MaenasError, match=message):
         open_dataset(root, "train")
+
+
+def test_paths_of_another_machine_are_found_by_name(tmp_path: Path) -> None:
+    root = write_darknet(tmp_path / "set")
+    for path in (root / "train.txt", root / "valid.txt"):
+        path.write_text(path.read_text().replace("data/obj", "/home/somebody/darknet/data/obj"))
+    (root / "valid.txt").write_text(f"{(root / 'valid.txt').read_text()}/home/somebody/lost.jpg\n")
+    assert len(open_dataset(root, "train")) == 2
+    found = open_dataset(root, "val")
+    assert {sample.path.parent for sample in found.samples} == {root / "obj_valid_data"}
+    assert [problem.kind for problem in found.problems] == ["missing image", "class without a box"]

@@ -132,6 +132,41 @@ def test_bad_annotations_are_left_out_with_their_labels(tmp_path: Path) -> None:
     assert summarise(dataset.problems)[0].startswith("3 x box without area: annotations[")
 
 
+ELL = np.zeros((30, 40), np.uint8)  # a mask as COCO counts it: down the columns
+ELL[5:9, 3:20] = ELL[20, 7] = 1
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1]]])))
+    return np.diff(np.concatenate([[0], edges])).tolist()
+
+
+@pytest.mark.parametrize(
+    ("outline", "box"),
+    [
+        ([[1, 2, 11, 2, 11, 22]], [1, 2, 11, 22]),
+        ([[1, 2, 11, 2, 11, 22], [20, 1, 30, 1, 30, 9.5]], [1, 1, 30, 22]),
+        ({"size": [30, 40], "counts": runs_of(ELL)}, [3, 5, 20, 21]),
+        ({"size": [30, 40], "counts": [0, 30, 1170]}, [0, 0, 1, 30]),
+        ({"size": [30, 40], "counts": [65, 50, 1085]}, [2, 0, 4, 30]),
+        ({"size": [30, 40], "counts": "Q2b1V2OPl0"}, [2, 0, 8, 30]),  # 65, 50, 70, 49, 966, packed by hand
+        ([[]], None),
+        ([[1, 2, 3]], None),
+        ({"size": [30, 40], "counts": [1, 2000]}, None),
+        ({"counts": 5}, None),
+        ("polygon", None),
+    ],
+)
+def test_an_annotation_without_a_box_has_that_around_its_outline(outline: Any, box: Any, tmp_path: Path) -> None:
+    document = coco_document()
+    for bbox in ({}, {"bbox": None}, {"bbox": []}):
+        document["annotations"][0] = {"id": 1, "image_id": 10, "category_id": 7, "segmentation": outline, **bbox}
+        found = open_dataset(write_coco(tmp_path, document), "train")
+        assert found.samples[0].boxes.tolist() == ([] if box is None else [box]) + [[5, 5, 35, 25]]
+        assert kinds(found.problems) == ({DEGENERATE_BOX: 1} if box is None else {})
+
+
 def wrong(**changes: Any) -> dict[str, Any]:
     return {**coco_document(), **changes}
 
@@ -209,6 +244,20 @@ def test_yolo_boxes_are_centre_and_size_in_parts_of_the_image(tmp_path: Path) ->
 def test_yolo_polygons_become_boxes(tmp_path: Path) -> None:
     dataset = open_dataset(write_yolo(tmp_path, {"a": "1 0.1 0.2 0.5 0.2 0.3 0.8"}), "val")
     np.testing.assert_allclose(dataset.samples[0].boxes, [[4, 6, 20, 24]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("folder", ["/home/somebody/set/images", "D:\\set\\images", "elsewhere"])
+def test_lists_of_yolo_images_from_another_machine_find_them_by_name(folder: str, tmp_path: Path) -> None:
+    root = write_yolo(tmp_path)
+    slash = "\\" if "\\" in folder else "/"
+    for split in ("train", "val"):  # whose images have equal names
+        names = [slash.join((folder, split, name)) for name in ("a.jpg", "b.jpg", "lost.jpg")]
+        (root / f"{split}.txt").write_text("\n".join(names))
+    (root / "data.yaml").write_text("train: train.txt\nval: val.txt\nnames: [cat, dog]\n")
+    for split in ("train", "val"):
+        found = read_dataset(root, split)
+        assert [sample.path for sample in found.samples] == [root / "images" / split / f"{name}.jpg" for name in "ab"]
+        assert kinds(found.problems) == {MISSING_IMAGE: 1}
 
 
 @pytest.mark.parametrize(

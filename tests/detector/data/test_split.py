@@ -206,6 +206,20 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert sum(map(len, cut.splits.values())) == 10
 
 
+@pytest.mark.parametrize(("image", "file"), [("{}/a.jpg", "{}/a.xml"), ("{}/img/a.jpg", "{}/ann/a.xml")])
+def test_images_of_one_name_go_with_the_annotations_of_their_folders(image: str, file: str, tmp_path: Path) -> None:
+    for number, folder in enumerate(("one", "two", "three")):
+        write_image(tmp_path / image.format(folder), seed=number)
+        if folder != "three":
+            path = tmp_path / file.format(folder)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"<annotation>{VOC_OBJECT.format(folder, 1, 1, 10, 10)}</annotation>")
+    found = open_unsplit(tmp_path)
+    names = {sample.path.relative_to(tmp_path).parts[0]: found.names[sample.labels[0]] for sample in found.samples}
+    assert names == {"one": "one", "two": "two"}
+    assert [problem.where for problem in found.problems] == [str(tmp_path / image.format("three"))]
+
+
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     root = write_loose_voc(tmp_path / "data")
     write_image(root / "more" / "3.jpg")
