@@ -129,9 +129,12 @@ def _seconds(kernel: Kernel, predictor: AnyPredictor) -> float | None:
 def _require_precision(lowered: Lowered, predictor: AnyPredictor) -> None:
     """A file in fp32 may be run in any precision, and any file in int8 once it is quantised; no other is converted."""
     if lowered.precision != "fp32" and predictor.precision not in (lowered.precision, "int8"):
+        other = f"or --precision {lowered.precision} if the device has it"
+        if lowered.precision == "bf16":  # which no GPU is modelled in
+            other = "or in fp16, which is as fast where a GPU has both; for a CPU, name a table in bf16 as --device"
         raise MaenasError(
             f"{lowered.where}: the file computes in {lowered.precision}, and the latencies are those of "
-            f"{predictor.precision}: give the file in fp32, or --precision {lowered.precision} if the device has it"
+            f"{predictor.precision}: give the file in fp32, {other}"
         )
 
 

@@ -267,6 +267,14 @@ def test_a_file_of_another_precision_has_no_latency(file: Precision, table: Prec
             predict_graph(graph, predictor)
 
 
+def test_a_file_in_bf16_is_not_sent_to_a_precision_that_no_gpu_is_modelled_in() -> None:
+    graph = replace(lowered(node("Conv", 0, 1)), precision="bf16")
+    with pytest.raises(MaenasError, match=r"give the file in fp32, or in fp16, .* for a CPU, name a table in bf16"):
+        predict_graph(graph, load_predictor("t4"))
+    table = "cpu-epyc-zen4-openvino-t1-bf16-b1"
+    assert predict_graph(graph, load_predictor(table)).prediction.seconds > 0
+
+
 def test_text_and_data_name_what_was_left_out() -> None:
     shapeless = {"op": "NonZero", "in": [[0, [1, 16, 64, 64]]], "out": [[9, [0]]]}
     graph, predictor = lowered(node("Conv", 0, 1), node("Fancy", 1, 2), shapeless), load_predictor("t4")
