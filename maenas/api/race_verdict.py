@@ -41,7 +41,8 @@ def decide(setup: RaceSetup, state: Race, folder: Path, device: str) -> Result:
     if test is not None:
         rng = np.random.default_rng(setup.recipe.seed)
         rows = _aps(setup, state, names, folder, test, device)
-        tested = [interval(mean_over_seeds(row, rng)) for row in rows]
+        # without an image that can be read there is no AP
+        tested = [None if np.isnan(row).all() else interval(mean_over_seeds(row, rng)) for row in rows]
     finalists = tuple(
         Finalist(
             name=names[index],

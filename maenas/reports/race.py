@@ -17,6 +17,10 @@ from maenas.spec import read_spec
 
 Runs = Mapping[tuple[str, int], Sequence[Epoch]]
 
+# The page has eight colours, which not everyone tells apart: so 20 curves differ in these, too.
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down")
+DASHES = ("solid", "dash", "dot", "dashdot")
+
 
 def race_sections(folder: Path, predictor: AnyPredictor) -> list[Section]:
     """All sections about the race in `folder`, over or not; raises `MaenasError` for damaged files."""
@@ -75,12 +79,13 @@ def _curves_section(race: Race, runs: Runs) -> Section:
 
 def _curves_figure(race: Race, runs: Runs) -> Figure:
     data: list[Figure] = []
-    for (name, seed), epochs in runs.items():
+    for number, ((name, seed), epochs) in enumerate(runs.items()):
         rated = [epoch for epoch in epochs if epoch.metrics is not None]
         if rated:
             line: Figure = {"type": "scatter", "mode": "lines+markers", "name": plain(run_name(name, seed))}
             line |= {"x": [epoch.epoch for epoch in rated], "y": [(e.metrics or {}).get("AP", 0.0) for e in rated]}
-            data.append(line | {"marker": {"size": 5}})
+            look = {"marker": {"size": 6, "symbol": SYMBOLS[number % len(SYMBOLS)]}}
+            data.append(line | look | {"line": {"dash": DASHES[number % len(DASHES)]}})
     cuts = [(name, end, race.score(name, end)) for name, end in _cuts(race).items()]
     data.append(
         {

@@ -24,14 +24,15 @@ from detector.guard import LossNotFiniteError
 from detector.job import Job, make_job
 from detector.model.weights import read_weights
 from detector.predict import Detector
-from maenas.api import race_setup, race_workers
+from maenas.api import race_setup, race_verdict, race_workers
 from maenas.api.race_setup import RaceRequest, prepare_race
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.lowering import lower
-from maenas.racing.state import Interval, read_race
+from maenas.racing.state import Interval, Result, read_race
 from maenas.racing.text import rung_text, verdict
 from maenas.spec import write_spec
+from maenas.strict import dump_json, parse_json
 from tests.detector.conftest import TINY, TINY_STAGES
 from tests.racing.conftest import RECIPE, ROOT, SETTINGS, race, same_result
 
@@ -89,6 +90,22 @@ def test_a_test_split_is_used_or_said_to_be_unfit_before_anything_is_trained(
     shutil.copy(annotations / "instances_val.json", annotations / "instances_test.json")
     assert images_of_test() == whole.result.images
     assert not [text for text in said if "test split" in text]
+
+
+def test_a_test_split_of_which_no_image_can_be_read_ends_no_race(
+    place: Path, whole: maenas.RaceResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = RaceRequest(str(place / "data"), tuple(str(place / f"{name}.json") for name in "abc"), recipe=RECIPE)
+    setup = prepare_race(replace(request, rungs=2, train_on="cpu"), whole.folder, resume=True)
+    broken = replace(setup.job.train)
+    monkeypatch.setattr(
+        race_verdict,
+        "resampled_aps",
+        lambda job, out, dataset, weights, device: np.full(len(weights), np.nan if dataset is broken else 0.5),
+    )
+    result = race_verdict.decide(replace(setup, test=broken), whole.race, whole.folder, "cpu")
+    assert [row.test for row in result.finalists] == [None, None]
+    assert parse_json(dump_json(result), Result, where="") == result
 
 
 def test_a_race_that_is_over_is_not_run_again(

@@ -85,6 +85,15 @@ def test_the_winner_is_marked_and_cut_candidates_stand_apart(tmp_path: Path) -> 
     assert all(sum(row["y"]) == pytest.approx(100) for row in shares)
 
 
+def test_curves_are_told_apart_without_their_colour(tmp_path: Path) -> None:
+    a_race(tmp_path, over=True)
+    found = blocks(race_sections(tmp_path, load_predictor("t4")))
+    figure = next(block.figure for block in found if isinstance(block, Plot) and block.title == "Learning curves")
+    curves = [row for row in figure["data"] if row["name"] != "out"]
+    looks = {(row["marker"]["symbol"], row["line"]["dash"]) for row in curves}
+    assert len(looks) == len(curves) > 1
+
+
 def test_a_race_that_goes_on_has_a_page_too(tmp_path: Path) -> None:
     a_race(tmp_path, over=False)
     found = blocks(race_sections(tmp_path, load_predictor("t4")))
