@@ -42,7 +42,7 @@ class TrainingLog:
     """
 
     def __init__(self, out: Path, *, step: int, closed: int, total_steps: int, quiet: bool = False) -> None:
-        _keep_until(out, step, closed)
+        begun = _keep_until(out, step, closed)
         self._quiet = quiet
         self._steps: TextIO = (out / STEPS_FILE).open("a", buffering=1, newline="", encoding="utf-8")
         self._epochs: TextIO = (out / EPOCHS_FILE).open("a", encoding="utf-8")
@@ -60,8 +60,8 @@ class TrainingLog:
         )
         self._last = time.monotonic()
         self._shown = self._last
-        self._sums = dict.fromkeys(LOSSES, 0.0)
-        self._count = 0
+        self._sums = {name: sum(row[name] for row in begun) for name in LOSSES}
+        self._count = len(begun)
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -134,28 +134,30 @@ def _epoch_text(row: Epoch) -> str:
     return f"epoch {row.epoch:>4}  {row.seconds:6.1f} s  {losses}" + "".join(shown)
 
 
-def _keep_until(out: Path, step: int, closed: int) -> None:
-    """Drops what the files say about later steps and epochs: the run goes on from there and will say it again."""
+def _keep_until(out: Path, step: int, closed: int) -> list[dict[str, float]]:
+    """Drops what the files say about later steps and epochs: the run goes on from there and will say it again.
+
+    Returns the rows of the steps that stay and belong to no epoch that does.
+    """
     steps, epochs = out / STEPS_FILE, out / EPOCHS_FILE
     try:
         rows = whole_lines(steps)[1:] if step and steps.exists() else []
-        done = [row for row in rows if _step_of(row) <= step]
+        done = [row for row in rows if _cells(row)["step"] <= step]
         rows = whole_lines(epochs) if step and epochs.exists() else []
         ended = [row for row in rows if parse_json(row, Epoch, where=str(epochs)).epoch <= closed]
     except ValueError as error:  # also a MaenasError
         raise MaenasError(f"{steps} or {epochs.name} is damaged ({error}); remove both to go on without") from error
     write_atomic(steps, "".join([",".join(COLUMNS) + "\n", *done]))
     write_atomic(epochs, "".join(ended))
+    return [cells for cells in map(_cells, done) if cells["epoch"] > closed]
 
 
-def _step_of(line: str) -> int:
-    """The step of a row of `steps.csv`; raises `ValueError` for a row that is short, or holds anything but numbers."""
+def _cells(line: str) -> dict[str, float]:
+    """A row of `steps.csv`; raises `ValueError` for one that is short, or holds anything but numbers."""
     cells = line.rstrip("\n").split(",")
     if len(cells) != len(COLUMNS):
         raise ValueError(f"a row of {len(cells)} instead of {len(COLUMNS)} cells")
-    for cell in cells[1:]:
-        float(cell)
-    return int(cells[0])
+    return dict(zip(COLUMNS, map(float, cells), strict=True))
 
 
 def curves_plot(out: Path) -> bytes:

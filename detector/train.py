@@ -126,7 +126,6 @@ class _Run:
         self.reports = Reports(() if job.val is None else job.val.samples[world.rank :: world.size])
         self.metrics: Metrics | None = None
         self.found: Mapping[int, Detections] = {}  # of the last evaluation
-        self.picture: bytes | None = None  # of the best one
         self.saved_at, self.saving_s = time.monotonic(), 0.0
 
     def go(self) -> Outcome:
@@ -150,7 +149,7 @@ class _Run:
         self.listeners.tell(begin)
 
     def _epochs(self) -> EndReason:
-        """Train, and leave weights, plots and a report; returns why it ended."""
+        """Train, and leave weights and plots; returns why it ended."""
         why: EndReason = "finished"
         with ExitStack() as stack:
             log = None
@@ -175,8 +174,6 @@ class _Run:
             if not (self.out / WEIGHTS_FILE).exists():  # stopped before the first evaluation
                 self._write_weights()
             write_atomic(self.out / "curves.png", curves_plot(self.out))
-        if self.metrics is not None:
-            write_report(self.metrics, self.out / EVALUATION, self.picture)
         return why
 
     def _epoch(self, epoch: int, batches: Iterator[Batch], log: TrainingLog | None) -> None:
@@ -274,7 +271,7 @@ class _Run:
             raise StopTraining
 
     def _store(self, metrics: Metrics | None, log: TrainingLog) -> None:
-        """Keep the run, and the averaged weights where they are the best so far or nothing tells.
+        """Keep the run, and the averaged weights with their report where they are the best so far or nothing tells.
 
         The last checkpoint comes last: a run that dies before it does all of this again. It may be left to a later
         epoch where epochs are so short that saving would take much of the time.
@@ -282,8 +279,10 @@ class _Run:
         ap = -1.0 if metrics is None else metrics.summary["AP"] or 0.0
         if ap > self.best_ap or (self.job.val is None and self.closed == self.job.recipe.epochs):
             self.best_ap, self.best_epoch, self.metrics = ap, self.closed, metrics
-            self.picture = None if self.job.val is None else truth_and_predictions(self.job.val, self.found)
             self._write_weights()
+            if metrics is not None and self.job.val is not None:
+                picture = truth_and_predictions(self.job.val, self.found)
+                write_report(metrics, self.out / EVALUATION, picture)
             self._save(BEST, log)
         ended = self._is_stale() or self.listeners.stop_asked or self.closed == self.job.recipe.epochs
         if ended or time.monotonic() - self.saved_at >= self.saving_s / SAVING_SHARE:

@@ -29,6 +29,8 @@ from detector.data.dataset import open_dataset
 from detector.data.loader import Batch
 from detector.data.shapes import write_shapes
 from detector.distributed import World
+from detector.evaluate import write_report
+from detector.events import EpochEvent, Event
 from detector.guard import LossReader
 from detector.images import normalise
 from detector.job import Job, assemble_run, fingerprint
@@ -82,9 +84,15 @@ def rows(out: Path) -> list[list[str]]:
         return [row[:-1] for row in csv.reader(file)]
 
 
+def losses(out: Path) -> list[dict[str, float]]:
+    """Of the epochs of a run."""
+    return [json.loads(line)["losses"] for line in (out / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def assert_same_run(one: Path, two: Path) -> None:
     assert (one / WEIGHTS_FILE).read_bytes() == (two / WEIGHTS_FILE).read_bytes()
     assert rows(one) == rows(two)
+    assert losses(two) == [pytest.approx(epoch, rel=1e-5) for epoch in losses(one)]
     first, second = read_checkpoint(one / LAST), read_checkpoint(two / LAST)
     assert first.step == second.step
     for name in ("net", "average"):
@@ -236,8 +244,26 @@ def test_an_epoch_that_was_logged_and_not_stored_is_logged_once(job: Job, tmp_pa
     stored = read_checkpoint(tmp_path / LAST)
     write_checkpoint(tmp_path / LAST, replace(stored, closed=2, best_epoch=2))
     train(job, ALONE, tmp_path, resume=True)
+    assert losses(tmp_path)[2] == pytest.approx(json.loads(before.splitlines()[2])["losses"], rel=1e-5)
     assert [json.loads(line)["epoch"] for line in (tmp_path / "epochs.jsonl").read_text().splitlines()] == [1, 2, 3]
     assert before.splitlines()[:2] == (tmp_path / "epochs.jsonl").read_text().splitlines()[:2]
+
+
+def test_a_report_is_there_with_the_weights_that_it_is_about(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed later, and is resumed without ever being better, has it too."""
+    monkeypatch.setattr(module, "write_report", write_report)
+
+    def kill(event: Event) -> None:
+        if isinstance(event, EpochEvent) and event.epoch == 3:
+            raise RuntimeError("killed")
+
+    each = replace(job, recipe=replace(RECIPE, eval_every=2))
+    with pytest.raises(RuntimeError):
+        train(each, ALONE, tmp_path, callbacks=[kill])
+    assert (tmp_path / WEIGHTS_FILE).exists()
+    assert {"metrics.json", "confusion.png"} < {path.name for path in (tmp_path / "evaluation").iterdir()}
 
 
 def test_a_finished_run_resumed_stays_as_it_is(job: Job, uninterrupted: Path, tmp_path: Path) -> None:
