@@ -168,6 +168,14 @@ def test_no_line_is_too_long(page: Path) -> None:
             pytest.fail(f"{page.name}:{number} has {len(line)} characters")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_row_of_a_table_has_a_head(page: Path) -> None:
+    """A blank line ends a table: what follows it would be shown as text with bars in it."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    tables = re.findall(r"(?:^ *\|.*\n)+", text, re.M)
+    assert [rows for rows in tables if not re.match(r".*\n *\|(?: -+ \|)+\n", rows)] == []
+
+
 def test_the_readme_shows_a_search() -> None:
     compared = [block for block in COMPARED if block.page.parent == ROOT]
     assert len(compared) == 1

@@ -164,6 +164,15 @@ def test_what_is_shipped_is_listed_and_there() -> None:
     assert not {f"/{kind}" for kind in SHIPPED} & {*targets["sdist"]["include"]}
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a checkout knows what is tracked")
+def test_the_source_archive_has_every_file_of_the_repository() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = [path.removeprefix("/") for path in project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]]
+    included += ["README.md", "LICENSE", "pyproject.toml", ".gitignore"]  # hatchling adds these by itself
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert [path for path in tracked if not path.startswith(tuple(included))] == []
+
+
 def test_a_users_files_beside_the_shipped_ones_change_nothing(tmp_path: Path) -> None:
     """A copy of the package's data with a malformed space, a spec and a table of somebody else beside it."""
     package = tmp_path / "maenas"
