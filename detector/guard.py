@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ class StepLosses(NamedTuple):
     step: int  # counted from 0
     losses: dict[str, float]
     images: int
+    at: float  # when the step was handed to the device, seconds: several are read in a moment at the end of an epoch
 
 
 class _Waiting(NamedTuple):
@@ -38,6 +40,7 @@ class _Waiting(NamedTuple):
     batches: Sequence[Batch]
     values: Tensor  # [5], on the CPU once `ready` has happened
     ready: torch.cuda.Event | None
+    at: float
 
 
 class LossReader:
@@ -50,13 +53,13 @@ class LossReader:
     def push(self, step: int, batches: Sequence[Batch], losses: Tensor) -> None:
         """The `LOSSES` `[5]` of a step, still on the device."""
         if losses.device.type != "cuda":
-            self._queue.append(_Waiting(step, batches, losses.cpu(), None))
+            self._queue.append(_Waiting(step, batches, losses.cpu(), None, time.monotonic()))
             return
         values = torch.empty(losses.shape, dtype=losses.dtype, pin_memory=True)
         values.copy_(losses, non_blocking=True)
         ready = torch.cuda.Event()
         ready.record()
-        self._queue.append(_Waiting(step, batches, values, ready))
+        self._queue.append(_Waiting(step, batches, values, ready, time.monotonic()))
 
     def arrived(self, *, everything: bool = False) -> Iterator[StepLosses]:
         """The steps whose losses are read now, in order: on a GPU those of `MOST_WAITING` steps ago, or `everything`.
@@ -73,7 +76,8 @@ class LossReader:
             self._queue.popleft()
             losses: dict[str, float] = dict(zip(LOSSES, first.values.tolist(), strict=True))
             self._check(first, losses)
-            yield StepLosses(first.step, losses, sum(len(batch.images) for batch in first.batches))
+            images = sum(len(batch.images) for batch in first.batches)
+            yield StepLosses(first.step, losses, images, first.at)
 
     def _check(self, row: _Waiting, losses: dict[str, float]) -> None:
         parts = [name for name in LOSSES[1:] if not math.isfinite(losses[name])]

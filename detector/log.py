@@ -73,19 +73,18 @@ class TrainingLog:
             for thing in (self._steps, self._epochs, self._bar):
                 stack.callback(thing.close)
 
-    def step(self, step: int, *, epoch: int, lr: float, losses: Mapping[str, float], images: int) -> float:
-        """One step, counted from 1, of `images` images; returns images a second."""
-        now = time.monotonic()
-        speed = images / max(now - self._last, 1e-9)
-        self._last = now
+    def step(self, step: int, *, epoch: int, lr: float, losses: Mapping[str, float], images: int, at: float) -> float:
+        """One step, counted from 1, of `images` images, made at `at` (monotonic seconds); returns images a second."""
+        speed = images / max(at - self._last, 1e-9)
+        self._last = at
         values = [losses[name] for name in LOSSES]
         self._rows.writerow([step, epoch, f"{lr:.8g}", *(f"{value:.6g}" for value in values), f"{speed:.4g}"])
         for name, value in zip(LOSSES, values, strict=True):
             self._sums[name] += value
         self._count += 1
         self._bar.update(step - self._bar.n)
-        if self._show and now - self._shown > 0.5:
-            self._shown = now
+        if self._show and at - self._shown > 0.5:
+            self._shown = at
             shown: dict[str, object] = {"epoch": epoch}
             shown |= {name: f"{value:.3f}" for name, value in zip(LOSSES, values, strict=True) if value}
             self._bar.set_postfix(shown | {"lr": f"{lr:.2e}", "images/s": f"{speed:.1f}"}, refresh=False)

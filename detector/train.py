@@ -212,7 +212,7 @@ class _Run:
                 if log is not None:
                     epoch = row.step // self.parts.schedule.steps_per_epoch + 1
                     lr, images = step_lr(self.parts, row.step), row.images * self.world.size
-                    speed = log.step(row.step + 1, epoch=epoch, lr=lr, losses=row.losses, images=images)
+                    speed = log.step(row.step + 1, epoch=epoch, lr=lr, losses=row.losses, images=images, at=row.at)
                     self.listeners.tell(StepEvent(row.step + 1, epoch, lr, row.losses, speed))
         except LossNotFiniteError:
             wait_for_all()  # until each has stored its batch: torchrun ends the others with the first

@@ -34,6 +34,7 @@ from detector.events import EpochEvent, Event
 from detector.guard import LossReader
 from detector.images import normalise
 from detector.job import Job, assemble_run, fingerprint
+from detector.log import TrainingLog
 from detector.memory import tell_node
 from detector.model.net import DetectorNet
 from detector.model.weights import Weights, read_weights
@@ -438,11 +439,27 @@ def test_on_a_gpu_losses_are_read_some_steps_later_however_fast_it_is(
     ready = SimpleNamespace(query=lambda: True, synchronize=lambda: waited.append(1))
     batch = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4), torch.zeros(2, 1), torch.zeros(2))
     for step in range(7):
-        reader._queue.append(guard._Waiting(step, [batch], torch.full((5,), float(step)), ready))  # type: ignore[arg-type]
+        waiting = guard._Waiting(step, [batch], torch.full((5,), float(step)), ready, at=step / 2)  # type: ignore[arg-type]
+        reader._queue.append(waiting)
         told = [row.step for row in reader.arrived()]
         assert told == ([step - 4] if step >= 4 else [])
-    assert [row.step for row in reader.arrived(everything=True)] == [3, 4, 5, 6]
+    assert [(row.step, row.at) for row in reader.arrived(everything=True)] == [(3, 1.5), (4, 2.0), (5, 2.5), (6, 3.0)]
     assert len(waited) == 7
+
+
+def test_speed_is_that_of_the_steps_however_late_their_losses_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    losses = dict.fromkeys(LOSSES, 1.0)
+    with TrainingLog(tmp_path, step=0, closed=0, total_steps=6, quiet=True) as log:
+        clock[0] = 103.0  # all three are read at once, as on a GPU at the end of an epoch
+        speeds = [log.step(n, epoch=1, lr=0.1, losses=losses, images=8, at=100.0 + n) for n in (1, 2, 3)]
+        log.epoch(1, step=3, seconds=3.0, evaluation=0.0, metrics=None)
+        clock[0] = 110.0
+        speeds.append(log.step(4, epoch=2, lr=0.1, losses=losses, images=8, at=104.0))
+    assert speeds == [8.0] * 4
 
 
 def test_statistics_of_inherited_weights_are_no_part_of_a_runs_identity(job: Job) -> None:
