@@ -11,7 +11,7 @@ from maenas.errors import MaenasError
 from maenas.latency.measured import KernelKey, MeasuredTable, make_table
 
 HARD = ("device", "runtime", "precision", "batch")  # without these a time means nothing
-OUR_CONDITIONS = ("date", "maenas", "gpu_state")  # may differ between a run and its continuation
+OUR_CONDITIONS = ("date", "maenas", "gpu_state", "merged_from")  # may differ between a run and its continuation
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from maenas.nas.relaxation import (
 
 MAX_SIFTED = 4096
 FIRST_REACH = 0.01  # how far below the bound the first, incomplete pass looks, of the range above the least score
+REACHES = (FIRST_REACH, 0.04, 0.16, 0.64)  # of more such passes: with fewer than k known, a complete one sees it all
 GOOD = 0.001  # how far below the bound, of the same range, a known solution may lie to do without that pass
 NEAR_REACH = 0.005  # how far below the bound a known solution may lie for a similar problem's multipliers to do
 BEAM = 2000
@@ -64,7 +66,7 @@ def solve(problem: Problem, *, k: int = 1, known: Sequence[Genome] = ()) -> Exac
     are proven if `MAX_SIFTED` of those suffice. Raises `MaenasError` if the objective is not additive.
     """
     layers, archive = make_layers(problem), _solutions(problem, known)
-    return _sift(problem, k, lambda wanted: _solve_layers(layers, wanted, archive))
+    return _sift(problem, k, lambda wanted: _solve_layers(layers, wanted, archive), archive)
 
 
 def solve_each(problems: Iterable[tuple[Problem, Sequence[Genome]]]) -> Iterator[ExactResult]:
@@ -79,13 +81,17 @@ def solve_each(problems: Iterable[tuple[Problem, Sequence[Genome]]]) -> Iterator
         shared = make_layers(problem) if shared is None else shared
         tails = np.broadcast_arrays(*(c.tables.tail for c in problem.constraints))
         layers = replace(shared, tail_cost=np.array(tails).reshape(shared.tail_cost.shape))
-        result = _sift(problem, 1, partial(_solve_near, layers, known=_solutions(problem, known), near=near))
+        archive = _solutions(problem, known)
+        result = _sift(problem, 1, partial(_solve_near, layers, known=archive, near=near), archive)
         near = np.array(result.multipliers) if result.multipliers else near
         yield result
 
 
-def _sift(problem: Problem, k: int, best: Callable[[int], ExactResult]) -> ExactResult:
-    """The k best that satisfy `max_effectiveness`, of as many of the `best` as that needs."""
+def _sift(problem: Problem, k: int, best: Callable[[int], ExactResult], known: Sequence[Solution]) -> ExactResult:
+    """The k best that satisfy `max_effectiveness`, of as many of the `best` as that needs.
+
+    Where that is not proven, those that are `known`, which satisfy it, are among them.
+    """
     if problem.max_effectiveness is None:
         return best(k)
     wanted = k
@@ -97,6 +103,8 @@ def _sift(problem: Problem, k: int, best: Callable[[int], ExactResult]) -> Exact
         exhausted = len(result.solutions) < wanted
         if len(kept) == k or exhausted or not result.proven or wanted >= MAX_SIFTED:
             proven = result.proven and (len(kept) == k or exhausted)
+            if not proven:
+                kept = _ranked({genome_key(s.genome): s for s in (*kept, *known)})[:k]
             upper = float(kept[0].score) if proven and kept else -np.inf if proven else result.upper_bound
             return replace(result, solutions=kept, upper_bound=upper, proven=proven)
         wanted *= 16
@@ -139,11 +147,14 @@ def _solve_layers(layers: Layers, k: int, known: Sequence[Solution]) -> ExactRes
         return ExactResult((), -np.inf, True, 0, 0, _count(layers))
     [rough], paths = bounds_of(layers, [layers.limits], ROUGH_STEPS)
     archive, total = within([*known, *paths], layers.limits), 0
-    if _kth(archive, k) < below(layers, rough, GOOD):
-        first = [_test(layers, layers, rough, max(below(layers, rough, FIRST_REACH), _kth(archive, k)))]
+    for near, far in pairwise((GOOD, *REACHES)):
+        if _kth(archive, k) >= below(layers, rough, near):
+            break
+        first = [_test(layers, layers, rough, max(below(layers, rough, far), _kth(archive, k)))]
         small = fix_options(layers, first)
-        history, total = set_labels(small, first, cheapest, k=k, beam=max(BEAM, k))
+        history, labels = set_labels(small, first, cheapest, k=k, beam=max(BEAM, k))
         archive |= within(_best_labels(small, history, k) if history is not None else [], layers.limits)
+        total += labels
     small = fix_options(layers, [_test(layers, layers, rough, _kth(archive, k))])
     [tight], paths = bounds_of(small, [layers.limits], TIGHT_STEPS)
     archive |= within(paths, layers.limits)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from maenas.errors import MaenasError
 from maenas.latency.predictor import load_predictor
 from maenas.nas import layered
-from maenas.nas.exact import FACTORS, cheapest, solve
+from maenas.nas.evolution import EvolutionSettings, evolve
+from maenas.nas.exact import FACTORS, cheapest, solve, solve_each
 from maenas.nas.front import front
 from maenas.nas.genome import genome_key
 from maenas.nas.label_setting import DOMINANCE_WINDOW, undominated
@@ -219,6 +220,27 @@ def test_a_limit_below_the_cheapest_leaves_no_solution(case: Case, data: st.Data
     assert result.upper_bound == -np.inf
     assert front(limited_to(total.min() - 1), 0.0).solutions == ()
     assert len(solve(limited_to(total.min())).solutions) == 1
+
+
+def test_many_of_the_best_are_found_without_enumerating_the_space() -> None:
+    problem = prepare(Request(space="demo", latency_s=(9e-4,), neck="s-d1-half")).problem
+    many = solve(problem, k=512)
+    few = solve(problem, k=8)
+    assert many.proven
+    assert len(many.solutions) == 512
+    assert many.labels < 50_000
+    assert [s.score for s in many.solutions[:8]] == [s.score for s in few.solutions]
+
+
+def test_a_known_solution_stands_where_too_many_better_ones_break_the_limit_on_effectiveness() -> None:
+    problem = prepare(Request(space="demo", latency_s=(9e-4,), neck="s-d1-half", max_effectiveness=0.1)).problem
+    known = evolve(problem, EvolutionSettings(64, 10)).genes[:, 0]
+    with patch("maenas.nas.exact.MAX_SIFTED", 16):
+        [each], alone = solve_each([(problem, [known])]), solve(problem, known=[known])
+    for result in (each, alone):
+        assert not result.proven
+        assert [genome_key(solution.genome) for solution in result.solutions] == [genome_key(known)]
+        assert result.upper_bound > result.solutions[0].score
 
 
 def test_limits_that_exclude_each_other_leave_no_solution() -> None:

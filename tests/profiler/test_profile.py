@@ -404,6 +404,15 @@ def test_tables_of_one_setup_are_joined(tables: tuple[Path, Path], tmp_path: Pat
     assert all(times[row.key] == row.median_s for row in read_measured(second).rows)
 
 
+def test_a_joined_table_is_joined_and_continued_like_any_other(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = tables
+    once, twice = tmp_path / "once.json", tmp_path / "twice.json"
+    assert command("tables", "merge", str(first), str(second), "--out", str(once)).exit_code == 0
+    assert command("tables", "merge", str(once), str(first), "--out", str(twice)).exit_code == 0
+    profile(SAMPLES, setup(), device="fake", path=twice)
+    assert set(keys(twice)) == {*keys(once), *(sample.key for sample in SAMPLES)}
+
+
 def test_tables_of_different_conditions_are_joined_by_force_only(tables: tuple[Path, Path], tmp_path: Path) -> None:
     other, out = tmp_path / "other.json", tmp_path / "joined.json"
     profile(SAMPLES[10:12], setup(threads=2), device="fake", path=other)
