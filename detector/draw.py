@@ -8,13 +8,13 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from detector.fonts import Font, lettering
 from detector.postprocess import Detections
 from maenas.errors import printable_line
 from maenas.palette import Colour, class_colour
@@ -34,8 +34,6 @@ CAPTION_FONT: Final = 13
 PAGE: Final = (255, 255, 255)
 FRAME: Final = (238, 240, 243)  # of a tile where its image does not fill it
 INK: Final = (40, 46, 56)
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Tile(NamedTuple):
@@ -79,11 +77,10 @@ def draw_boxes(
     """
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    letters = _font(font)
     for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels, strict=True):
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=class_colour(label), width=line)
     for (x1, y1, *_), label, text in zip(boxes.tolist(), labels, texts, strict=True):
-        _draw_label(draw, text, (x1, y1), letters, class_colour(label), canvas.size)
+        _draw_label(draw, *lettering(text, font), (x1, y1), class_colour(label), canvas.size)
     return np.asarray(canvas)
 
 
@@ -93,13 +90,8 @@ def short(name: str, longest: int = LONGEST_LABEL) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
-@cache
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
 def _draw_label(
-    draw: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], font: Font, colour: Colour, size: tuple[int, int]
+    draw: ImageDraw.ImageDraw, text: str, font: Font, corner: tuple[float, float], colour: Colour, size: tuple[int, int]
 ) -> None:
     """Text on a filled box above `corner`; inside the image where there is no room above or to the right."""
     left, _, right, _ = draw.textbbox((0, 0), text, font=font)
@@ -128,8 +120,8 @@ def sheet(tiles: Sequence[Tile], *, columns: int, side: int = TILE) -> Image.Ima
         x, y = GAP + column * step[0], GAP + row * step[1]
         draw.rectangle((x, y, x + cell[0] - 1, y + cell[1] - 1), fill=FRAME)
         page.paste(image, (x + (cell[0] - image.width) // 2, y + (cell[1] - image.height) // 2))
-        text = _fitting(draw, printable_line(tile.caption), _font(CAPTION_FONT), cell[0])
-        draw.text((x, y + cell[1] + 3), text, fill=INK, font=_font(CAPTION_FONT))
+        text, font = lettering(printable_line(tile.caption), CAPTION_FONT)
+        draw.text((x, y + cell[1] + 3), _fitting(draw, text, font, cell[0]), fill=INK, font=font)
     return page
 
 

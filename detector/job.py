@@ -164,6 +164,8 @@ def start_text(job: Job) -> str:
         parts.append(
             f"the class convolutions were trained for {', '.join(map(printable_line, job.start.names[:MOST_NAMES]))}"
         )
+    if new := job.start.metadata.get("new_classes"):
+        parts.append(f"new classes: {new} of {len(job.start.names)}")
     source = job.start.metadata.get("inherited_from")
     own = job.teacher is not None and source == job.teacher.spec.id
     words = "given weights" if source is None else f"inherited from {'the teacher' if own else f'detector {source}'}"

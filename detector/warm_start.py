@@ -16,6 +16,8 @@ from detector.images import normalise
 from detector.model.inherit import Inherited, estimate_statistics, inherit
 from detector.model.weights import Weights, load_net, write_weights
 from maenas.errors import MaenasError
+from maenas.outputs import check_other
+from maenas.run_files import weights_path
 from maenas.spec import DetectorSpec, load_spec
 from maenas.units import number_of
 
@@ -44,6 +46,8 @@ def warm_start(
     if images is not None:
         estimate_statistics(net, _batches(images, spec))
     notes = {"inherited_from": weights.spec.id}
+    if len(classes) < len(names):
+        notes["new_classes"] = str(len(names) - len(classes))
     return Weights(spec, names, net.state_dict(), notes), rows
 
 
@@ -52,8 +56,10 @@ def inherit_weights(
 ) -> tuple[Weights, list[Inherited]]:
     """Write `warm_start` for a spec (a file, or a shipped name) to the weights file `out`.
 
-    With `data` the classes are those of the data set.
+    With `data` the classes are those of the data set. Raises `MaenasError` as `warm_start` does, and where `out` is an
+    input.
     """
+    check_other(out, weights_path(source), spec)
     file = load_spec(str(spec))
     detector, images = file.detector, None
     if data is not None:

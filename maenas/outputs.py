@@ -16,6 +16,20 @@ def check_file(path: str | os.PathLike[str]) -> None:
     _check_folder(output_target(path).parent, f"cannot write {os.fspath(path)}")
 
 
+def check_other(path: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> None:
+    """Raise `MaenasError` where `path` is one of the files `sources`, which writing it would replace."""
+    if any(same_file(path, source) for source in sources):
+        raise MaenasError(f"{os.fspath(path)} is an input; choose another file to write")
+
+
+def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to one file that exists."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Raise `MaenasError` unless files can be written into the folder `path`: it exists, or it can be made."""
     try:

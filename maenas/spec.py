@@ -62,8 +62,9 @@ class InputSpec:
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
             _require(
-                0 < side <= MAX_INPUT and side % OUTPUT_STRIDES[-1] == 0,
-                f"input {name} is {side}; it must be a positive multiple of {OUTPUT_STRIDES[-1]}, at most {MAX_INPUT}",
+                type(side) is int and 0 < side <= MAX_INPUT and side % OUTPUT_STRIDES[-1] == 0,
+                f"input {name} is {side!r:.60}; "
+                f"it must be a positive multiple of {OUTPUT_STRIDES[-1]}, at most {MAX_INPUT}",
             )
         low, high = self.value_range
         _require(

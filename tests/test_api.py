@@ -115,6 +115,13 @@ def test_wrong_arguments_are_refused_with_one_message(arguments: dict, message: 
         maenas.search(**arguments)
 
 
+@pytest.mark.parametrize("size", ["640", 640.0, [640, 640], (640,), ("640", 640)])
+def test_an_input_size_of_another_type_is_refused_with_one_message(size: object) -> None:
+    for call in (lambda: maenas.predict("any.onnx", input_size=size), lambda: maenas.search("3ms", input_size=size)):
+        with pytest.raises(maenas.MaenasError, match=r"input height is|input_size is"):
+            call()  # type: ignore
+
+
 def test_compare_is_what_the_command_prints(maenas: Maenas) -> None:
     found = compare(["damo-yolo-t", "damo-yolo-s"], device=["t4"])
     printed = json.loads(maenas("compare", "damo-yolo-t", "damo-yolo-s", "--device", "t4", "--json").out)

@@ -227,6 +227,9 @@ def test_an_error_names_the_line_of_the_value_or_of_the_object_around_it() -> No
         (lambda: NeckSpec((64, 128, 250), 1, 1.0, "basic", "relu"), "neck out_channels is 250"),
         (lambda: NeckSpec((64, 64, 64), 1, float("nan"), "basic", "relu"), "hidden_ratio is nan"),
         (lambda: InputSpec(value_range=(float("-inf"), float("inf"))), "value_range"),
+        (lambda: InputSpec(height="320"), "input height is '320'; it must be a positive multiple of 32"),  # type: ignore
+        (lambda: InputSpec(height=(320, 320)), "input height is (320, 320); it must"),  # type: ignore
+        (lambda: InputSpec(width=320.0), "input width is 320.0; it must"),  # type: ignore
         (lambda: HeadSpec(num_classes=0), "num_classes is 0"),
         (lambda: dataclasses.replace(T.backbone, stages=()), "0 stages; a backbone has 1 to 64"),
         (

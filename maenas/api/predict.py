@@ -104,6 +104,8 @@ def predict(
 def _kernels(network: Network, input_size: int | tuple[int, int] | None) -> tuple[str, tuple[Kernel, ...] | Lowered]:
     if isinstance(network, str | Path) and str(network).lower().endswith(".onnx"):
         sides = (input_size, input_size) if isinstance(input_size, int) else input_size
+        if sides is not None and (not isinstance(sides, tuple) or [type(side) for side in sides] != [int, int]):
+            raise MaenasError(f"input_size is {input_size!r:.60}; it must be the side in pixels, or (height, width)")
         return str(network), lower_onnx(str(network), sides=sides)
     if input_size is not None:
         raise MaenasError("--input is for ONNX files; a spec has its own input size")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 
 from maenas.choices import Precision, Scope
 from maenas.errors import MaenasError
-from maenas.outputs import check_file, check_folder, check_name
+from maenas.outputs import check_file, check_folder, check_name, same_file
 from maenas.score_names import DEFAULT_SCORE, scores_help
 
 MAX_BATCH: Final = 65536
@@ -113,17 +112,9 @@ def output_file(path: Path | None) -> Path | None:
     if path is not None:
         check_file(path)
         words = [word.partition("=")[2] if word.startswith("--") else word for word in sys.argv[1:]]
-        if path.is_file() and sum(_is_file(word, path) for word in words) > 1:
+        if path.is_file() and sum(bool(word) and same_file(word, path) for word in words) > 1:
             raise MaenasError(f"{path} is an input of this command; choose another file to write")
     return path
-
-
-def _is_file(word: str, path: Path) -> bool:
-    """Whether a word of the command line names this file."""
-    try:
-        return bool(word) and os.path.samefile(word, path)
-    except (OSError, ValueError):
-        return False
 
 
 def output_folder(path: Path | None) -> Path | None:

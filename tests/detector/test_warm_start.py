@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from detector.job import make_job, start_text
 from detector.model.net import DetectorNet
 from detector.model.weights import read_weights, write_weights
+from detector.warm_start import inherit_weights
+from maenas.errors import MaenasError
 from maenas.spec import DetectorSpec, write_spec
 from tests.conftest import Maenas
 from tests.detector.conftest import TINY
@@ -72,6 +75,34 @@ def test_a_student_of_a_short_recipe_begins_as_its_teacher_unless_told_otherwise
     write_weights(files / "other.safetensors", DetectorNet(other_widths(TINY)), other_widths(TINY), NAMES)
     begun = make_job(mine, files / "data", init=files / "other.safetensors", **given)
     assert start_text(begun) == f"inherited from detector {other_widths(TINY).id}; all tensors fit"
+
+
+def test_classes_that_the_source_does_not_know_are_told(files: Path) -> None:
+    names = ("circle", "square", "star", "moon", "sun")
+    spec = replace(TINY, head=replace(TINY.head, num_classes=5))
+    write_weights(files / "other.safetensors", DetectorNet(spec), spec, names)
+    begun = make_job(files / "mine.json", files / "data", init=files / "other.safetensors", device="cpu")
+    assert start_text(begun) == f"inherited from detector {spec.id}; new classes: 2 of 4"
+
+
+def test_weights_that_are_inherited_from_are_not_replaced(files: Path) -> None:
+    source, spec = files / "source.safetensors", files / "mine.json"
+    (files / "run").mkdir()
+    shutil.copy(source, files / "run" / "weights.safetensors")
+    before = source.read_bytes()
+    for place, out in ((source, source), (files / "run", files / "run" / "weights.safetensors"), (source, spec)):
+        with pytest.raises(MaenasError, match="is an input; choose another"):
+            inherit_weights(place, spec, out)
+    assert source.read_bytes() == before
+
+
+def test_weights_of_ours_are_no_published_checkpoint(files: Path, maenas: Maenas) -> None:
+    result = maenas(
+        "weights", "convert", str(files / "source.safetensors"), str(files / "new.safetensors"), "--spec", "damo-yolo-t"
+    )
+    assert result.code == 2
+    assert "a weights file of maenas is used as it is" in result.err
+    assert not (files / "new.safetensors").exists()
 
 
 def test_a_teacher_of_another_style_teaches_and_gives_no_weights(files: Path) -> None:
