@@ -5,7 +5,7 @@ benchmarks/results/kernel_prediction.json.
 
     python benchmarks/kernel_prediction.py
 
-Methods: `maenas` (`maenas.latency.interpolate`); `physics` (its base without the correction); `nearest` (the time of
+Methods: `maenas` (`maenas.latency.interpolation`); `physics` (its base without the correction); `nearest` (the time of
 the nearest row in log shape, of the same kind, kernel size and stride); `piecewise linear`, the scheme of the published
 search tool, written anew from its description: for each kind, kernel size, stride, residual add and ratio of input to
 output channels, linear between the measured heights, then linear between the measured output channels.
