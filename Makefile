@@ -13,7 +13,7 @@ help:
 	@echo "make search      a detector for 3 ms on a T4"
 	@echo "make demo        search a small detector, train it on generated shapes, evaluate it (CPU, minutes)"
 	@echo "make race        three detectors of one latency race on generated shapes (CPU, minutes): docs/race.md"
-	@echo "make pipeline    from this CPU to a detector on it, every step: docs/tutorial.md (9 minutes)"
+	@echo "make pipeline    from this CPU to a detector on it, every step: docs/tutorial.md (20 minutes)"
 	@echo "make test        the tests (installs torch)"
 	@echo "make test-full   also those that take minutes"
 	@echo "make check       ruff and pyright"

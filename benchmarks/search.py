@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/search.py [RESULT.json]
 
-Prints the results and README.md's table of them, and writes them with their conditions. Everything but the whole
+Prints the results and the table of docs/lab/speed.md, and writes them with their conditions. Everything but the whole
 commands runs on one core. Nothing else should be running; the load at the start is among the conditions.
 """
 

@@ -1,6 +1,7 @@
 """Hints for people who come from other tools, and what a command says where a part of the installation is missing."""
 
 import importlib.util
+import re
 import tomllib
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def test_every_extra_that_a_command_may_need_is_one_of_the_package() -> None:
         listed = " ".join(project["optional-dependencies"][extra])
         for module in modules:
             assert extras.PACKAGES.get(module, module).replace("_", "-") in listed, (extra, module)
+
+
+def test_the_page_of_installation_names_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    rows = re.findall(r"^\| `([a-z]+)` \|", (ROOT / "docs" / "install.md").read_text(encoding="utf-8"), re.M)
+    assert {*rows} == {*project["optional-dependencies"]}
 
 
 @pytest.mark.parametrize(
