@@ -54,6 +54,8 @@ def find_images(source: str) -> list[Path]:
 
     Raises `MaenasError` if there is none.
     """
+    if not source:
+        raise MaenasError("the source of images has no name; write . for this folder")
     path = Path(source)
     if path.is_dir():
         found = [entry for entry in files_below(path) if entry.suffix.lower() in SUFFIXES]

@@ -101,6 +101,8 @@ def export(
     _refuse_unused(locals())
     path, watch = weights_path(weights), watch or Watch()
     rest = rest or ("fp32" if target == "cpu" else "fp16")
+    if path.suffix.lower() in (".onnx", ".engine"):
+        raise MaenasError(f"{path} is exported already; give the weights that it comes from, or their run")
     _require_fitting(format, precision, batch, rest, target)
     int8 = None
     if precision == "int8":
@@ -143,8 +145,9 @@ def _require_place(out: Path, weights: Path, format: Format) -> None:
         check_file(file)
         if file.exists() and file.samefile(weights):
             raise MaenasError(f"{file} holds the weights to export; choose another file to write")
-    if format == "onnx" and out.suffix.lower() == ".engine":
-        raise MaenasError(f"{out} is called like an engine; export one with --format engine, or call it .onnx")
+    if out.suffix.lower() != f".{format}":
+        like = "; it is called like an engine: export one with --format engine" if out.suffix == ".engine" else ""
+        raise MaenasError(f"{out}: give it the ending .{format}, by which it is known{like}")
 
 
 def _require_fitting(

@@ -70,7 +70,8 @@ def benchmark(
     `files` are weights, folders of runs, ONNX files, engines, specs or shipped names; the other arguments are the
     options of `maenas benchmark`. `on_begin` is told how many setups there are, `on_warm` is called as each is warmed
     up, and `on_left_out` is told about images that cannot be read.
-    Raises `MaenasError` for what cannot be loaded or run, and for a table of another setup than all that was timed.
+    Raises `MaenasError` for what cannot be loaded or run, and, before anything is timed, for a table of another setup
+    than all of them.
     """
     if rounds < FEWEST_ROUNDS:
         raise MaenasError(f"rounds is {rounds}; a spread takes at least {FEWEST_ROUNDS}")
@@ -79,13 +80,13 @@ def benchmark(
     pictures, pictured = read_pictures(images, on_left_out)
     started = _conditions(pictured, rounds)
     subjects = make_subjects(names, batches=_several(batch), threads=counts, device=device, runtime=runtime)
+    predictions = [None if table is None else prediction(subject, table) for subject in subjects]
+    if table is not None and not any(predictions):
+        _refuse_table(subjects[0], table)
     on_begin(len(subjects))
     rows = time_subjects(
         subjects, pictures, settings=TimingSettings(rounds=rounds), conf=conf, iou=iou, on_warm=on_warm
     )
-    predictions = [None if table is None else prediction(row, table) for row in rows]
-    if table is not None and not any(predictions):
-        _refuse_table(rows[0], table)
     conditions = {**started, **library_conditions(subjects), "conf": conf, "iou": iou}
     return Benchmark(tuple(zip(rows, predictions, strict=True)), conditions)
 
@@ -107,19 +108,19 @@ def _conditions(pictured: str, rounds: int) -> dict[str, object]:
     }
 
 
-def prediction(row: Row, table: str) -> Predicted | None:
-    """What the table predicts for the network of a row; None where it is of another setup."""
-    runtime = row.subject.runtime
+def prediction(subject: Subject, table: str) -> Predicted | None:
+    """What the table predicts for the network of a subject; None where it is of another setup."""
+    runtime = subject.runtime
     try:
-        found = _table_of_setup(table, row.subject)
-        predictor = load_predictor(found, precision=runtime.precision, batch=row.subject.batch)
+        found = _table_of_setup(table, subject)
+        predictor = load_predictor(found, precision=runtime.precision, batch=subject.batch)
     except MaenasError:
         return None
     conditions = predictor.conditions
     if conditions["kind"] != "modelled":
         library = runtime.library.partition(" ")[0]
-        threads = conditions.get("measured_threads", str(row.subject.threads))
-        if str(conditions["runtime"]).partition(" ")[0] != library or threads != str(row.subject.threads):
+        threads = conditions.get("measured_threads", str(subject.threads))
+        if str(conditions["runtime"]).partition(" ")[0] != library or threads != str(subject.threads):
             return None
     found = predict(lower(runtime.spec), predictor)
     return Predicted(
@@ -146,15 +147,15 @@ def _table_of_setup(table: str, subject: Subject) -> str:
     return table
 
 
-def _refuse_table(row: Row, table: str) -> None:
-    """Raise `MaenasError` that says why `table` predicts nothing that was timed."""
+def _refuse_table(subject: Subject, table: str) -> None:
+    """Raise `MaenasError` that says why `table` predicts nothing of what is to be timed."""
     predictor = load_predictor(table)  # the reason, where there is none at all
     conditions = predictor.conditions
     setup = f"{conditions['runtime']}, {predictor.precision}, batch {predictor.batch}"
     threads = conditions.get("measured_threads")
     raise MaenasError(
-        f"--table {table} is of another setup ({setup}{f', {threads} threads' if threads else ''}) than what was timed "
-        f"({row.subject.runtime.library}, {row.subject.runtime.precision}); see --runtime, --batch and --threads"
+        f"--table {table} is of another setup ({setup}{f', {threads} threads' if threads else ''}) than what would be "
+        f"timed ({subject.runtime.library}, {subject.runtime.precision}); see --runtime, --batch and --threads"
     )
 
 

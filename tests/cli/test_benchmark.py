@@ -203,6 +203,17 @@ def test_benchmark_refuses(maenas: Maenas) -> None:
         assert reason in outcome.err
 
 
+def test_a_table_of_another_setup_is_refused_before_anything_is_timed(
+    maenas: Maenas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maenas.api import benchmark as module
+
+    monkeypatch.setattr(module, "time_subjects", lambda *_, **__: pytest.fail("it was timed"))
+    outcome = maenas("benchmark", "spec.json", "--table", "cpu-epyc-zen4-openvino-t1-fp32-b1", "--threads", "1")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "is of another setup (openvino-cpu 2026.4.1, fp32, batch 1, 1 threads) than what would be" in outcome.err
+
+
 def test_a_prediction_of_another_setup_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
@@ -214,12 +225,12 @@ def test_a_prediction_of_another_setup_is_not_shown(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "load_predictor", lambda *_, **__: table)
     monkeypatch.setattr(module, "predict", lambda *_: prediction)
 
-    def row(library: str, threads: int) -> Any:
+    def subject(library: str, threads: int) -> Any:
         runtime = SimpleNamespace(library=library, precision="fp32", spec=SPEC)
-        return SimpleNamespace(subject=SimpleNamespace(runtime=runtime, batch=1, threads=threads))
+        return SimpleNamespace(runtime=runtime, batch=1, threads=threads)
 
-    shown = module.prediction(row("onnxruntime-cpu 1.32.0", 2), "cpu")
+    shown = module.prediction(subject("onnxruntime-cpu 1.32.0", 2), "cpu")
     assert shown is not None
     assert (shown.ms, shown.kind) == (2.0, "predicted from measured kernels")
-    assert module.prediction(row("onnxruntime-cpu 1.32.0", 1), "cpu") is None
-    assert module.prediction(row("torch 2.14.1", 2), "cpu") is None
+    assert module.prediction(subject("onnxruntime-cpu 1.32.0", 1), "cpu") is None
+    assert module.prediction(subject("torch 2.14.1", 2), "cpu") is None

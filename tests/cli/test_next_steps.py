@@ -47,6 +47,11 @@ def test_an_input_is_never_replaced(maenas: Maenas, weights: Path, tmp_path: Pat
     assert {path: path.read_bytes() for path in before} == before
     named = maenas("export", weights, "--out", tmp_path / "net.engine")
     assert (named.code, "called like an engine" in named.err) == (2, True)
+    named = maenas("export", weights, "--out", tmp_path / "net")
+    assert (named.code, "give it the ending .onnx" in named.err) == (2, True)
+    (tmp_path / "net.onnx").touch()
+    again = maenas("export", tmp_path / "net.onnx")
+    assert (again.code, "is exported already; give the weights" in again.err) == (2, True)
 
 
 def test_a_file_with_suppression_is_used_with_its_own_thresholds(maenas: Maenas, weights: Path, tmp_path: Path) -> None:

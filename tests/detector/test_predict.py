@@ -225,6 +225,8 @@ def test_sources(tmp_path: Path) -> None:
     for source, reason in (("none", "no image in"), ("*.png", "no image matches"), ("c.png", "no such file")):
         with pytest.raises(MaenasError, match=reason):
             find_images(str(tmp_path / source))
+    with pytest.raises(MaenasError, match=r"no name; write \. for this folder"):
+        find_images("")
     assert [is_video(name) for name in ("a.mp4", "A.MOV", "a.jpg", "*.mp4", "folder")] == [
         True,
         True,
