@@ -340,7 +340,7 @@ def test_a_full_disk_under_the_log_is_one_message(job: Job, tmp_path: Path) -> N
     (tmp_path / "steps.csv").symlink_to("/dev/full")
     (tmp_path / "epochs.jsonl").touch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("detector.log._keep_until", lambda out, step, closed: None)
+        patch.setattr("detector.log._keep_until", lambda out, step, closed: [])
         with pytest.raises(MaenasError, match=r"the run in .* stopped: no space left on device; free some space"):
             train(job, ALONE, tmp_path)
 
