@@ -19,7 +19,7 @@ from maenas.lowering import lower
 from maenas.nas.space import SearchSpace, load_space, space_names
 from maenas.presets import get_neck_preset, make_head, make_neck
 from maenas.profiler.plan import spec_samples
-from maenas.profiler.probe import alone, baseline, probe
+from maenas.profiler.probe import alone, in_graph
 from maenas.spec import DetectorSpec, InputSpec, published_specs
 
 PUBLISHED = published_specs()
@@ -223,15 +223,15 @@ def test_a_mean_is_over_the_positions_and_arithmetic_is_by_element() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_every_kernel_can_be_probed(name: str, precision: str) -> None:
     for sample in spec_samples(small(PUBLISHED[name])):
-        for program in (probe(sample, 3), baseline(sample, 3), alone(sample)):
+        for program in (*in_graph(sample, 3), alone(sample)):
             model = write_onnx(program, precision=precision)  # type: ignore[arg-type]
             onnx.checker.check_model(model, full_check=True)
 
 
 def test_a_probe_runs_as_many_copies_as_it_says() -> None:
     for sample in spec_samples(small(PUBLISHED["damo-yolo-t"])):
-        extra = len(probe(sample, 4).kernels) - len(baseline(sample, 4).kernels)
-        assert extra == 4, sample.key
+        probe, baseline = in_graph(sample, 4)
+        assert len(probe.kernels) - len(baseline.kernels) == 4, sample.key
 
 
 @pytest.mark.slow
