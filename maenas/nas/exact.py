@@ -32,7 +32,7 @@ from maenas.nas.relaxation import (
     minimise_near,
 )
 
-MAX_SIFTED = 4096
+MAX_SIFTED, MAX_SIFTED_EACH = 4096, 256  # of one problem, and of each of several
 FIRST_REACH = 0.01  # how far below the bound the first, incomplete pass looks, of the range above the least score
 REACHES = (FIRST_REACH, 0.04, 0.16, 0.64)  # of more such passes: with fewer than k known, a complete one sees it all
 GOOD = 0.001  # how far below the bound, of the same range, a known solution may lie to do without that pass
@@ -66,7 +66,7 @@ def solve(problem: Problem, *, k: int = 1, known: Sequence[Genome] = ()) -> Exac
     are proven if `MAX_SIFTED` of those suffice. Raises `MaenasError` if the objective is not additive.
     """
     layers, archive = make_layers(problem), _solutions(problem, known)
-    return _sift(problem, k, lambda wanted: _solve_layers(layers, wanted, archive), archive)
+    return _sift(problem, k, lambda wanted: _solve_layers(layers, wanted, archive), archive, MAX_SIFTED)
 
 
 def solve_each(problems: Iterable[tuple[Problem, Sequence[Genome]]]) -> Iterator[ExactResult]:
@@ -82,13 +82,16 @@ def solve_each(problems: Iterable[tuple[Problem, Sequence[Genome]]]) -> Iterator
         tails = np.broadcast_arrays(*(c.tables.tail for c in problem.constraints))
         layers = replace(shared, tail_cost=np.array(tails).reshape(shared.tail_cost.shape))
         archive = _solutions(problem, known)
-        result = _sift(problem, 1, partial(_solve_near, layers, known=archive, near=near), archive)
+        best = partial(_solve_near, layers, known=archive, near=near)
+        result = _sift(problem, 1, best, archive, MAX_SIFTED_EACH)
         near = np.array(result.multipliers) if result.multipliers else near
         yield result
 
 
-def _sift(problem: Problem, k: int, best: Callable[[int], ExactResult], known: Sequence[Solution]) -> ExactResult:
-    """The k best that satisfy `max_effectiveness`, of as many of the `best` as that needs.
+def _sift(
+    problem: Problem, k: int, best: Callable[[int], ExactResult], known: Sequence[Solution], most: int
+) -> ExactResult:
+    """The k best that satisfy `max_effectiveness`, of as many of the `best` as that needs, about `most`.
 
     Where that is not proven, those that are `known`, which satisfy it, are among them.
     """
@@ -101,7 +104,7 @@ def _sift(problem: Problem, k: int, best: Callable[[int], ExactResult], known: S
         fits = effectiveness_of(problem, np.array(genomes)) <= problem.max_effectiveness if genomes else []
         kept = tuple(solution for solution, fit in zip(result.solutions, fits, strict=True) if fit)[:k]
         exhausted = len(result.solutions) < wanted
-        if len(kept) == k or exhausted or not result.proven or wanted >= MAX_SIFTED:
+        if len(kept) == k or exhausted or not result.proven or wanted >= most:
             proven = result.proven and (len(kept) == k or exhausted)
             if not proven:
                 kept = _ranked({genome_key(s.genome): s for s in (*kept, *known)})[:k]

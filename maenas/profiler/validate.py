@@ -105,7 +105,7 @@ def networks_to_validate(
 
 
 def document(rows: Sequence[Checked], scope: Scope, conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """The comparison as JSON data."""
+    """The comparison as JSON data; both tau are None for one network."""
     networks = [
         {
             "name": row.name,
@@ -119,7 +119,8 @@ def document(rows: Sequence[Checked], scope: Scope, conditions: Mapping[str, Any
         }
         for row in rows
     ]
-    summary = dataclasses.asdict(agreement(rows))
+    found = dataclasses.asdict(agreement(rows))
+    summary = {name: None if math.isnan(value) else value for name, value in found.items()}  # JSON has no NaN
     return {"command": "validate", "scope": scope, "conditions": conditions, "summary": summary, "networks": networks}
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from maenas.latency.predictor import provenance_word
 from maenas.nas.pareto import Front
 from maenas.reports.text import columns
-
-if TYPE_CHECKING:
-    pass
 
 
 def format_front(front: Front, count: int) -> str:
@@ -23,7 +18,8 @@ def format_front(front: Front, count: int) -> str:
         point = front.points[index]
         backbone = front.setup.space.spec_of(point.solution.genome)
         units = "/".join(str(stage.depth) for stage in backbone.stages)
-        values = [f"{point.latency_s * 1e3:.4f}", f"{point.score:.4f}", str(point.max_layers)]
+        layers = "-" if point.max_layers is None else str(point.max_layers)
+        values = [f"{point.latency_s * 1e3:.4f}", f"{point.score:.4f}", layers]
         rows.append([*values, backbone.widths_text, units])
     status = "proven" if front.proven else "found, but not proven: the search grew too large somewhere"
     necks = front.setup.necks

@@ -235,7 +235,7 @@ def test_many_of_the_best_are_found_without_enumerating_the_space() -> None:
 def test_a_known_solution_stands_where_too_many_better_ones_break_the_limit_on_effectiveness() -> None:
     problem = prepare(Request(space="demo", latency_s=(9e-4,), neck="s-d1-half", max_effectiveness=0.1)).problem
     known = evolve(problem, EvolutionSettings(64, 10)).genes[:, 0]
-    with patch("maenas.nas.exact.MAX_SIFTED", 16):
+    with patch("maenas.nas.exact.MAX_SIFTED", 16), patch("maenas.nas.exact.MAX_SIFTED_EACH", 16):
         [each], alone = solve_each([(problem, [known])]), solve(problem, known=[known])
     for result in (each, alone):
         assert not result.proven

@@ -26,6 +26,7 @@ from maenas.nas.run import SearchResult, run
 from maenas.nas.space import load_space, space_names
 from maenas.nas.stage_tables import Scope
 from maenas.presets import get_neck_preset
+from maenas.reports.front_text import format_front
 from maenas.reports.search_text import format_result, format_setup
 from maenas.score import mae_score, score_of, score_terms
 from maenas.score_names import ScoreName
@@ -510,3 +511,9 @@ def test_a_front_that_cannot_be_drawn_is_refused_in_words() -> None:
         pareto_front(prepare(Request(space="k1kx-tiny", latency_s=(2e-3,))), 3e-3)
     with pytest.raises(MaenasError, match="the deepmad score is not additive"):
         pareto_front(prepare(Request(space="k1kx-tiny", latency_s=(2e-3,), score="deepmad")), 0.0)
+
+
+def test_a_front_without_a_bound_on_layers_shows_none() -> None:
+    front = pareto_front(prepare(Request(space="k1kx", latency_s=(1.3e-3,), neck="preset")), 1.299e-3)
+    assert front.points[0].max_layers is None
+    assert format_front(front, 2).splitlines()[-1].split()[2] == "-"
