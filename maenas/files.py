@@ -280,7 +280,8 @@ def _nearest_names(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f" (nor a folder {folder})"
-    names = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=3, cutoff=0.5)
+    there = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]  # locks, files half written
+    names = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
     if not names:
         return ""
     return f"; did you mean {' or '.join(str(folder / name) for name in names)}?"

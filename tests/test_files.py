@@ -112,6 +112,7 @@ def test_text_that_is_no_unicode_is_an_error_of_the_user(tmp_path: Path) -> None
 
 def test_a_missing_file_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text("{}")
+    (tmp_path / ".spce.json.lock").touch()
     with pytest.raises(MaenasError, match=r"spec .*spce\.json: there is no such file; did you mean .*spec\.json\?"):
         read_text(tmp_path / "spce.json", what="spec")
     with pytest.raises(MaenasError, match="nor a folder"):

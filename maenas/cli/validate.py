@@ -59,9 +59,10 @@ def validate_command(
     from maenas.files import write_atomic
     from maenas.latency.predictor import load_predictor
     from maenas.profiler.validate import networks_to_validate
+    from maenas.profiler.verify import measured_predictor_of
     from maenas.reports.scatter import scatter
 
-    predictor = load_predictor(device, precision=precision)
+    predictor = measured_predictor_of(load_predictor(device, precision=precision))
     require_extra("openvino" if "openvino" in str(predictor.conditions["runtime"]) else "export")
     specs = networks_to_validate(spec or (), space or (), **vars(drawn))
     if not as_json:

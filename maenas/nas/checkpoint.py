@@ -72,6 +72,8 @@ def write_checkpoint(path: Path, setup: Setup, state: State) -> None:
 
 def read_checkpoint(path: Path, setup: Setup) -> State:
     """Strict inverse of `write_checkpoint`; raises `MaenasError`, also where the checkpoint is of another search."""
+    if not path.exists():
+        raise MaenasError(f"{path}: there is no such file, and so nothing to resume: run without --resume")
     stored = parse_json(read_text(path, what="checkpoint"), Checkpoint, where=str(path))
     if stored.fingerprint != fingerprint(setup):
         raise MaenasError(
@@ -104,7 +106,7 @@ def refuse_foreign(path: Path, setup: Setup) -> None:
     if stored.fingerprint != fingerprint(setup):
         raise MaenasError(
             f"{path} is the checkpoint of another search that was interrupted: repeat that command with --resume, "
-            "choose another --name, or add --overwrite"
+            "choose another --name or --out, or add --overwrite"
         )
 
 

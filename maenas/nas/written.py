@@ -79,7 +79,8 @@ def _refuse_foreign(files: SpecFiles, request: Request, asked: str) -> None:
     for path, theirs in (_siblings(files.folder, files.name) | stated).items():
         if theirs != asked:
             raise MaenasError(
-                f"{path} comes from another search or another source: choose another --name, or add --overwrite"
+                f"{path} comes from another search or another source: choose another --name or "
+                "--out, or add --overwrite"
             )
 
 

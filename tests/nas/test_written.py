@@ -32,10 +32,8 @@ def test_another_search_of_the_same_name_is_refused_before_it_begins(maenas: Mae
     first = SPEC.read_bytes()
     done = maenas(*SMALL, *other)
     assert (done.code, done.out) == (2, "")
-    assert (
-        done.err
-        == f"error: {SPEC} comes from another search or another source: choose another --name, or add --overwrite\n"
-    )
+    advice = "choose another --name or --out, or add --overwrite"
+    assert done.err == f"error: {SPEC} comes from another search or another source: {advice}\n"
     assert SPEC.read_bytes() == first
     assert maenas(*SMALL, *other, "--overwrite").code == 0
     assert SPEC.read_bytes() != first

@@ -28,6 +28,7 @@ from maenas.profiler.profile import profile, time_networks
 from maenas.profiler.setup import Setup
 from maenas.profiler.validate import agreement, kendall_tau, networks_to_validate, validate
 from maenas.spec import DetectorSpec
+from tests.conftest import Maenas
 
 FAST = TimingSettings(warm_up_s=1e-8, max_warm_up_s=1e-3, rounds=3, attempts=1)
 PER_FLOP, PER_NETWORK, CONVERSIONS = 1e-10, 1.25, 3e-4
@@ -146,6 +147,12 @@ def test_the_scatter_plot_is_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(MaenasError, match=r"must end in \.pdf, \.png, \.svg"):
         scatter(tmp_path / "v.abc", rows, "fake")
+
+
+def test_a_modelled_device_is_refused_before_anything_is_printed(maenas: Maenas) -> None:
+    outcome = maenas("validate", "--device", "t4")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "give a table measured here" in outcome.err
 
 
 def test_the_networks_of_the_table_cannot_validate_it(tmp_path: Path) -> None:
