@@ -1,4 +1,5 @@
-"""One list for many images: a CSV table, or a file of CreateML, CVAT, Label Studio, VIA, WIDER FACE or Hugging Face."""
+"""One list for many images: a CSV table, also of Open Images, or a file of CreateML, CVAT, Label Studio, VIA, WIDER
+FACE, MOT or Hugging Face."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from detector.data.createml import createml_objects, is_createml
 from detector.data.cvat import cvat_shapes, is_cvat
 from detector.data.jsonl import is_jsonl, jsonl_objects
 from detector.data.label_studio import is_studio, studio_shapes
+from detector.data.mot import is_mot, mot_objects
+from detector.data.open_images import is_open_images, open_images_rows
 from detector.data.places import by_name, place_of
 from detector.data.sample import MISSING_IMAGE, UNANNOTATED, Dataset, Listed, NamedBox, Problem
 from detector.data.table import is_table, table_rows
@@ -22,12 +25,14 @@ Reader = Callable[[Path, list[Problem]], Iterator[Listed]]
 # The ending of a list, whether its first characters are those of the form, and what reads it; the first that fits.
 FORMS: Final[tuple[tuple[str, Callable[[str], bool], Reader], ...]] = (
     (".csv", is_table, table_rows),
+    (".csv", is_open_images, open_images_rows),
     (".xml", is_cvat, cvat_shapes),
     (".jsonl", is_jsonl, jsonl_objects),
     (".json", is_via, via_regions),
     (".json", is_studio, studio_shapes),
     (".json", is_createml, createml_objects),
     (".txt", is_wider, wider_faces),
+    (".txt", is_mot, mot_objects),
 )
 START_CHARACTERS: Final = 1 << 12
 

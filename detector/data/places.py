@@ -52,7 +52,8 @@ def by_name(images: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def place_of(path: Path, name: str, places: Mapping[str, Sequence[Path]]) -> Path | None:
-    """The image `name` of the list at `path`: from the list's folder, or anywhere in `places`; None if it is not there.
+    """The image `name` of the list at `path`: from the list's folder, or anywhere in `places`; None if it is not there,
+    or lies in the list's folder and is none of `places`.
 
     What Label Studio puts before the name of an uploaded image may be missing. Of several that are called so it is the
     one that shares most folders with `name`, else the one below the list's folder. Raises MaenasError where these are
@@ -64,6 +65,8 @@ def place_of(path: Path, name: str, places: Mapping[str, Sequence[Path]]) -> Pat
     beside = path.parent / local
     if beside in known:
         return beside
+    if known and os.path.isfile(beside):  # of another split
+        return None
     if len(known) > 1:
         shared = [_shared_parts(place, local) for place in known]
         known = [place for place, count in zip(known, shared, strict=True) if count == max(shared)]

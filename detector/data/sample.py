@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -82,8 +82,10 @@ class NamedBox(NamedTuple):
     """One annotation in a file that names classes."""
 
     name: str
-    xyxy: tuple[float, float, float, float]  # pixels
+    xyxy: tuple[float, float, float, float]
     where: str
+    unit: Literal["pixel", "side"] = "pixel"  # side: in parts of the image's width and height
+    crowd: bool = False
 
 
 def box_around(points: np.ndarray) -> tuple[float, float, float, float]:

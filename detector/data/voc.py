@@ -88,9 +88,14 @@ def named_dataset(
         size = size_of(image, problems)
         if size is None:
             continue
-        boxes = [Box(entry.xyxy, labels[entry.name], entry.where) for entry in objects]
+        boxes = [Box(_pixels(entry, *size), labels[entry.name], entry.where, crowd=entry.crowd) for entry in objects]
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
     return Dataset(names, flat(samples), tuple(problems), str(root))
+
+
+def _pixels(box: NamedBox, width: int, height: int) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = box.xyxy
+    return box.xyxy if box.unit == "pixel" else (x1 * width, y1 * height, x2 * width, y2 * height)
 
 
 def _stems(root: Path, split: str) -> dict[str, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from detector.data.flat import flat
 from detector.data.places import find_images
 from detector.data.sample import (
     BAD_LINE,
+    MISSING_IMAGE,
+    UNANNOTATED,
     UNKNOWN_CLASS,
     Box,
     Dataset,
@@ -24,7 +27,7 @@ from detector.data.sample import (
     path_inside,
     size_of,
 )
-from detector.images import images_below
+from detector.images import SUFFIXES, images_below
 from maenas.errors import MaenasError, NoSplitError
 from maenas.files import read_text
 from maenas.strict import MAX_YAML_BYTES, PlainLoader
@@ -55,7 +58,8 @@ def read_yolo(path: Path, split: str) -> Dataset:
     names = _names(document, str(path))
     root = _root(document, path)
     files = [(image, label_file(image)) for image in _images(document, root, split, path)]
-    return _dataset(files, names, f"{path} ({split})", extra=_key_point_numbers(document, path))
+    dataset = _dataset(files, names, f"{path} ({split})", extra=_key_point_numbers(document, path))
+    return replace(dataset, problems=(*dataset.problems, *_unmatched(files)))
 
 
 def read_labelled(root: Path, files: Sequence[tuple[Path, Path]], names: Sequence[str]) -> Dataset:
@@ -74,6 +78,22 @@ def _dataset(files: Iterable[tuple[Path, Path]], names: tuple[str, ...], source:
         boxes = _boxes(labels, size, len(names), extra, problems)
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
     return Dataset(names, flat(samples), tuple(problems), source)
+
+
+def _unmatched(files: Sequence[tuple[Path, Path]]) -> list[Problem]:
+    """Label files, in folders of their own, that are named after no image: theirs then seems to have no object. Where
+    there is no label file at all: the images, and where those of each should be."""
+    problems = []
+    if not any(os.path.isfile(label) for _, label in files):
+        problems += [Problem(UNANNOTATED, f"{image} (there is no {label})") for image, label in files]
+    for images, labels in sorted({(image.parent, label.parent) for image, label in files}):
+        if labels == images or not labels.is_dir():
+            continue
+        names = {path.stem for path in images.iterdir() if path.suffix.lower() in SUFFIXES}
+        texts = sorted(path for path in labels.iterdir() if path.suffix.lower() == ".txt" and path.stem != "classes")
+        used = {path.stem for path in texts if path.suffix == ".txt"} & names
+        problems += [Problem(MISSING_IMAGE, f"that of {path}") for path in texts if path.stem not in used]
+    return problems
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from detector.data.sample import (
     DUPLICATE_ANNOTATION,
     MISSING_IMAGE,
     OUTSIDE_BOX,
+    UNANNOTATED,
     UNKNOWN_IMAGE,
     UNUSED_CLASS,
     Box,
@@ -244,6 +245,31 @@ def test_yolo_boxes_are_centre_and_size_in_parts_of_the_image(tmp_path: Path) ->
 def test_yolo_polygons_become_boxes(tmp_path: Path) -> None:
     dataset = open_dataset(write_yolo(tmp_path, {"a": "1 0.1 0.2 0.5 0.2 0.3 0.8"}), "val")
     np.testing.assert_allclose(dataset.samples[0].boxes, [[4, 6, 20, 24]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.jpg.txt", "c.txt", "a.TXT"])
+def test_label_files_that_are_named_after_no_image_are_told(name: str, tmp_path: Path) -> None:
+    root = write_yolo(tmp_path, {"a": "0 0.5 0.5 0.5 0.5", "b": "1 0.5 0.5 0.5 0.5"})
+    labels = root / "labels" / "train"
+    (labels / "a.txt").rename(labels / name)
+    (labels / "classes.txt").write_text("cat\ndog\n")
+    if (labels / "a.txt").exists():
+        pytest.skip("this file system takes a.TXT for a.txt")
+    (root / "some.txt").write_text("images/train/b.jpg\n")  # no label of an image that is not listed is told
+    for images, sizes in (("images/train", [0, 1]), ("some.txt", [1])):
+        (root / "data.yaml").write_text(f"train: {images}\nval: images/val\nnames: [cat, dog]\n")
+        found = read_dataset(root, "train")
+        assert [len(sample.boxes) for sample in found.samples] == sizes
+        assert [tuple(problem) for problem in found.problems] == [(MISSING_IMAGE, f"that of {labels / name}")]
+    assert read_dataset(root, "val").problems == ()
+
+
+def test_without_any_yolo_label_file_it_is_told_where_they_should_be(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path)
+    (root / "labels").rename(root / "annotations")
+    images, labels = root / "images" / "train", root / "labels" / "train"
+    wheres = [f"{images / name}.jpg (there is no {labels / name}.txt)" for name in "ab"]
+    assert read_dataset(root, "train").problems == tuple((UNANNOTATED, where) for where in wheres)
 
 
 @pytest.mark.parametrize("folder", ["/home/somebody/set/images", "D:\\set\\images", "elsewhere"])
