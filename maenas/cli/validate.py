@@ -66,8 +66,7 @@ def validate_command(
     require_extra("openvino" if "openvino" in str(predictor.conditions["runtime"]) else "export")
     specs = networks_to_validate(spec or (), space or (), **vars(drawn))
     if not as_json:
-        print(predictor.description, end="\n\n")
-        print(f"{'network':<20}{'id':<14}{'measured':>12}{'predicted':>12}{'error':>9}  90 % interval")
+        _print_head(predictor.description)
     done: list[Checked] = []
 
     def on_measured(row: Checked) -> None:
@@ -93,6 +92,11 @@ def validate_command(
         return
     _print_summary(result)
     _print_written(out, plot)
+
+
+def _print_head(description: str) -> None:
+    print(description, end="\n\n")
+    print(f"{'network':<20}{'id':<14}{'measured':>12}{'predicted':>12}{'error':>9}  90 % interval")
 
 
 def _print_summary(result: Validation) -> None:
