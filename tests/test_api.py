@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ QUICK = {"space": "k1kx-tiny", "generations": 2, "population": 64}
 def loaded_by(statement: str) -> set[str]:
     code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_the_packages_of_the_public_names_tell_type_checkers_their_types() -> None:
+    homes = {import_module(home.partition(".")[0]) for home in maenas._HOME.values()}
+    assert {home.__name__ for home in homes} == {"maenas", "detector"}
+    assert all((Path(home.__file__ or "").parent / "py.typed").is_file() for home in homes)
 
 
 def test_every_public_name_is_there_and_documented() -> None:
