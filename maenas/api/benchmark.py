@@ -34,6 +34,7 @@ class Predicted:
     kind: str
     device: str
     runtime: str
+    nms_included: bool
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def prediction(row: Row, table: str) -> Predicted | None:
         kind=provenance_word(predictor),
         device=predictor.device.id,
         runtime=str(conditions["runtime"]),
+        nms_included=bool(conditions.get("nms_included")),
     )
 
 

@@ -25,7 +25,7 @@ Network = str | Path | Design | DetectorSpec
 
 @dataclass(frozen=True, repr=False)
 class Latency:
-    """The latency of one network on one device in one setup; suppression (NMS) is not in it."""
+    """The latency of one network on one device in one setup, which says whether suppression (NMS) is in it."""
 
     title: str
     network: tuple[Kernel, ...] | Lowered  # deployed kernels of a spec, or the lowered graph of an ONNX file

@@ -114,7 +114,7 @@ def _notes(timed: Benchmark) -> list[str]:
     where = conditions.get("gpu") or f"{conditions['cpu']}, {conditions['cores']} cores"
     lines = [f"{where}; images: {conditions['images']}; times are of a batch, boxes of an image"]
     found = [predicted for _, predicted in timed.rows if predicted is not None]
-    kinds = {f"{p.kind} ({p.device}, {p.runtime}), NMS not included" for p in found}
+    kinds = {f"{p.kind} ({p.device}, {p.runtime}), NMS {'' if p.nms_included else 'not '}included" for p in found}
     lines += [f"predicted: {kind}" for kind in sorted(kinds)]
     networks = [row.stages["network"] for row, _ in timed.rows]
     if any(network.iqr_s > 0.05 * network.median_s for network in networks):

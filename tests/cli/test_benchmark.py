@@ -161,14 +161,16 @@ def test_benchmark_times_every_stage_of_every_file(maenas: Maenas, files: Path) 
     assert document["conditions"]["images"] == "4 synthetic, 640x480"
 
 
-def test_benchmark_prints_a_table_with_predictions(maenas: Maenas) -> None:
+@pytest.mark.parametrize(("table", "nms"), [("t4", "NMS not included"), ("orin-nx", "NMS included")])
+def test_benchmark_prints_a_table_with_predictions(maenas: Maenas, table: str, nms: str) -> None:
     options = ("--rounds", "3", "--threads", "1", "--device", "cpu", "--images", "data")
-    outcome = maenas("benchmark", "spec.json", "--runtime", "onnxruntime", *options, "--table", "t4")
+    outcome = maenas("benchmark", "spec.json", "--runtime", "onnxruntime", *options, "--table", table)
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert lines[0].endswith("predicted ms")
     assert lines[1].startswith("spec.json  onnxruntime-cpu ")
-    assert "predicted: modelled (t4, " in outcome.out
+    (predicted,) = [line for line in lines if line.startswith(f"predicted: modelled ({table}, ")]
+    assert predicted.endswith(nms)
 
 
 def test_benchmark_leaves_a_damaged_image_out(maenas: Maenas, tmp_path: Path) -> None:
