@@ -140,7 +140,7 @@ def test_the_doctor_names_every_package_of_the_extras_and_loads_none() -> None:
     project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     named = {name for parts in PARTS.values() for name in parts}
     wanted = [*project["project"]["dependencies"]]
-    for extra in ("detector", "export", "openvino", "report", "gpu"):
+    for extra in ("detector", "export", "openvino", "report", "cluster", "gpu"):
         wanted += project["project"]["optional-dependencies"][extra]
     required = {re.match(r"[\w.-]+", requirement)[0] for requirement in wanted}  # type: ignore[index]
     assert required - {"tqdm"} <= named

@@ -35,6 +35,7 @@ PARTS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         },
         "openvino": {"openvino": "running exports and measuring CPUs, int8 in int8 arithmetic"},
         "report": {"jinja2": "the report page", "plotly": "its plots"},
+        "cluster": {"ray": "races on several machines"},
         "gpu": {
             "onnxruntime-gpu": "running exports on an NVIDIA GPU",
             "tensorrt-cu13": "engines for an NVIDIA GPU",
