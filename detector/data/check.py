@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from detector.data.dataset import Dataset, Problem, Sample, class_counts, read_dataset
+from detector.data.dataset import Dataset, Problem, Sample, are_specks, class_counts, read_dataset
 from detector.data.pictures import load_image
 from detector.data.sample import BROKEN_IMAGE, FATAL, ODD_IMAGE, UNUSED_CLASS, places_by_kind
 from detector.draw import Tile, encoded, sheet
@@ -25,6 +25,7 @@ from maenas.errors import MaenasError, NoSplitError
 SPLITS: Final = ("train", "val", "test")
 NEEDED: Final = ("train", "val")  # by a training
 NO_BOXES: Final = "split without a box"
+SPECKS: Final = "split whose boxes are all smaller than a pixel"
 SAME_IMAGE: Final = "same image twice in a split"
 LEAK: Final = "image in two splits"
 RARE_CLASS: Final = "class with less than a hundredth of the boxes of the largest"
@@ -83,7 +84,7 @@ class Report:
         kinds, split = [problem.kind for problem in self.problems[name]], self.splits[name]
         left_out = sum(problem.kind == BROKEN_IMAGE for problem in split.problems)  # already when it was read
         whole = len(split) - (kinds.count(BROKEN_IMAGE) - left_out)
-        return whole > 0 and not {*kinds} & {*FATAL, NO_BOXES, NEW_CLASS}
+        return whole > 0 and not {*kinds} & {*FATAL, NO_BOXES, SPECKS, NEW_CLASS}
 
     def summaries(self) -> dict[str, Summary]:
         """Each split in numbers, with some examples of every kind of problem."""
@@ -163,7 +164,7 @@ def _classes(dataset: Dataset, known: Sequence[str]) -> list[Problem]:
     counts = class_counts(dataset)
     if not counts.any():
         return [Problem(NO_BOXES, dataset.source)]
-    problems = []
+    problems = [Problem(SPECKS, dataset.source)] if are_specks(dataset) else []
     for name, count in zip(dataset.names, counts.tolist(), strict=True):
         if count and name not in known:
             problems.append(Problem(NEW_CLASS, name))

@@ -92,14 +92,19 @@ def _usable(dataset: Dataset) -> Dataset:
     if not counts.any():
         advice = "; ".join(summarise(dataset.problems)) or "are the label files where the format wants them?"
         raise MaenasError(f"{dataset.source}: none of the {len(dataset)} images has a box: {advice}")
-    boxes = flat(dataset.samples).columns.boxes
-    if (boxes[:, 2:] - boxes[:, :2]).max() < 1:
+    if are_specks(dataset):
         raise MaenasError(
             f"{dataset.source}: every box is smaller than a pixel; are they in parts of the image's side? Pixels are "
             "expected here"
         )
     unused = [Problem(UNUSED_CLASS, name) for name, count in zip(dataset.names, counts, strict=True) if count == 0]
     return replace(dataset, problems=(*dataset.problems, *unused))
+
+
+def are_specks(dataset: Dataset) -> bool:
+    """Whether all boxes, of which there is one at least, are smaller than a pixel, as those in parts of a side are."""
+    boxes = flat(dataset.samples).columns.boxes
+    return bool((boxes[:, 2:] - boxes[:, :2]).max() < 1)
 
 
 def read_dataset(path: str | Path, split: Split) -> Dataset:

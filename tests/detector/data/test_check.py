@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from detector.data.check import LEAK, NEW_CLASS, NO_BOXES, RARE_CLASS, SAME_IMAGE, check, contact_sheet
+from detector.data.check import LEAK, NEW_CLASS, NO_BOXES, RARE_CLASS, SAME_IMAGE, SPECKS, check, contact_sheet
 from detector.data.dataset import align_names, open_dataset
 from detector.data.sample import BROKEN_IMAGE, MISSING_IMAGE, UNKNOWN_CLASS, UNUSED_CLASS
 from detector.draw import CAPTION, GAP, TILE
@@ -78,6 +78,15 @@ def test_a_split_without_boxes_cannot_be_trained_on(tmp_path: Path) -> None:
     report = check(tmp_path)
     assert not report.usable
     assert counts(report.document()["splits"]["train"]["problems"]) == {NO_BOXES: 1}
+
+
+def test_boxes_that_are_no_pixel_large_cannot_be_trained_on(tmp_path: Path) -> None:
+    write_yolo(tmp_path, {"a": "0 0.5 0.5 0.02 0.02\n1 0.2 0.2 0.01 0.01"})
+    report = check(tmp_path)
+    assert not report.usable
+    assert counts(report.document()["splits"]["val"]["problems"]) == {SPECKS: 1}
+    with pytest.raises(MaenasError, match="smaller than a pixel"):
+        open_dataset(tmp_path, "train")
 
 
 def test_all_splits_of_a_folder_are_looked_at(tmp_path: Path) -> None:
