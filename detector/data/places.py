@@ -73,7 +73,9 @@ def place_of(path: Path, name: str, places: Mapping[str, Sequence[Path]]) -> Pat
     if len(known) > 1:
         near = [place for place in known if path.parent in place.parents]
         if len(near) != 1:
-            raise MaenasError(f"{path}: {name!r} may be {known[0]} or {known[1]}; give paths from the list's folder")
+            raise MaenasError(
+                f"{path}: {name!r:.200} may be {known[0]} or {known[1]}; give paths from the list's folder"
+            )
         known = near
     return known[0] if known else None
 
