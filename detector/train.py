@@ -126,6 +126,7 @@ class _Run:
         self.reports = Reports(() if job.val is None else job.val.samples[world.rank :: world.size])
         self.metrics: Metrics | None = None
         self.found: Mapping[int, Detections] = {}  # of the last evaluation
+        self.report: tuple[Metrics, Path, bytes] | None = None  # of the best one, until it is written
         self.saved_at, self.saving_s = time.monotonic(), 0.0
 
     def go(self) -> Outcome:
@@ -271,18 +272,17 @@ class _Run:
             raise StopTraining
 
     def _store(self, metrics: Metrics | None, log: TrainingLog) -> None:
-        """Keep the run, and the averaged weights with their report where they are the best so far or nothing tells.
+        """Keep the run, and the averaged weights where they are the best so far or nothing tells.
 
-        The last checkpoint comes last: a run that dies before it does all of this again. It may be left to a later
-        epoch where epochs are so short that saving would take much of the time.
+        The last checkpoint comes last, with the report of the best: a run that dies before it does all of this again.
+        They may be left to a later epoch where epochs are so short that saving would take much of the time.
         """
         ap = -1.0 if metrics is None else metrics.summary["AP"] or 0.0
         if ap > self.best_ap or (self.job.val is None and self.closed == self.job.recipe.epochs):
             self.best_ap, self.best_epoch, self.metrics = ap, self.closed, metrics
             self._write_weights()
             if metrics is not None and self.job.val is not None:
-                picture = truth_and_predictions(self.job.val, self.found)
-                write_report(metrics, self.out / EVALUATION, picture)
+                self.report = metrics, self.out / EVALUATION, truth_and_predictions(self.job.val, self.found)
             self._save(BEST, log)
         ended = self._is_stale() or self.listeners.stop_asked or self.closed == self.job.recipe.epochs
         if ended or time.monotonic() - self.saved_at >= self.saving_s / SAVING_SHARE:
@@ -292,8 +292,7 @@ class _Run:
         about = {"trained_as": self.job.name, "steps": str(self.step), "data": self.job.train.source}
         if self.best_ap >= 0:
             about["AP"] = f"{self.best_ap:.6f}"
-        names = self.job.train.names
-        file = self.job.spec_file
+        names, file = self.job.train.names, self.job.spec_file
         write_weights(self.out / WEIGHTS_FILE, self.parts.average, self.job.spec, names, metadata=about, spec_file=file)
 
     def _save(self, name: str, log: TrainingLog | None) -> None:
@@ -301,6 +300,9 @@ class _Run:
             return
         began = time.monotonic()
         log.keep()
+        if name == LAST and self.report is not None:
+            write_report(*self.report)
+            self.report = None
         checkpoint = TrainingCheckpoint(
             spec=self.job.spec,
             names=self.job.train.names,
@@ -315,5 +317,4 @@ class _Run:
         )
         write_checkpoint(self.out / name, checkpoint)
         if name == LAST:
-            self.saved_at = time.monotonic()
-            self.saving_s = self.saved_at - began
+            self.saved_at, self.saving_s = time.monotonic(), time.monotonic() - began

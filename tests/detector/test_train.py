@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import random
 import re
@@ -250,11 +251,12 @@ def test_an_epoch_that_was_logged_and_not_stored_is_logged_once(job: Job, tmp_pa
     assert before.splitlines()[:2] == (tmp_path / "epochs.jsonl").read_text().splitlines()[:2]
 
 
-def test_a_report_is_there_with_the_weights_that_it_is_about(
+def test_a_report_is_there_with_the_checkpoint_that_a_run_goes_on_from(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is killed later, and is resumed without ever being better, has it too."""
     monkeypatch.setattr(module, "write_report", write_report)
+    monkeypatch.setattr(module, "SAVING_SHARE", math.inf)  # a checkpoint at the end of every epoch
 
     def kill(event: Event) -> None:
         if isinstance(event, EpochEvent) and event.epoch == 3:
@@ -263,7 +265,7 @@ def test_a_report_is_there_with_the_weights_that_it_is_about(
     each = replace(job, recipe=replace(RECIPE, eval_every=2))
     with pytest.raises(RuntimeError):
         train(each, ALONE, tmp_path, callbacks=[kill])
-    assert (tmp_path / WEIGHTS_FILE).exists()
+    assert read_checkpoint(tmp_path / LAST).best_epoch == 2
     assert {"metrics.json", "confusion.png"} < {path.name for path in (tmp_path / "evaluation").iterdir()}
 
 
