@@ -46,7 +46,7 @@ def read_image(path: str | Path, *, warn: Callable[[str], object] = _log.warning
 
     Grey becomes RGB, 16 bits keep their upper 8, transparent pixels show white, an animation its first frame. A JPEG
     whose end is cut off is used, and `warn` is told, where at most a tenth of its pixels is lost. It is also told of 16
-    bits of which which the upper 4 are never used: such a picture is nearly black.
+    bits of which the upper 4 are never used: such a picture is nearly black.
 
     Raises `MaenasError`, naming the file, for one that is missing, empty, broken, truncated, of more than about 179
     million pixels, or of 32 bits a channel.

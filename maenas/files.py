@@ -276,6 +276,11 @@ def _replace(target: Path, content: bytes) -> None:
         raise
 
 
+def filled_lines(text: str) -> list[str]:
+    """The lines of a text without blanks around them; empty ones are left out."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def _nearest_names(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():

@@ -6,14 +6,23 @@ import errno
 import os
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from maenas.errors import MaenasError
 from maenas.files import LONGEST_NAME, MOST_NAME_BYTES, output_target, reason
+
+PLOT_FORMATS: Final = (".png", ".svg", ".pdf")
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
     """Raise `MaenasError` unless a file can be written at `path`: it is one, or its folder exists or can be made."""
     _check_folder(output_target(path).parent, f"cannot write {os.fspath(path)}")
+
+
+def check_plot(path: Path) -> None:
+    """Raise `MaenasError` unless the name says which kind of plot the file is to be."""
+    if path.suffix.lower() not in PLOT_FORMATS:
+        raise MaenasError(f"--plot {path}: the file must end in {', '.join(PLOT_FORMATS)}")
 
 
 def check_other(path: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> None:

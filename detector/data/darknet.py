@@ -13,7 +13,7 @@ from detector.data.sample import Dataset, path_inside
 from detector.data.yolo import read_labelled
 from detector.images import images_below
 from maenas.errors import MaenasError, NoSplitError
-from maenas.files import read_text
+from maenas.files import filled_lines, read_text
 
 
 def find_darknet(root: Path) -> Path | None:
@@ -55,7 +55,7 @@ def _lines(path: Path, name: str, what: str) -> list[str]:
     place = path_inside(path.parent, _local(path.parent, name), where=str(path))
     if not place.is_file():
         raise MaenasError(f"{path}: {name} is not there")
-    return [line.strip() for line in read_text(place, what=what, max_bytes=2**30).splitlines() if line.strip()]
+    return filled_lines(read_text(place, what=what, max_bytes=2**30))
 
 
 def _local(root: Path, name: str) -> str:

@@ -9,17 +9,17 @@ from typing import Final
 
 from detector.data.sample import (
     BAD_LINE,
-    MAX_LIST_BYTES,
     UNLABELLED_AREA,
     Listed,
     NamedBox,
     Problem,
+    list_text,
     numbers_in,
     path_inside,
 )
 from detector.images import SUFFIXES
 from maenas.errors import MaenasError
-from maenas.files import read_text
+from maenas.files import filled_lines, read_text
 
 NUMBERS: Final = (9, 10)  # frame, object, left, top, width, height, whether it counts, class, visibility; or a point
 IMAGES: Final = "img1"
@@ -49,8 +49,7 @@ def mot_objects(path: Path, problems: list[Problem]) -> Iterator[Listed]:
     frames = {int(file.stem): file.name for file in sorted(folder.glob("*")) if _is_frame(file)}
     yield from (Listed(str(folder / name), None) for name in frames.values())
     names = _class_names(path.parent / "labels.txt")
-    text = read_text(path, what="list of boxes", max_bytes=MAX_LIST_BYTES).removeprefix("\ufeff")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(list_text(path).splitlines(), start=1):
         where = f"{path}:{number}"
         numbers = _numbers(line)
         if numbers is None:
@@ -90,4 +89,4 @@ def _image_folder(path: Path) -> str:
 def _class_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return CLASSES
-    return tuple(line.strip() for line in read_text(path, what="list of classes").splitlines() if line.strip())
+    return tuple(filled_lines(read_text(path, what="list of classes")))

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from detector.data.sample import BAD_LINE, MAX_LIST_BYTES, Listed, NamedBox, Problem
+from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem, list_text
 from maenas.errors import MaenasError
-from maenas.files import read_text
 
 COLUMNS: Final = ("ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax")
 GROUP: Final = "IsGroupOf"  # 1: more than five objects in one box
@@ -30,7 +29,7 @@ def open_images_rows(path: Path, problems: list[Problem]) -> Iterator[Listed]:
     codes. Raises MaenasError for a table that cannot be read.
     """
     names = _descriptions(path)
-    reader = csv.DictReader(_lines(path))
+    reader = csv.DictReader(list_text(path).splitlines())
     try:
         for row in reader:
             where = f"{path}:{reader.line_num}"
@@ -55,8 +54,5 @@ def _descriptions(path: Path) -> dict[str, str]:
     """Names of the classes by their codes."""
     places = (file for folder in path.parents[:3] for pattern in DESCRIPTIONS for file in sorted(folder.glob(pattern)))
     found = next(places, None)
-    return {} if found is None else {row[0]: row[1] for row in csv.reader(_lines(found)) if len(row) > 1}
-
-
-def _lines(path: Path) -> list[str]:
-    return read_text(path, what="list of boxes", max_bytes=MAX_LIST_BYTES).removeprefix("\ufeff").splitlines()
+    rows = [] if found is None else csv.reader(list_text(found).splitlines())
+    return {row[0]: row[1] for row in rows if len(row) > 1}

@@ -18,8 +18,10 @@ from PIL import Image
 
 from detector.images import BOMB, BROKEN, FORMATS, SIDEWAYS
 from maenas.errors import MaenasError
+from maenas.files import read_text
 
 MAX_LIST_BYTES: Final = 2**30  # of a list for many images
+_PLACES: Final = 3  # shown of a kind of problem
 # Kinds of problems that leave no doubt about the rest of the data: a sample or an annotation is put aside.
 MISSING_IMAGE: Final = "missing image"
 BROKEN_IMAGE: Final = "unreadable image"
@@ -86,6 +88,11 @@ class NamedBox(NamedTuple):
     where: str
     unit: Literal["pixel", "side"] = "pixel"  # side: in parts of the image's width and height
     crowd: bool = False
+
+
+def list_text(path: Path) -> str:
+    """The text of a list for many images; raises MaenasError where it cannot be read."""
+    return read_text(path, what="list of boxes", max_bytes=MAX_LIST_BYTES).removeprefix("\ufeff")
 
 
 def box_around(points: np.ndarray) -> tuple[float, float, float, float]:
@@ -196,9 +203,9 @@ def places_by_kind(problems: Sequence[Problem]) -> dict[str, list[str]]:
 
 
 def summarise(problems: Sequence[Problem]) -> list[str]:
-    """One line for each kind of problem: how often, and the first three places."""
+    """One line for each kind of problem: how often, and the first few places."""
     lines = []
     for kind, wheres in sorted(places_by_kind(problems).items(), key=lambda item: -len(item[1])):
-        more = f", and {len(wheres) - 3} more" if len(wheres) > 3 else ""
-        lines.append(f"{len(wheres)} x {kind}: {'; '.join(f'{where:.300}' for where in wheres[:3])}{more}")
+        more = f", and {len(wheres) - _PLACES} more" if len(wheres) > _PLACES else ""
+        lines.append(f"{len(wheres)} x {kind}: {'; '.join(f'{where:.300}' for where in wheres[:_PLACES])}{more}")
     return lines

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from detector.data.sample import BAD_LINE, MAX_LIST_BYTES, Listed, NamedBox, Problem
+from detector.data.sample import BAD_LINE, Listed, NamedBox, Problem, list_text
 from maenas.errors import MaenasError
-from maenas.files import read_text
 
 DELIMITERS: Final = ",;\t"
 IMAGE: Final = ("filename", "file_name", "image", "image_path", "path")
@@ -30,7 +29,7 @@ def table_rows(path: Path, problems: list[Problem]) -> Iterator[Listed]:
 
     Raises MaenasError for a table without the columns, or that is none.
     """
-    lines = read_text(path, what="list of boxes", max_bytes=MAX_LIST_BYTES).removeprefix("\ufeff").splitlines()
+    lines = list_text(path).splitlines()
     columns = _columns(lines[0]) if lines else None
     if columns is None:
         raise MaenasError(f"{path}: the first line must name the columns filename, class, xmin, ymin, xmax and ymax")

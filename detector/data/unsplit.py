@@ -16,7 +16,7 @@ from detector.data.voc import read_annotated
 from detector.data.yolo import label_file, read_labelled
 from detector.images import SUFFIXES, files_below
 from maenas.errors import MaenasError
-from maenas.files import read_text
+from maenas.files import filled_lines, read_text
 
 CLASSES: Final = ("classes.txt", "obj.names")
 DEEPEST: Final = 4  # folders below which nobody looks: --data may be a whole disk
@@ -129,7 +129,7 @@ def read_lines(root: Path, heap: Heap) -> Dataset:
     """The images of a heap with one list of classes that have YOLO label files."""
     pairs = [(image, labels) for image in heap.images if (labels := labels_of(image)) is not None]
     (classes,) = heap.classes
-    names = [line.strip() for line in read_text(classes, what="list of classes").splitlines() if line.strip()]
+    names = filled_lines(read_text(classes, what="list of classes"))
     return with_problems(read_labelled(root, pairs, names), _unannotated(heap.images, {image for image, _ in pairs}))
 
 

@@ -29,7 +29,7 @@ from detector.data.sample import (
 )
 from detector.images import SUFFIXES, images_below
 from maenas.errors import MaenasError, NoSplitError
-from maenas.files import read_text
+from maenas.files import filled_lines, read_text
 from maenas.strict import MAX_YAML_BYTES, PlainLoader
 
 MOST_UNNAMED = 10_000  # classes of which only the number is given
@@ -181,8 +181,7 @@ def _images(document: Mapping[str, Any], root: Path, split: str, path: Path) -> 
         if os.path.isdir(source):
             images += images_below(source)
         elif os.path.isfile(source) and source.suffix == ".txt":
-            lines = read_text(source, what="list of images", max_bytes=2**30).splitlines()
-            names = [line.strip() for line in lines if line.strip()]
+            names = filled_lines(read_text(source, what="list of images", max_bytes=2**30))
             images += find_images(source, names, [root], lambda: images_below(root))[1]
         else:
             raise MaenasError(

@@ -29,7 +29,7 @@ from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
 from maenas.headers import FilePrecision, Int8Form
-from maenas.outputs import check_file
+from maenas.outputs import check_file, same_file
 from maenas.run_files import weights_path
 from maenas.spec import resized
 from maenas.units import parse_bytes
@@ -143,7 +143,7 @@ def _require_place(out: Path, weights: Path, format: Format) -> None:
     """Raise `MaenasError` where the files cannot be written, or are not what they are called."""
     for file in (out, report_path(out), card_path(out)):
         check_file(file)
-        if file.exists() and file.samefile(weights):
+        if same_file(file, weights):
             raise MaenasError(f"{file} holds the weights to export; choose another file to write")
     if out.suffix.lower() != f".{format}":
         like = "; it is called like an engine: export one with --format engine" if out.suffix == ".engine" else ""

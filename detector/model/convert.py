@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detector.model.weights import Weights, read_published, write_weights
 from maenas.errors import MaenasError
-from maenas.files import read_text
+from maenas.files import filled_lines, read_text
 from maenas.outputs import check_other
 from maenas.spec import load_spec
 
@@ -24,8 +24,7 @@ def convert_published(
             f"{old}: a published checkpoint (.pth) is wanted here; a weights file of maenas is used as it is"
         )
     check_other(new, old, spec, *([] if names is None else [names]))
-    lines = None if names is None else read_text(names, what="class names").splitlines()
-    given = None if lines is None else tuple(line.strip() for line in lines if line.strip())
+    given = None if names is None else tuple(filled_lines(read_text(names, what="class names")))
     weights = read_published(old, load_spec(str(spec)).detector, given)
     write_weights(new, weights.state, weights.spec, weights.names, {"source": Path(old).name})
     return weights

@@ -12,11 +12,10 @@ import typer
 
 from maenas.choices import Precision, Scope
 from maenas.errors import MaenasError
-from maenas.outputs import check_file, check_folder, check_name, same_file
+from maenas.outputs import PLOT_FORMATS, check_file, check_folder, check_name, check_plot, same_file
 from maenas.score_names import DEFAULT_SCORE, scores_help
 
 MAX_BATCH: Final = 65536
-PLOT_FORMATS: Final = (".png", ".svg", ".pdf")
 FILE_ENDINGS: Final = (
     *(*PLOT_FORMATS, ".json", ".html", ".yaml", ".yml", ".csv", ".jpg", ".jpeg", ".mp4"),
     *(".onnx", ".engine", ".safetensors", ".pt", ".pth"),
@@ -143,8 +142,8 @@ def is_spec_file(path: Path) -> bool:
 
 def output_plot(path: Path | None) -> Path | None:
     """As `output_file`, for a plot, whose kind follows from its name."""
-    if path is not None and path.suffix.lower() not in PLOT_FORMATS:
-        raise MaenasError(f"--plot {path}: the file must end in {', '.join(PLOT_FORMATS)}")
+    if path is not None:
+        check_plot(path)
     return output_file(path)
 
 

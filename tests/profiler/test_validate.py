@@ -145,7 +145,7 @@ def test_the_scatter_plot_is_a_picture(tmp_path: Path) -> None:
     rows = validate(specs, predictor, setup)
     scatter(tmp_path / "v.png", rows, "fake")
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(MaenasError, match=r"must end in \.pdf, \.png, \.svg"):
+    with pytest.raises(MaenasError, match=r"must end in \.png, \.svg, \.pdf"):
         scatter(tmp_path / "v.abc", rows, "fake")
 
 
