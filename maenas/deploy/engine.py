@@ -35,7 +35,8 @@ WORKSPACE_BYTES = 2 << 30
 class EngineBuilder:
     """Programs and ONNX models to engines; needs no GPU with `tensorrt_rtx`.
 
-    `opt_level` is the builder's, 0 to 5; `timing_cache` is a file, made if missing.
+    `opt_level` is the builder's, 0 to 5; `timing_cache` is a file, made if missing. Layers that one build has timed are
+    not timed again by the next: what surrounds a kernel in its probe is the same in thousands of engines.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class EngineBuilder:
         self.trt = _import_tensorrt()
         self._log = _log(self.trt)
         self._opt_level, self._timing_cache, self._workspace_bytes = opt_level, timing_cache, workspace_bytes
+        self._timings = timing_cache.read_bytes() if timing_cache is not None and timing_cache.exists() else b""
         self._builder = self._make(self.trt.Builder)
 
     @property
@@ -92,18 +94,17 @@ class EngineBuilder:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.max_aux_streams = 0
         (config.set_flag if TF32 else config.clear_flag)(trt.BuilderFlag.TF32)
-        cache = None
         if trt.__name__ == "tensorrt":
-            cache = self._timing_cache
+            _set_timings(config, self._timings)
         elif hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # for RTX: it has no tactics to time, and without
             config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # this, what it launches cannot be captured
-        if cache is not None:
-            _set_timings(config, cache.read_bytes() if cache.exists() else b"")
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
             raise self._failure("cannot build a model")
-        if cache is not None and (timings := config.get_timing_cache()) is not None:
-            write_atomic(cache, bytes(timings.serialize()))
+        if trt.__name__ == "tensorrt" and (timings := config.get_timing_cache()) is not None:
+            self._timings = bytes(timings.serialize())
+            if self._timing_cache is not None:
+                write_atomic(self._timing_cache, self._timings)
         return bytes(plan)
 
     def check_model(self, model: bytes, precision: Precision) -> None:
