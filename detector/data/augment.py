@@ -48,7 +48,7 @@ def mosaic_sample(
     scratch: Scratch,
 ) -> Labels:
     """Paints the mosaic that image `index` starts into `out`, uint8 `[H, W, 3]`; returns its boxes there."""
-    side = settings.mosaic_size
+    side = max(settings.mosaic_size, *out.shape[:2])
     draw = draw_mosaic(
         rng,
         side,
@@ -117,7 +117,7 @@ def _moved_sample(
     resize: InputSpec,
 ) -> Labels:
     """`picture` placed as for the network, then moved by an affine of the square that the input is stretched to."""
-    side, (height, width) = settings.mosaic_size, out.shape[:2]
+    side, (height, width) = max(settings.mosaic_size, *out.shape[:2]), out.shape[:2]
     affine = draw_mosaic(
         rng,
         side,

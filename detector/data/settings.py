@@ -24,7 +24,9 @@ class AugmentSettings:
 
     __pydantic_config__: ClassVar = STRICT
     mosaic_prob: float = 1.0
-    mosaic_size: int = 640  # side of the mosaic in pixels; it is then resized to the training size in the same warp
+    # Side of the mosaic in pixels, or that of the training image where that is longer. Boxes of up to two pixels there
+    # are left out. The same warp then resizes it to the training image.
+    mosaic_size: int = 640
     mosaic_scale: tuple[float, float] = (0.1, 2.0)  # zoom of the affine
     degrees: float = 10.0
     translate: float = 0.2  # of the side, both ways
