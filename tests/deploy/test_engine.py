@@ -12,7 +12,6 @@ pytest.importorskip("onnx")
 from maenas.deploy.engine import EngineBuilder
 from maenas.errors import MaenasError
 
-
 GIVEN: list[bytes] = []  # timings that builds were offered
 
 
