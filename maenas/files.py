@@ -47,6 +47,7 @@ SHIPPED: Final[Mapping[DataKind, tuple[str, ...]]] = MappingProxyType(
             "a100-ultralytics-fp16-b1.json",
             "cpu-amd-epyc-onnxruntime-t1-fp32-b1.json",
             "cpu-amd-epyc-onnxruntime-t2-fp32-b1.json",
+            "cpu-epyc-zen1-onnxruntime-t1-fp32-b1.json",
             "cpu-epyc-zen1-openvino-t1-fp32-b1.json",
             "cpu-epyc-zen3-onnxruntime-t1-fp32-b1.json",
             "cpu-epyc-zen3-openvino-t1-fp32-b1.json",
