@@ -87,7 +87,7 @@ def _unmatched(files: Sequence[tuple[Path, Path]]) -> list[Problem]:
     if not any(os.path.isfile(label) for _, label in files):
         problems += [Problem(UNANNOTATED, f"{image} (there is no {label})") for image, label in files]
     for images, labels in sorted({(image.parent, label.parent) for image, label in files}):
-        if labels == images or not labels.is_dir():
+        if labels == images or not (os.path.isdir(labels) and os.path.isdir(images)):
             continue
         names = {path.stem for path in images.iterdir() if path.suffix.lower() in SUFFIXES}
         texts = sorted(path for path in labels.iterdir() if path.suffix.lower() == ".txt" and path.stem != "classes")

@@ -155,3 +155,15 @@ def test_two_annotation_files_of_a_split_are_named(tmp_path: Path) -> None:
         (tmp_path / "train" / f"{name}.json").write_text(json.dumps(coco_document()))
     with pytest.raises(MaenasError, match=r"several .* train split \(train/one\.json, train/two\.json\)"):
         open_dataset(tmp_path, "train")
+
+
+def test_a_list_may_name_what_no_disk_holds_and_folders_that_are_not_there(tmp_path: Path) -> None:
+    """The images that are there are read; where none is, the message says so and not to make a folder."""
+    root = write_yolo(tmp_path)
+    (root / "list.txt").write_text(f"images/train/a.jpg\nimages/{'f' * 5000}/b.jpg\nimages/{'f' * 5000}\n")
+    (root / "data.yaml").write_text("train: list.txt\nval: images/val\nnames: [cat, dog]\n")
+    assert [sample.path.name for sample in open_dataset(root, "train").samples] == ["a.jpg"]
+    (root / "images" / "train").rename(tmp_path / "away")
+    (root / "list.txt").write_text("images/train/c.jpg\n")
+    with pytest.raises(MaenasError, match=r"there is no usable image: 1 x missing image"):
+        open_dataset(root, "train")
