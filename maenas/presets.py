@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,7 +11,7 @@ import numpy as np
 
 from maenas.errors import MaenasError
 from maenas.kernels import Width
-from maenas.spec import Activation, HeadSpec, NeckSpec
+from maenas.spec import MOST_BINS, OUTPUT_STRIDES, Activation, HeadSpec, NeckSpec
 
 NECK_MULTIPLE = 16  # of scaled widths: a merge halves them
 
@@ -99,6 +100,16 @@ def _scaled(tap: Width, ratio: float) -> Width:
 def make_neck(preset: NeckPreset, taps: tuple[int, int, int]) -> NeckSpec:
     """Neck for a backbone with the given tap widths."""
     return NeckSpec(neck_widths(preset, taps), preset.depth, preset.hidden_ratio, preset.block, preset.act)
+
+
+def reaching(preset: NeckPreset, side: int) -> NeckPreset:
+    """`preset` with the bins that boxes as large as a square input of `side` pixels need.
+
+    A distance is at most `reg_max` cells of the last level, and the nearest prior may lie half a cell beside the
+    middle of a box. At the inputs of the published detectors the published bins are enough.
+    """
+    needed = math.ceil(side / (2 * OUTPUT_STRIDES[-1]) + 0.5)
+    return replace(preset, reg_max=max(preset.reg_max, min(needed, MOST_BINS)))
 
 
 def make_head(preset: NeckPreset, num_classes: int) -> HeadSpec:

@@ -31,6 +31,7 @@ MAX_CHANNELS = 8192
 MAX_DEPTH = 256
 MAX_INPUT = 8192
 OUTPUT_STRIDES = (8, 16, 32)
+MOST_BINS = 64
 
 
 def _require(condition: bool, message: str) -> None:
@@ -189,7 +190,7 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         _require(1 <= self.num_classes <= 65536, f"num_classes is {self.num_classes}; it must be 1 to 65536")
-        _require(1 <= self.reg_max <= 64, f"reg_max is {self.reg_max}; it must be 1 to 64")
+        _require(1 <= self.reg_max <= MOST_BINS, f"reg_max is {self.reg_max}; it must be 1 to {MOST_BINS}")
         _require_kernel("head kernel", self.kernel)
 
 

@@ -91,6 +91,13 @@ class FlatSamples(Sequence[Sample]):
         """Boxes of each sample, int64 `[len]`."""
         return np.diff(self.columns.box_ends)[self.rows]
 
+    @property
+    def boxes(self) -> np.ndarray:
+        """Boxes of all samples, one sample after the other, float32 `[N, 4]`."""
+        counts = self.counts
+        first = self.columns.box_ends[self.rows] - (np.cumsum(counts) - counts)  # less the boxes of those before
+        return self.columns.boxes[np.repeat(first, counts) + np.arange(counts.sum())]
+
     def class_counts(self, classes: int) -> np.ndarray:
         """Boxes of each class, int64 `[classes]`."""
         kept = np.zeros(len(self.columns.ids), bool)

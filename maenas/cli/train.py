@@ -150,6 +150,7 @@ def _announce(job: Job) -> Callback:
 def _print_job(job: Job, begin: BeginEvent) -> None:
     from detector.data.sample import UNUSED_CLASS, summarise
     from detector.job import leak_text, start_text
+    from detector.reach import reach_texts
 
     size = job.spec.input
     classes = ", ".join(map(printable_line, job.train.names[:8])) + (", ..." if len(job.train.names) > 8 else "")
@@ -164,6 +165,8 @@ def _print_job(job: Job, begin: BeginEvent) -> None:
         print(f"{'note':<11}{line}")
     if text := leak_text(job):
         print(f"{'warning':<11}{text}")
+    for text in reach_texts(job.spec, job.train):
+        print(f"{'note':<11}{text}")
     if text := start_text(job):
         print(f"{'start':<11}{text}")
     print(f"{'recipe':<11}{job.chosen}")

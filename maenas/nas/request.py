@@ -32,7 +32,7 @@ from maenas.nas.stage_tables import (
     score_quantities,
     with_neck,
 )
-from maenas.presets import get_neck_preset, make_head, make_neck
+from maenas.presets import get_neck_preset, make_head, make_neck, reaching
 from maenas.score_names import DEFAULT_SCORE, SCORES, ScoreName
 from maenas.spec import DetectorSpec, InputSpec
 from maenas.units import format_bytes, format_count, format_latency
@@ -227,7 +227,8 @@ def _describe(setup: Setup, genome: Genome) -> str:
 
 def detector_of(setup: Setup, genome: Genome) -> DetectorSpec:
     """The whole detector around the backbone of `genome`."""
-    backbone, preset = setup.space.spec_of(genome), get_neck_preset(setup.space.neck)
+    backbone = setup.space.spec_of(genome)
+    preset = reaching(get_neck_preset(setup.space.neck), setup.input_size)
     neck = make_neck(preset, backbone.tap_channels)
     head = make_head(preset, setup.request.num_classes)
     return DetectorSpec(InputSpec(setup.input_size, setup.input_size), backbone, neck, head)

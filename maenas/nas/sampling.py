@@ -10,7 +10,7 @@ import numpy as np
 from maenas.errors import MaenasError
 from maenas.nas.genome import stage_genes
 from maenas.nas.space import SearchSpace
-from maenas.presets import get_neck_preset, make_head, make_neck
+from maenas.presets import get_neck_preset, make_head, make_neck, reaching
 from maenas.spec import DetectorSpec, HeadSpec, InputSpec
 
 TRIES = 1000  # for a genome in which all widths fit
@@ -26,8 +26,8 @@ def random_detector(space: SearchSpace, rng: np.random.Generator, *, input_size:
     genome = next((genome for genome in genomes if genome is not None), None)
     if genome is None:
         raise MaenasError(f"space {space.name}: its widths and bottlenecks hardly ever fit each other; change them")
-    backbone, preset = space.spec_of(np.array(genome)), get_neck_preset(space.neck)
     side = input_size or space.input_size
+    backbone, preset = space.spec_of(np.array(genome)), reaching(get_neck_preset(space.neck), side)
     neck, head = make_neck(preset, backbone.tap_channels), make_head(preset, HeadSpec().num_classes)
     return DetectorSpec(InputSpec(side, side), backbone, neck, head)
 

@@ -26,7 +26,7 @@ from maenas.latency.kernel_model import Seconds
 from maenas.lowering import lower_head, lower_neck, lower_stage, lower_stem
 from maenas.nas.genome import width_gene
 from maenas.nas.space import SearchSpace
-from maenas.presets import NeckPreset, get_neck_preset, neck_widths
+from maenas.presets import NeckPreset, get_neck_preset, neck_widths, reaching
 from maenas.score import BALANCED_POWER, POWER_UNIT, POWERS, kernel_entropy, kernel_power
 from maenas.score_names import ScoreName
 from maenas.spec import OUTPUT_STRIDES
@@ -280,7 +280,8 @@ def _tail_kernels(tables: Tables, neck: NeckPreset) -> list[Kernel]:
         block=neck.block,
         act=neck.act,
     )
-    lower_head(g, features, num_classes=tables.num_classes, reg_max=neck.reg_max, kernel=neck.head_kernel)
+    reg_max = reaching(neck, tables.input_size).reg_max
+    lower_head(g, features, num_classes=tables.num_classes, reg_max=reg_max, kernel=neck.head_kernel)
     return g.kernels
 
 

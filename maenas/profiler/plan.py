@@ -25,7 +25,7 @@ from maenas.latency.measured import BlockKey, key_of
 from maenas.lowering import lower, lower_head, lower_neck, lower_stage, lower_stem
 from maenas.nas.sampling import random_detectors
 from maenas.nas.space import SearchSpace
-from maenas.presets import get_neck_preset
+from maenas.presets import NeckPreset, get_neck_preset, reaching
 from maenas.profiler.probe import Item, Sample, distinct, item_kernels, sample_of
 from maenas.spec import DetectorSpec
 
@@ -61,7 +61,7 @@ def space_samples(space: SearchSpace, *, input_size: int, num_classes: int, rati
         side, before = side // stage.stride, after
         if number in space.taps:
             taps.append((after, side))
-    samples += _neck_samples(space, taps, num_classes)
+    samples += _neck_samples(reaching(get_neck_preset(space.neck), input_size), taps, num_classes)
     return distinct(samples)
 
 
@@ -202,8 +202,7 @@ def _stage_samples(
     return samples
 
 
-def _neck_samples(space: SearchSpace, taps: list[tuple[list[int], int]], num_classes: int) -> list[Sample]:
-    preset = get_neck_preset(space.neck)
+def _neck_samples(preset: NeckPreset, taps: list[tuple[list[int], int]], num_classes: int) -> list[Sample]:
     widths = np.array(list(itertools.product(*(choices for choices, _ in taps)))).T
     c3, c4, c5 = (Tensor(-1 - level, widths[level], side, side) for level, (_, side) in enumerate(taps))
     o3, o4, o5 = preset.out_channels or widths

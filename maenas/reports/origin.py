@@ -10,7 +10,7 @@ from maenas.nas.necks import neck_grid
 from maenas.nas.provenance import Provenance
 from maenas.nas.request import Request, Setup, prepare
 from maenas.nas.space import SearchSpace, load_space, space_id, space_names
-from maenas.presets import NECK_PRESETS, get_neck_preset, make_head, make_neck
+from maenas.presets import NECK_PRESETS, get_neck_preset, make_head, make_neck, reaching
 from maenas.spec import DetectorSpec, SpecFile
 from maenas.strict import parse_json
 
@@ -27,10 +27,11 @@ def read_origin(stored: SpecFile, where: str) -> Provenance | None:
 
 def neck_of(spec: DetectorSpec) -> str | None:
     """The preset, or the neck of a preset's grid, that gives this neck and head, if one does."""
-    taps, classes = spec.backbone.tap_channels, spec.head.num_classes
+    taps, classes, side = spec.backbone.tap_channels, spec.head.num_classes, max(spec.input.height, spec.input.width)
     for name in (*NECK_PRESETS, *(row[0] for base in NECK_PRESETS for row in neck_grid(base))):
         preset = get_neck_preset(name)
-        if make_neck(preset, taps) == spec.neck and make_head(preset, classes) == spec.head:
+        heads = make_head(preset, classes), make_head(reaching(preset, side), classes)
+        if make_neck(preset, taps) == spec.neck and spec.head in heads:
             return name
     return None
 
