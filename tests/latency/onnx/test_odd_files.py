@@ -113,6 +113,22 @@ def test_nodes_may_be_listed_in_any_order(tmp_path: Path, order: list[int]) -> N
     assert not found.untimed
 
 
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        (helper.make_node("Own", ["x"], ["y"], domain="own"), "own::Own.*state the shape of its result"),
+        (helper.make_node("FusedConv", ["x", "w"], ["y"], domain="com.microsoft"), "FusedConv.*Export with plain"),
+        (helper.make_node("NonZero", ["x"], ["y"]), "NonZero.*with --input"),
+    ],
+)
+def test_a_refusal_says_what_helps_against_the_operator_to_blame(tmp_path: Path, node: Any, told: str) -> None:
+    nodes = [node, helper.make_node("Conv", ["y", "w"], ["z"], pads=SAME)]
+    domains = (("", 17), ("own", 1), ("com.microsoft", 1))
+    found = lowered(tmp_path, nodes, {"x": [1, 8, 16, 16]}, [weights("w", 8, 8, 3, 3)], domains=domains)
+    with pytest.raises(MaenasError, match=told):
+        predict_graph(found, load_predictor("t4"))
+
+
 def test_a_layer_normalisation_in_parts_is_one_in_one_operator(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[-1]),
