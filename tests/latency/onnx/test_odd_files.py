@@ -108,7 +108,8 @@ def test_nodes_may_be_listed_in_any_order(tmp_path: Path, order: list[int]) -> N
     ]
     constants = [weights("w", 8, 8, 3, 3), numpy_helper.from_array(np.array(True), "sure")]
     listed = [nodes[number] for number in order]
-    found = lowered(tmp_path, listed, {"x": [1, 8, 16, 16]}, constants, outputs={"y": None})
+    outputs: dict[str, list | None] = {"y": None}
+    found = lowered(tmp_path, listed, {"x": [1, 8, 16, 16]}, constants, outputs=outputs)
     assert [kernel.op for kernel in found.kernels] == ["pointwise", "conv", "pointwise", "conv"]
     assert not found.untimed
 
