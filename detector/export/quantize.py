@@ -21,6 +21,7 @@ from detector.export.metadata import from_properties, to_properties
 from detector.runtime.interface import scores_and_boxes
 from detector.runtime.onnx import OnnxSession
 from maenas.deploy.quantize import quantize
+from maenas.errors import MaenasError
 from maenas.headers import Int8Form
 
 SENSITIVITY_IMAGES = 8  # at most, for output errors; every layer is run on each of them
@@ -111,7 +112,8 @@ def quantize_within(
     `target`, what is to be deployed, quantised. The most sensitive ones are kept: none, 1, 2, 4, ... until the AP
     holds, then as few as halving the last step finds. Sensitive is what changes the outputs most or, where `layer_ap`
     is given, what costs most AP by it: measure that on images that `measure_ap` does not see.
-    `on_layer` is called as each layer's sensitivity is known. Raises `MaenasError` as `calibrate` does.
+    `on_layer` is called as each layer's sensitivity is known. Raises `MaenasError` as `calibrate` does, and where AP
+    drops by more while a single convolution is quantised.
     """
     whole = quantize_all(model, images, method, form)
     sensitivities = layer_sensitivities(model, images, whole.largest, layer_ap, on_layer, form)
@@ -129,6 +131,12 @@ def quantize_within(
     while kept - fails > 1:
         middle = (fails + kept) // 2
         fails, kept = (fails, middle) if holds(middle) else (middle, kept)
+    if kept == len(order):
+        raise MaenasError(
+            f"AP is {before:.4f} in fp32 and {trades[fails]:.4f} with a single convolution in int8: no int8 file keeps "
+            f"it within --max-drop {max_drop:g}. Give a larger one; suppression in the file costs AP, too, with a high "
+            "--conf above all"
+        )
     keep = tuple(order[:kept])
     return replace(
         whole,

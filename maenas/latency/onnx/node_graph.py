@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.files import refuse_pipe
+from maenas.latency.onnx.order import inside, sort_nodes, within
 from maenas.latency.onnx.shapes import DEFAULT_DOMAINS, REFUSALS, Shape, tensor_shapes
 
 TensorId = int | str
@@ -101,6 +102,7 @@ def read_onnx(path: str | Path, *, sides: tuple[int, int] | None = None) -> Node
                 "export it again with one of these, or upgrade the package onnx"
             )
     _make_dense(onnx, model.graph, path)
+    sort_nodes(model.graph)
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if not model.graph.node or not inputs:
@@ -176,7 +178,7 @@ def _unfolded(model: Any) -> int:
 
     def size(node: Any) -> int:
         key = (node.domain, node.op_type)
-        return (body_size(key) if key in bodies else 1) + sum(map(size, _inside(node)))
+        return (body_size(key) if key in bodies else 1) + sum(map(size, inside(node)))
 
     return sum(map(size, model.graph.node))
 
@@ -283,7 +285,7 @@ def _nodes(onnx: Any, model: Any, shapes: Mapping[str, Shape | None], path: Path
             raise _invalid(path, error) from None
         kind = str(node.op_type)  # protobuf gives bytes where a damaged text is not UTF-8
         op = kind if node.domain in DEFAULT_DOMAINS else f"{node.domain}::{kind}"
-        inner = list(_within(node))
+        inner = list(within(node))
         if products := [entry.op_type for entry in inner if PRODUCT_NAMES.search(entry.op_type)]:
             op = f"{op} of {products[0]}"
         own = node.input[:1] if kind == "CastLike" else node.input  # of its second input it takes the type
@@ -291,19 +293,6 @@ def _nodes(onnx: Any, model: Any, shapes: Mapping[str, Shape | None], path: Path
         inputs = tuple((name, shapes.get(name)) for name in reads if name)
         outputs = tuple((name, shapes.get(name)) for name in node.output if name)
         yield Node(op, inputs, outputs, attributes, str(node.name or f"{kind.lower()}{number}"))
-
-
-def _inside(node: Any) -> list[Any]:
-    """The nodes of the graphs of a branch or a loop."""
-    graphs = (graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs))
-    return [entry for graph in graphs for entry in graph.node]
-
-
-def _within(node: Any) -> Iterator[Any]:
-    """The nodes inside a branch or a loop, and those inside them."""
-    for entry in _inside(node):
-        yield entry
-        yield from _within(entry)
 
 
 def _precision(onnx: Any, model: Any) -> Precision:

@@ -140,20 +140,33 @@ def _require_precision(lowered: Lowered, predictor: AnyPredictor) -> None:
 
 def _require_products(lowered: Lowered) -> None:
     """Raises `MaenasError` where a convolution or product is not timed: a latency without it would say nothing."""
-    shapeless = Counter(op for op in lowered.untimed if PRODUCT_NAMES.search(op))
-    if shapeless:
-        raise MaenasError(
-            f"{lowered.where}: the network has no latency: the sizes of {_counted(shapeless)} are not known. The first "
-            f"operator whose shape depends on data is {lowered.blamed}. Give the input's side with --input, or "
-            "export with fixed sizes (no dynamic axes); or cut the file before that operator, if it only selects boxes"
-        )
-    foreign = Counter(op for op in lowered.stand_ins.values() if PRODUCT_NAMES.search(op))
+    foreign = Counter(op for op in (*lowered.stand_ins.values(), *lowered.untimed) if _hides_products(op))
     if foreign:
         raise MaenasError(
             f"{lowered.where}: the network has no latency: {_counted(foreign)} would be most of the work, and there is "
             f"no model of it. Export with plain operators ({', '.join(PRODUCTS)}), without branches and loops, and "
             "int8 with QuantizeLinear and DequantizeLinear"
         )
+    shapeless = Counter(op for op in lowered.untimed if op in PRODUCTS)
+    if shapeless:
+        lacking, remedy = (
+            "depends on data",
+            "Give the input's side with --input, or export with fixed sizes (no dynamic axes)",
+        )
+        if "::" in lowered.blamed:
+            lacking, remedy = (
+                "is not stated",
+                "Export with plain operators, or state the shape of its result in the file",
+            )
+        raise MaenasError(
+            f"{lowered.where}: the network has no latency: the sizes of {_counted(shapeless)} are not known. The first "
+            f"operator whose shape {lacking} is {lowered.blamed}. {remedy}; or cut the file before that operator, if "
+            "it only selects boxes"
+        )
+
+
+def _hides_products(op: str) -> bool:
+    return op not in PRODUCTS and PRODUCT_NAMES.search(op) is not None
 
 
 def _counted(names: Counter[str]) -> str:

@@ -1,7 +1,7 @@
 """INT8 represents what it should, costs what the report says, and gives way where accuracy is asked for."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from typing import get_args
 
 import numpy as np
@@ -246,6 +246,13 @@ def test_as_few_layers_are_kept_as_the_ap_needs(model: onnx.ModelProto, images: 
     document = found.document()
     assert document["kept_in_higher_precision"] == list(found.keep)
     assert len(document["sensitivities"]) == total
+
+
+def test_a_drop_that_no_int8_file_keeps_to_is_an_error(model: onnx.ModelProto, images: list[Tensor]) -> None:
+    """What fp16 or suppression in the file costs stays, whatever is left out; a file without int8 is not int8."""
+    aps = chain([0.5], repeat(0.4))
+    with pytest.raises(MaenasError, match=r"0\.4000 with a single convolution in int8.*larger one"):
+        quantize_within(model, model, images[:1], "minmax", max_drop=0.01, measure_ap=lambda _: next(aps))
 
 
 def test_layers_whose_quantisation_costs_ap_are_kept_first(model: onnx.ModelProto, images: list[Tensor]) -> None:

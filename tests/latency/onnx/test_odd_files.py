@@ -96,6 +96,40 @@ def test_a_gate_on_a_map_moves_the_map(tmp_path: Path) -> None:
     assert [elements(kernel) for kernel in found.kernels] == [2 * 64, pytest.approx(64 + 2 * 64 * 56 * 56, rel=1e-3)]
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [1, 2, 3, 0]])
+def test_nodes_may_be_listed_in_any_order(tmp_path: Path, order: list[int]) -> None:
+    """As runtimes take them: the float16 converter of ONNX Runtime puts the casts of inputs and outputs at the end."""
+    branch = helper.make_graph([helper.make_node("Identity", ["c"], ["b"])], "b", [], [value("b", None)])
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Conv", ["r", "w"], ["c"], pads=SAME),
+        helper.make_node("If", ["sure"], ["i"], then_branch=branch, else_branch=branch),
+        helper.make_node("Conv", ["i", "w"], ["y"], pads=SAME),
+    ]
+    constants = [weights("w", 8, 8, 3, 3), numpy_helper.from_array(np.array(True), "sure")]
+    listed = [nodes[number] for number in order]
+    outputs: dict[str, list | None] = {"y": None}
+    found = lowered(tmp_path, listed, {"x": [1, 8, 16, 16]}, constants, outputs=outputs)
+    assert [kernel.op for kernel in found.kernels] == ["pointwise", "conv", "pointwise", "conv"]
+    assert not found.untimed
+
+
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        (helper.make_node("Own", ["x"], ["y"], domain="own"), "own::Own.*state the shape of its result"),
+        (helper.make_node("FusedConv", ["x", "w"], ["y"], domain="com.microsoft"), "FusedConv.*Export with plain"),
+        (helper.make_node("NonZero", ["x"], ["y"]), "NonZero.*with --input"),
+    ],
+)
+def test_a_refusal_says_what_helps_against_the_operator_to_blame(tmp_path: Path, node: Any, told: str) -> None:
+    nodes = [node, helper.make_node("Conv", ["y", "w"], ["z"], pads=SAME)]
+    domains = (("", 17), ("own", 1), ("com.microsoft", 1))
+    found = lowered(tmp_path, nodes, {"x": [1, 8, 16, 16]}, [weights("w", 8, 8, 3, 3)], domains=domains)
+    with pytest.raises(MaenasError, match=told):
+        predict_graph(found, load_predictor("t4"))
+
+
 def test_a_layer_normalisation_in_parts_is_one_in_one_operator(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[-1]),
