@@ -28,7 +28,7 @@ def read_darknet(path: Path, split: str) -> Dataset:
     """The data set of a split; the label file of an image lies beside it.
 
     What the file and its lists name may begin with a folder that is not there (`data/`), where the folder stood in
-    Darknet's own. Where none of them is there, as with names from another machine, they are looked for by their names.
+    Darknet's own, or with all those of another machine. Where no image is there, they are looked for by their names.
 
     Raises MaenasError for a split that it does not have, for missing files and for paths out of the folder.
     """
@@ -59,8 +59,11 @@ def _lines(path: Path, name: str, what: str) -> list[str]:
 
 
 def _local(root: Path, name: str) -> str:
-    """`name`, without its first folder where only that leads to a file."""
+    """`name`, without its first folder where only that leads to a file; without any that do, where it is absolute."""
     name = name.replace("\\", "/")
-    first, _, short = name.partition("/")
-    strip = first not in ("", "..") and os.path.exists(root / short) and not os.path.exists(root / name)
-    return short if strip and short else name
+    parts = name.split("/")
+    if ".." in parts:
+        return name
+    absolute = name.startswith("/") or name[1:2] == ":"
+    ends = ("/".join(parts[start:]) for start in range(len(parts) if absolute else 2))
+    return next((end for end in ends if end and os.path.exists(root / end)), name.lstrip("/"))
