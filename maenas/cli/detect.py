@@ -80,6 +80,8 @@ def _print_summary(summary: DetectSummary, out: Path) -> None:
     if summary.cut_short is not None:
         print(f"cut short: {summary.cut_short}", file=sys.stderr)
     print(f"wrote {out}")
+    if summary.older:
+        print(f"note: {number_of(summary.older, 'file')} in {out} are not of this run", file=sys.stderr)
 
 
 def show_command(
