@@ -81,6 +81,18 @@ def place_of(path: Path, name: str, places: Mapping[str, Collection[Path]]) -> P
     return known[0] if known else None
 
 
+def local_name(root: Path, name: str) -> str:
+    """`name`, without its first folder where only that leads to what is in `root`; without any that do, where it is
+    absolute."""
+    name = name.replace("\\", "/")
+    parts = name.split("/")
+    if ".." in parts:
+        return name
+    absolute = name.startswith("/") or name[1:2] == ":"
+    ends = ("/".join(parts[start:]) for start in range(len(parts) if absolute else 2))
+    return next((end for end in ends if end and os.path.exists(root / end)), name.lstrip("/"))
+
+
 def _shared_parts(place: Path, name: str) -> int:
     """How many parts of two paths are equal, from their ends."""
     pairs = zip(reversed(place.parts), reversed(name.split("/")), strict=False)

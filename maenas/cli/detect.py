@@ -81,7 +81,7 @@ def _print_summary(summary: DetectSummary, out: Path) -> None:
         print(f"cut short: {summary.cut_short}", file=sys.stderr)
     print(f"wrote {out}")
     if summary.older:
-        print(f"note: {number_of(summary.older, 'file')} in {out} are not of this run", file=sys.stderr)
+        print(f"note: {out} also holds {number_of(summary.older, 'file')} that this run did not write", file=sys.stderr)
 
 
 def show_command(
