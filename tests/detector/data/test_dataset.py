@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from detector.data.dataset import align_names, open_dataset, read_dataset, summarise
+from detector.data.pictures import load_image
 from detector.data.sample import (
     BAD_LINE,
     BROKEN_IMAGE,
@@ -22,11 +24,12 @@ from detector.data.sample import (
     UNKNOWN_IMAGE,
     UNUSED_CLASS,
     Box,
+    Sample,
     make_sample,
     path_inside,
 )
 from maenas.errors import MaenasError
-from tests.detector.data.conftest import coco_document, write_coco, write_image, write_voc, write_yolo
+from tests.detector.data.conftest import VOC_OBJECT, coco_document, write_coco, write_image, write_voc, write_yolo
 
 
 def kinds(problems: Any) -> Counter[str]:
@@ -390,6 +393,28 @@ def test_objects_of_labelmes_xml_are_the_boxes_around_their_polygons(tmp_path: P
         (tmp_path / "Annotations" / split).mkdir(parents=True)
         (tmp_path / "Annotations" / split / f"{split}.xml").write_text(f"<annotation>{kept}{gone}</annotation>")
     assert open_dataset(tmp_path, "train").samples[0].boxes.tolist() == [[3, 4, 20.5, 25]]
+
+
+@pytest.mark.parametrize(("annotated", "shape"), [((40, 30), (30, 40)), ((30, 40), (40, 30)), ((0, 0), (40, 30))])
+def test_a_turned_voc_image_lies_as_it_was_annotated(annotated: Any, shape: Any, tmp_path: Path) -> None:
+    sample = load_sized(tmp_path, *annotated)
+    assert load_image(sample).shape[:2] == shape
+
+
+def test_a_voc_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MaenasError, match="is 30x40, but annotated as 80x60"):
+        load_image(load_sized(tmp_path, 80, 60))
+
+
+def load_sized(root: Path, width: int, height: int) -> Sample:
+    """A sample whose image is 40x30, is shown standing, and was annotated with this size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(write_voc(root) / "JPEGImages" / "x1.jpg", exif=exif)
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    text = f"<annotation>{size}{VOC_OBJECT.format('cat', 1, 1, 20, 20)}</annotation>"
+    (root / "Annotations" / "x1.xml").write_text(text)
+    return read_dataset(root, "train").samples[0]
 
 
 def test_a_voc_split_that_is_not_there_is_named(tmp_path: Path) -> None:
