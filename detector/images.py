@@ -72,7 +72,19 @@ def read_image(path: str | Path, *, warn: Callable[[str], object] = _log.warning
         if image is not None:
             warn(f"image {path}: the end of the file is missing; the rest of the image is used")
             return image
-        raise MaenasError(f"image {path}: cannot be read, the file is damaged or no image: {error}") from error
+        what = _other_kind(path) or f"the file is damaged or no image: {error}"
+        raise MaenasError(f"image {path}: cannot be read, {what}") from error
+
+
+def _other_kind(path: Path) -> str | None:
+    """What a file is that is often met under the name of an image, and what to do about it."""
+    with path.open("rb") as file:
+        start = file.read(32)
+    if start[4:8] == b"ftyp":
+        return "it is HEIC or AVIF, or a film; convert it to JPEG or PNG"
+    if start.startswith(b"version https://git-lfs"):
+        return "it stands for a file of Git LFS; fetch that with git lfs pull"
+    return None
 
 
 def _cut_off_jpeg(path: Path) -> np.ndarray | None:

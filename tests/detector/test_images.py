@@ -101,6 +101,21 @@ def test_bitmaps_of_sixteen_bits_a_pixel_are_not_deep(value: int, tmp_path: Path
     assert told == []
 
 
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC or AVIF, or a film; convert it to JPEG or PNG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "fetch that with git lfs pull"),
+    ],
+)
+def test_other_files_under_the_name_of_an_image_are_told_with_what_to_do(
+    start: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(start)
+    with pytest.raises(MaenasError, match=message):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_transparent_pixels_are_white_and_opaque_ones_stay(tmp_path: Path) -> None:
     alpha = np.full(PIXELS.shape[:2], 255, np.uint8)
     alpha[:10] = 0
