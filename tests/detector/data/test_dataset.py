@@ -425,6 +425,22 @@ def test_a_voc_split_that_is_not_there_is_named(tmp_path: Path) -> None:
 # All formats --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("train/cells.tfrecord", "export the data as COCO"),
+        ("voc.tfrecord-00000-of-00002", "export the data as COCO"),
+        ("data/train-00000.parquet", "export the data as COCO"),
+        ("images.zip", "unpack it"),
+    ],
+)
+def test_data_in_files_that_are_not_read_are_told_with_what_to_do(name: str, advice: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(MaenasError, match=f"{Path(name).name} is not read; {advice}"):
+        open_dataset(tmp_path, "train")
+
+
 def test_what_is_no_data_set_is_said(tmp_path: Path) -> None:
     with pytest.raises(MaenasError, match="no such file or folder"):
         open_dataset(tmp_path / "none", "train")
