@@ -61,6 +61,18 @@ def test_coco_classes_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
     assert dataset.samples[2].boxes.shape == (0, 4)
 
 
+def test_whole_numbers_may_be_written_as_floats_and_sizes_may_be_null(tmp_path: Path) -> None:
+    file = write_coco(tmp_path) / "annotations" / "instances_train.json"
+    expected, document = read_dataset(tmp_path, "train"), json.loads(file.read_text())
+    for image in document["images"]:
+        image |= {"id": float(image["id"]), "width": None, "height": None}
+    for annotation in document["annotations"]:
+        annotation |= {key: float(annotation[key]) for key in ("image_id", "category_id")}
+    file.write_text(json.dumps(document))
+    found = read_dataset(tmp_path, "train")
+    assert list(map(repr, found.samples)) == list(map(repr, expected.samples))
+
+
 def test_crowds_are_set_apart(tmp_path: Path) -> None:
     sample = open_dataset(write_coco(tmp_path), "train").samples[1]
     assert sample.labels.tolist() == [1]
