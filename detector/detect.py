@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from PIL import Image
 
 from detector.data.yolo import label_file
 from detector.draw import draw_detections
-from detector.images import read_image
+from detector.images import files_below, read_image
 from detector.predict import Detector
 from detector.result import Result
 from detector.sources import (
@@ -39,6 +39,7 @@ from maenas.units import number_of
 from maenas.unused import refuse_unused
 
 JPEG_QUALITY = 92
+WRITTEN = (".jpg", ".txt", ".json", ".mp4")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class DetectSettings:
 class DetectSummary:
     """What a run did: images (or frames) looked at, detections by class name, and a message for each file skipped.
 
-    `cut_short` says what is missing of a video.
+    `cut_short` says what is missing of a video, `older` how many files in the folder were there before and stay.
     """
 
     unit: Literal["image", "frame"] = "image"
@@ -66,6 +67,7 @@ class DetectSummary:
     images: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    older: int = 0
 
     def add(self, result: Result) -> None:
         self.images += 1
@@ -82,6 +84,20 @@ def detect(
     Images that lie in `settings.out` are left out, where that is in the folder that is searched: they may be drawings.
     Raises `MaenasError` as `detect_images` and `detect_video` do, and where no image is left.
     """
+    before = _written(settings.out)
+    summary = _detect(detector, source, settings, on_image)
+    return replace(summary, older=len(before & _written(settings.out)))
+
+
+def _written(folder: Path) -> set[tuple[Path, int]]:
+    """What may be drawings, labels and results in `folder`, and when each was written."""
+    files = [path for path in files_below(folder) if path.suffix in WRITTEN]
+    return {(path, path.stat().st_mtime_ns) for path in files if path.is_file()}
+
+
+def _detect(
+    detector: Detector, source: str, settings: DetectSettings, on_image: Callable[[int], object]
+) -> DetectSummary:
     if is_video(source):
         return detect_video(detector, source, settings, on_image)
     refuse_unused(DetectSettings, vars(settings), ("frames",), needs="a video, a camera or a stream")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detector.fonts import Font, lettering
+from detector.fonts import Font, letter, lettering
 from detector.postprocess import Detections
 from maenas.errors import printable_line
 from maenas.palette import Colour, class_colour
@@ -126,10 +126,11 @@ def sheet(tiles: Sequence[Tile], *, columns: int, side: int = TILE) -> Image.Ima
 
 
 def figure_png(figure: Figure, dpi: int = 120) -> bytes:
-    """A figure of matplotlib as PNG."""
+    """A figure of matplotlib as PNG, with the letters that names have."""
+    letter(figure)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the font lacks a letter, or names leave no room
+        warnings.simplefilter("ignore", UserWarning)  # no font has a letter, or names leave no room
         figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 

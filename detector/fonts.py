@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import ImageFont
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -16,11 +20,26 @@ def lettering(text: str, size: int) -> tuple[str, Font]:
 
     Where no font has, letters beyond ASCII become their numbers, so that names can still be told apart.
     """
-    letters = {*text} - {"…"}
-    if all(letter.isascii() for letter in letters):
+    if text.replace("…", "").isascii():
         return text, _font(None, size)
-    path = next((path for path in _paths() if letters <= _letters(path)), None)
+    path = _path_for(text)
     return (text if path else text.encode("ascii", "backslashreplace").decode()), _font(path, size)
+
+
+def letter(figure: Figure) -> None:
+    """Gives each text of a figure of matplotlib that has letters beyond ASCII a font with all of them, if there is."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and not text.get_text().isascii() and (path := _path_for(text.get_text())):
+            text.set_fontproperties(FontProperties(fname=path, size=text.get_fontsize()))
+
+
+def _path_for(text: str) -> str | None:
+    """The first font that has all letters of `text`; None if none has."""
+    letters = {*text} - {"…"}
+    return next((path for path in _paths() if letters <= _letters(path)), None)
 
 
 @cache

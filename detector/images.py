@@ -72,7 +72,19 @@ def read_image(path: str | Path, *, warn: Callable[[str], object] = _log.warning
         if image is not None:
             warn(f"image {path}: the end of the file is missing; the rest of the image is used")
             return image
-        raise MaenasError(f"image {path}: cannot be read, the file is damaged or no image: {error}") from error
+        what = _other_kind(path) or f"the file is damaged or no image: {error}"
+        raise MaenasError(f"image {path}: cannot be read, {what}") from error
+
+
+def _other_kind(path: Path) -> str | None:
+    """What a file is that is often met under the name of an image, and what to do about it."""
+    with path.open("rb") as file:
+        start = file.read(32)
+    if start[4:8] == b"ftyp":
+        return "it is HEIC or AVIF, or a film; convert it to JPEG or PNG"
+    if start.startswith(b"version https://git-lfs"):
+        return "it stands for a file of Git LFS; fetch that with git lfs pull"
+    return None
 
 
 def _cut_off_jpeg(path: Path) -> np.ndarray | None:
@@ -95,21 +107,25 @@ def _cut_off_jpeg(path: Path) -> np.ndarray | None:
 
 def pillow_pixels(image: Image.Image, where: str, *, warn: Callable[[str], object] = _log.warning) -> np.ndarray:
     """As `read_image`, of an image of Pillow; `where` names it in messages."""
+    # As the file has it: loading makes 8 bits of 16 in colour. Of a BMP it would be 16 bits for all three channels.
+    is_deep = image.format in ("PNG", "TIFF") and ";16" in str(getattr(image, "tile", [])[:1])
     image.load()
     if image.getexif().get(ORIENTATION, 1) != 1:  # each step that is not needed would copy a large image
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
-        deep = np.asarray(image)
-        if 0 < (largest := int(deep.max())) <= DIM:
-            warn(f"{where}: 16 bits, but no value above {largest}, so it is nearly black; multiply values up to 65535")
-        grey = (deep >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
+        values = np.asarray(image)
+        pixels, largest = np.repeat((values >> 8).astype(np.uint8)[:, :, None], 3, axis=2), int(values.max())
+    elif image.mode in ("I", "F"):
         raise MaenasError(f"{where}: 32 bits a pixel have no agreed range; convert it to 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    else:
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        largest = 256 * int(pixels.max()) + 255 if is_deep else 0
+    if 0 < largest <= DIM:
+        warn(f"{where}: 16 bits, but no value above {largest}, so it is nearly black; multiply values up to 65535")
+    return pixels
 
 
 def files_below(root: Path, *, deepest: int = DEEPEST) -> Iterator[Path]:

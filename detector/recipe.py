@@ -249,18 +249,19 @@ def load_recipe(name: str) -> Recipe:
 def scaled(recipe: Recipe, epochs: int) -> Recipe:
     """`recipe` over so many epochs: its warm-up, plain epochs and epochs without a teacher in proportion.
 
-    A phase that the recipe has keeps at least one epoch, but for the warm-up, which may be a part of one.
+    A phase that the recipe has keeps at least one epoch, but for the warm-up, which may be a part of one. A
+    single epoch is neither plain nor without a teacher.
     """
     if not 1 <= epochs <= 1_000_000:
         return replace(recipe, epochs=epochs)  # which tells the limits
     share = epochs / recipe.epochs
-    off = recipe.distill.off_epochs
+    plain, off = recipe.plain_epochs, recipe.distill.off_epochs
     return replace(
         recipe,
         epochs=epochs,
         warmup_epochs=recipe.warmup_epochs * share,
-        plain_epochs=max(round(recipe.plain_epochs * share), min(recipe.plain_epochs, 1)),
-        distill=replace(recipe.distill, off_epochs=max(round(off * share), min(off, 1))),
+        plain_epochs=max(round(plain * share), min(plain, 1, epochs - 1)),
+        distill=replace(recipe.distill, off_epochs=max(round(off * share), min(off, 1, epochs - 1))),
     )
 
 

@@ -124,7 +124,7 @@ def parse_coco(path: Path, elsewhere: Callable[[], Sequence[Path]] = tuple) -> P
         Problem(UNKNOWN_IMAGE, f"{box.where} (image_id {id})") for id in boxes.keys() - images for box in boxes[id]
     ]
     dataset = Dataset(names, flat(samples), tuple(problems), str(path))
-    sized = all("width" in image or "height" in image for _, image in images.values())
+    sized = all(_is_sized(image) for _, image in images.values())
     if root is None or not sized:
         return Parsed(dataset, None)
     looked = candidates[: candidates.index(root) + 1]
@@ -229,6 +229,8 @@ def _boxes(
 
 def _field(entry: Any, key: str, type_: type, where: str) -> Any:
     value = entry.get(key) if isinstance(entry, dict) else None
+    if type_ is int and isinstance(value, float) and value.is_integer():  # as tables with gaps write their columns
+        value = int(value)
     if not isinstance(value, type_) or isinstance(value, bool) or not _is_storable(value):
         kind = {int: "an integer of 64 bits", str: "a string of Unicode"}[type_]
         raise MaenasError(f'{where}: "{key}" must be {kind}, not {str(value)[:60]!r}')
@@ -246,9 +248,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
+def _is_sized(image: Mapping[str, Any]) -> bool:
+    return image.get("width") is not None or image.get("height") is not None
+
+
 def _size(image: Mapping[str, Any], file: Path, where: str) -> tuple[int, int] | None:
     """Annotated width and height; those of the file where they are not annotated."""
-    if "width" not in image and "height" not in image:
+    if not _is_sized(image):
         return image_size(file)
     size = _field(image, "width", int, where), _field(image, "height", int, where)
     if min(size) < 1 or max(size) > _MAX_SIDE:

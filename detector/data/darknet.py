@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from detector.data.coco import ALIASES
-from detector.data.places import find_images
+from detector.data.places import find_images, local_name
 from detector.data.sample import Dataset, path_inside
 from detector.data.yolo import read_labelled
 from detector.images import images_below
@@ -28,7 +27,7 @@ def read_darknet(path: Path, split: str) -> Dataset:
     """The data set of a split; the label file of an image lies beside it.
 
     What the file and its lists name may begin with a folder that is not there (`data/`), where the folder stood in
-    Darknet's own. Where none of them is there, as with names from another machine, they are looked for by their names.
+    Darknet's own, or with all those of another machine. Where no image is there, they are looked for by their names.
 
     Raises MaenasError for a split that it does not have, for missing files and for paths out of the folder.
     """
@@ -39,7 +38,7 @@ def read_darknet(path: Path, split: str) -> Dataset:
         raise NoSplitError(f"{path}: no {split} split (it has {', '.join(known) or 'none'})")
     names = _lines(path, fields["names"], "list of classes")
     root = path.parent
-    lines = [_local(root, line) for line in _lines(path, fields[key], "list of images")]
+    lines = [local_name(root, line) for line in _lines(path, fields[key], "list of images")]
     _, images = find_images(path, lines, [root], lambda: images_below(root))
     files = [(image, image.with_suffix(".txt")) for image in dict.fromkeys(images)]
     return replace(read_labelled(root, files, names), source=f"{path} ({split})")
@@ -52,15 +51,7 @@ def _fields(path: Path) -> dict[str, str]:
 
 
 def _lines(path: Path, name: str, what: str) -> list[str]:
-    place = path_inside(path.parent, _local(path.parent, name), where=str(path))
+    place = path_inside(path.parent, local_name(path.parent, name), where=str(path))
     if not place.is_file():
         raise MaenasError(f"{path}: {name} is not there")
     return filled_lines(read_text(place, what=what, max_bytes=2**30))
-
-
-def _local(root: Path, name: str) -> str:
-    """`name`, without its first folder where only that leads to a file."""
-    name = name.replace("\\", "/")
-    first, _, short = name.partition("/")
-    strip = first not in ("", "..") and os.path.exists(root / short) and not os.path.exists(root / name)
-    return short if strip and short else name

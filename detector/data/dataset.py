@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -17,12 +18,20 @@ from detector.data.listed import is_list, read_lists
 from detector.data.sample import FATAL, UNUSED_CLASS, Dataset, Problem, Sample, summarise
 from detector.data.shapes import are_built_in, cached_shapes
 from detector.data.split_folders import find_split_folders, images_of
-from detector.data.unsplit import CLASSES, find_unsplit, heap_of, labels_of
+from detector.data.unsplit import CLASSES, DEEPEST, find_unsplit, heap_of, labels_of
 from detector.data.voc import is_voc, read_voc
 from detector.data.yolo import find_yolo, read_yolo
+from detector.images import files_below
 from maenas.errors import MaenasError, NoSplitError
 
 __all__ = ["Dataset", "Problem", "Sample", "Split", "align_names", "open_dataset", "read_dataset", "summarise"]
+
+_EXPORT, _UNPACK = "export the data as COCO or YOLO from where they were made", "unpack it into a folder"
+# Endings, which may go on with a number, and what to do about such files.
+UNREAD: Final = {
+    **dict.fromkeys((".tfrecord", ".record", ".parquet", ".arrow", ".mdb", ".h5"), _EXPORT),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"), _UNPACK),
+}
 
 
 def open_dataset(path: str | Path, split: Split) -> Dataset:
@@ -161,6 +170,9 @@ def _read_folder(path: Path, split: Split) -> Dataset:
             f"data {path}: text files of the images may be YOLO labels, but nothing names their classes; write a "
             f"data.yaml, or one {' or '.join(CLASSES)} with a name a line"
         )
+    for file in files_below(path, deepest=DEEPEST):
+        if advice := next((text for end, text in UNREAD.items() if file.suffix.lower().startswith(end)), None):
+            raise MaenasError(f"data {path}: {file.name} is not read; {advice}")
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise MaenasError(
         f"data {path}: no known layout (found {found}); wanted: annotations/instances_{split}.json and images/ (COCO), "

@@ -3,7 +3,7 @@ FACE, MOT or Hugging Face."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -81,7 +81,7 @@ def read_lists(
     return named_dataset(root, list(boxes.items()), elsewhere, problems)
 
 
-def _images(path: Path, entries: Sequence[Listed], places: Mapping[str, Sequence[Path]]) -> dict[str, Path | None]:
+def _images(path: Path, entries: Sequence[Listed], places: Mapping[str, Collection[Path]]) -> dict[str, Path | None]:
     """The image of each name in the list at `path`, None where it is not there."""
     return {name: place_of(path, name, places) for name in dict.fromkeys(entry.image for entry in entries)}
 

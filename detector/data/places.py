@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -43,15 +43,15 @@ def _root_of(names: Sequence[str], roots: Sequence[Path]) -> Path | None:
     return None
 
 
-def by_name(images: Iterable[Path]) -> dict[str, list[Path]]:
-    """`images` by the last part of their paths."""
-    places: dict[str, list[Path]] = {}
+def by_name(images: Iterable[Path]) -> dict[str, dict[Path, None]]:
+    """`images` by the last part of their paths, in order; thousands may have the same."""
+    places: dict[str, dict[Path, None]] = {}
     for path in images:
-        places.setdefault(path.name, []).append(path)
+        places.setdefault(path.name, {})[path] = None
     return places
 
 
-def place_of(path: Path, name: str, places: Mapping[str, Sequence[Path]]) -> Path | None:
+def place_of(path: Path, name: str, places: Mapping[str, Collection[Path]]) -> Path | None:
     """The image `name` of the list at `path`: from the list's folder, or anywhere in `places`; None if it is not there,
     or lies in the list's folder and is none of `places`.
 
@@ -61,10 +61,11 @@ def place_of(path: Path, name: str, places: Mapping[str, Sequence[Path]]) -> Pat
     """
     local = name.replace("\\", "/")
     last = _last(name)
-    known = places.get(last) or places.get(UPLOADED.sub("", last), [])
+    alike = places.get(last) or places.get(UPLOADED.sub("", last), {})
     beside = path.parent / local
-    if beside in known:
+    if beside in alike:
         return beside
+    known = list(alike)
     if known and os.path.isfile(beside):  # of another split
         return None
     if len(known) > 1:
@@ -78,6 +79,18 @@ def place_of(path: Path, name: str, places: Mapping[str, Sequence[Path]]) -> Pat
             )
         known = near
     return known[0] if known else None
+
+
+def local_name(root: Path, name: str) -> str:
+    """`name`, without its first folder where only that leads to what is in `root`; without any that do, where it is
+    absolute."""
+    name = name.replace("\\", "/")
+    parts = name.split("/")
+    if ".." in parts:
+        return name
+    absolute = name.startswith("/") or name[1:2] == ":"
+    ends = ("/".join(parts[start:]) for start in range(len(parts) if absolute else 2))
+    return next((end for end in ends if end and os.path.exists(root / end)), name.lstrip("/"))
 
 
 def _shared_parts(place: Path, name: str) -> int:

@@ -88,6 +88,7 @@ class NamedBox(NamedTuple):
     where: str
     unit: Literal["pixel", "side"] = "pixel"  # side: in parts of the image's width and height
     crowd: bool = False
+    size: tuple[int, int] | None = None  # width and height of the image that it was drawn on, where the file tells them
 
 
 def list_text(path: Path) -> str:

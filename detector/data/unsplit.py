@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -87,8 +87,8 @@ def single_pairs(heap: Heap) -> list[tuple[Path, Path]]:
     images, annotations = _by_stem(heap.images), _by_stem(heap.annotations)
     pairs = []
     for image in heap.images:
-        like = images[_stem(image)]
-        near = [(path, _nearest(path, like)) for path in _nearest(image, annotations.get(_stem(image), []))]
+        stem = _stem(image)
+        near = [(path, _nearest(path, images[stem])) for path in _nearest(image, annotations.get(stem, {}))]
         mutual = [(path, found) for path, found in near if image in found]
         for rivals in ([path for path, _ in mutual], *(found for _, found in mutual)):
             if len(rivals) > 1:
@@ -99,18 +99,21 @@ def single_pairs(heap: Heap) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def _by_stem(files: Sequence[Path]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+def _by_stem(files: Sequence[Path]) -> dict[str, dict[Path, list[Path]]]:
+    """Files by what they are called, then by their folder."""
+    found: dict[str, dict[Path, list[Path]]] = {}
     for file in files:
-        found.setdefault(_stem(file), []).append(file)
+        found.setdefault(_stem(file), {}).setdefault(file.parent, []).append(file)
     return found
 
 
-def _nearest(path: Path, files: Sequence[Path]) -> list[Path]:
-    """Those of `files` whose folders have most names in common with those of `path`."""
-    shared = [len({*path.parts[:-1]} & {*file.parts[:-1]}) for file in files]
-    most = max(shared, default=0)
-    return [file for file, count in zip(files, shared, strict=True) if count == most]
+def _nearest(path: Path, files: Mapping[Path, Sequence[Path]]) -> Sequence[Path]:
+    """Those of `files` in the folder of `path`, else those whose folders have most names in common with it."""
+    if path.parent in files:
+        return files[path.parent]
+    shared = {folder: len({*path.parts[:-1]} & {*folder.parts}) for folder in files}
+    most = max(shared.values(), default=0)
+    return [file for folder, count in shared.items() if count == most for file in files[folder]]
 
 
 def without_partner(heap: Heap, pairs: Sequence[tuple[Path, Path]]) -> list[Problem]:

@@ -76,7 +76,8 @@ def named_dataset(
     others: Iterable[Sequence[NamedBox]],
     problems: list[Problem],
 ) -> Dataset:
-    """The images of `entries` with their boxes. The classes are the names in these and in `others`, sorted.
+    """The images of `entries` with their boxes. The classes are the names in these and in `others`, sorted. An image
+    has the size that its boxes were drawn on, where they tell it: `load_image` turns it so, or refuses it.
 
     Raises MaenasError for names of classes that cannot stand in a file.
     """
@@ -88,6 +89,7 @@ def named_dataset(
         size = size_of(image, problems)
         if size is None:
             continue
+        size = next((entry.size for entry in objects if entry.size), size)
         boxes = [Box(_pixels(entry, *size), labels[entry.name], entry.where, crowd=entry.crowd) for entry in objects]
         samples.append(make_sample(image, len(samples) + 1, *size, boxes, problems))
     return Dataset(names, flat(samples), tuple(problems), str(root))
@@ -117,7 +119,9 @@ def _image(root: Path, stem: str) -> Path:
 
 
 def _objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
-    for number, entry in enumerate(read_xml(path, what="annotation", max_bytes=MAX_TEXT_BYTES).iter("object")):
+    root = read_xml(path, what="annotation", max_bytes=MAX_TEXT_BYTES)
+    size = _size(root)
+    for number, entry in enumerate(root.iter("object")):
         where = f"{path} object {number}"
         name = (entry.findtext("name") or "").strip()
         if (entry.findtext("deleted") or "").strip() == "1":
@@ -130,7 +134,15 @@ def _objects(path: Path, problems: list[Problem]) -> Iterator[NamedBox]:
         if not name:
             problems.append(Problem(BAD_LINE, f"{where} (no name)"))
             continue
-        yield NamedBox(name, box, where)
+        yield NamedBox(name, box, where, size=size)
+
+
+def _size(root: Element) -> tuple[int, int] | None:
+    """Width and height of the image as it was annotated; None where they are not there, or 0 as some tools write."""
+    width, height = ((root.findtext(f"size/{side}") or "").strip() for side in ("width", "height"))
+    if not all(re.fullmatch("0*[1-9][0-9]{0,6}", side) for side in (width, height)):
+        return None
+    return int(width), int(height)
 
 
 def _box(entry: Element) -> tuple[float, float, float, float]:

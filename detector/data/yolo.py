@@ -12,7 +12,7 @@ import yaml
 
 from detector.data.coco import ALIASES
 from detector.data.flat import flat
-from detector.data.places import find_images
+from detector.data.places import find_images, local_name
 from detector.data.sample import (
     BAD_LINE,
     MISSING_IMAGE,
@@ -47,8 +47,8 @@ def read_yolo(path: Path, split: str) -> Dataset:
     get the ids 1, 2, ... in order of their paths.
 
     `path:` in the YAML is the folder that everything else is relative to. The folder of the file takes its place where
-    it is missing, and where it leads nowhere and all splits lie there. Where no image of a .txt list is there, as with
-    paths of another machine, they are looked for by their names.
+    it is missing, and where it leads nowhere and all splits lie there. Of the paths of another machine the end that is
+    there counts. Where no image of a .txt list is there, they are looked for by their names.
     A line with more than two points is a polygon, whose box is taken; where `kpt_shape:` says that lines end with key
     points, these are left out.
 
@@ -127,7 +127,7 @@ def _names(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
     texts = tuple(str(name) for name in names)
     _check(texts, where)
     if "nc" in document and document["nc"] != len(texts):
-        raise MaenasError(f"{where}: nc is {document['nc']!s:.80}, but names has {len(texts)}; drop nc or correct it")
+        raise MaenasError(f"{where}: nc is {document['nc']!r:.80}, but names has {len(texts)}; drop nc or correct it")
     return texts
 
 
@@ -191,6 +191,8 @@ def _images(document: Mapping[str, Any], root: Path, split: str, path: Path) -> 
 
 
 def _entry(root: Path, entry: str, where: str) -> Path:
+    if entry.startswith("/") or entry[1:2] == ":":
+        entry = local_name(root, entry)
     # Widely used exports write ../train/images for a folder that lies beside the YAML file.
     beside = root / entry.removeprefix("../")
     if entry.startswith("../") and os.path.exists(beside):

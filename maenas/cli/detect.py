@@ -80,6 +80,8 @@ def _print_summary(summary: DetectSummary, out: Path) -> None:
     if summary.cut_short is not None:
         print(f"cut short: {summary.cut_short}", file=sys.stderr)
     print(f"wrote {out}")
+    if summary.older:
+        print(f"note: {out} also holds {number_of(summary.older, 'file')} that this run did not write", file=sys.stderr)
 
 
 def show_command(

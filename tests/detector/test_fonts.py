@@ -1,13 +1,17 @@
 """Text on pictures, whatever its alphabet."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import get_data_path
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import ImageFont
 
 from detector import fonts
-from detector.draw import draw_boxes
+from detector.draw import draw_boxes, figure_png
 from detector.fonts import lettering
 
 NAMES = ("cat", "café", "кот", "дом", "猫", "犬", "😀", "😁")
@@ -29,3 +33,17 @@ def test_letters_that_no_font_has_are_numbers(monkeypatch: pytest.MonkeyPatch) -
     text, font = lettering("猫 1", 12)
     assert text == "\\u732b 1"
     assert isinstance(font, ImageFont.FreeTypeFont)
+
+
+def test_names_on_plots_have_a_font_of_the_system_where_matplotlibs_lacks_a_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = str(Path(get_data_path(), "fonts", "ttf", "STIXGeneral.ttf"))
+    monkeypatch.setattr(fonts, "_system_paths", lambda: [path])
+    dejavu = fonts._letters(next(fonts._paths()))
+    name = next(letter for letter in sorted(fonts._letters(path) - dejavu) if letter.isprintable())
+    figure = Figure()
+    figure.subplots().set_xticks([0, 1], ["cat", f"{name}…"])
+    figure_png(figure)
+    of = {text.get_text(): text.get_fontproperties().get_file() for text in figure.findobj(Text)}  # type: ignore[attr-defined]
+    assert (of["cat"], of[f"{name}…"]) == (None, path)

@@ -72,14 +72,48 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(path), expected if expected.ndim == 3 else np.dstack([expected] * 3))
 
 
-@pytest.mark.parametrize(("largest", "dim"), [(255, True), (4095, True), (4096, False), (0, False)])
-def test_sixteen_bits_without_the_upper_four_are_told(largest: int, dim: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shape", "largest", "dim"),
+    [
+        *(((4, 4), largest, dim) for largest, dim in ((255, True), (4095, True), (4096, False), (0, False))),
+        *(((4, 4, 3), largest, dim) for largest, dim in ((255, True), (4095, True), (4096, False))),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_without_the_upper_four_are_told(
+    shape: tuple[int, ...], largest: int, dim: bool, suffix: str, tmp_path: Path
+) -> None:
     told: list[str] = []
-    read_image(save(tmp_path / "a.png", np.full((4, 4), largest, np.uint16)), warn=told.append)
+    path = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(path), np.full(shape, largest, np.uint16))
+    read_image(path, warn=told.append)
     assert told == dim * [
-        f"image {tmp_path / 'a.png'}: 16 bits, but no value above {largest}, so it is nearly black; "
-        "multiply values up to 65535"
+        f"image {path}: 16 bits, but no value above {largest}, so it is nearly black; multiply values up to 65535"
     ]
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_bitmaps_of_sixteen_bits_a_pixel_are_not_deep(value: int, tmp_path: Path) -> None:
+    header = struct.pack("<2sIHHI IiiHHIIiiII", b"BM", 62, 0, 0, 54, 40, 2, 2, 1, 16, 0, 8, 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(header + bytes([value]) * 8)
+    told: list[str] = []
+    assert read_image(tmp_path / "a.bmp", warn=told.append).max() == value
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC or AVIF, or a film; convert it to JPEG or PNG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "fetch that with git lfs pull"),
+    ],
+)
+def test_other_files_under_the_name_of_an_image_are_told_with_what_to_do(
+    start: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(start)
+    with pytest.raises(MaenasError, match=message):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_transparent_pixels_are_white_and_opaque_ones_stay(tmp_path: Path) -> None:

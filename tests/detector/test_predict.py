@@ -176,6 +176,18 @@ def test_a_folder_is_detected_and_broken_files_are_skipped(tmp_path: Path) -> No
     assert len((out / "labels" / "a.txt").read_text().splitlines()) == 3
 
 
+def test_files_of_an_earlier_run_are_counted_and_stay(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for name in ("a", "b"):
+        save(photos / f"{name}.png", image())
+    assert detect(DETECTOR, str(photos), settings(out)).older == 0
+    assert detect(DETECTOR, str(photos), settings(out)).older == 0
+    (photos / "b.png").unlink()
+    assert detect(DETECTOR, str(photos), settings(out)).older == 2
+    assert (out / "b.jpg").is_file()
+    assert (out / "labels" / "b.txt").is_file()
+
+
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     with pytest.raises(MaenasError, match=r"no image could be read:\n.*a\.jpg"):

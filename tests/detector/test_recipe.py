@@ -90,13 +90,20 @@ def test_overrides_reach_every_level_and_are_checked_together() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_the_only_epoch_has_the_full_rate_and_its_teacher(name: str) -> None:
+    recipe = override(PRESETS[name], ["epochs=1"])
+    schedule = Schedule.of(recipe, batches_per_epoch=100)
+    assert (schedule.flat, schedule.distill_off) == (0, 0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("epochs", [1, 3, 60, 1000])
 def test_warm_up_and_plain_epochs_follow_the_epochs_that_are_asked_for(name: str, epochs: int) -> None:
     preset = PRESETS[name]
     recipe = override(preset, [f"epochs={epochs}"])
     assert recipe.warmup_epochs / epochs == pytest.approx(preset.warmup_epochs / preset.epochs)
     assert abs(recipe.plain_epochs - preset.plain_epochs * epochs / preset.epochs) <= 1
-    assert recipe.plain_epochs >= min(1, preset.plain_epochs)
+    assert recipe.plain_epochs >= min(1, preset.plain_epochs, epochs - 1)
     assert override(preset, ["plain_epochs=1", f"epochs={epochs}"]) == replace(recipe, plain_epochs=1)
     assert override(preset, [f"epochs={preset.epochs}"]) == preset
 

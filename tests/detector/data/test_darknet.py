@@ -1,5 +1,6 @@
 """Darknet's folders, as CVAT exports YOLO 1.1."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,13 @@ def test_paths_of_another_machine_are_found_by_name(tmp_path: Path) -> None:
     found = open_dataset(root, "val")
     assert {sample.path.parent for sample in found.samples} == {root / "obj_valid_data"}
     assert [problem.kind for problem in found.problems] == ["missing image", "class without a box"]
+
+
+@pytest.mark.parametrize("there", ["/home/somebody/darknet/data/", "C:\\darknet\\data\\"])
+@pytest.mark.parametrize("inner", ["", "data"])
+def test_lists_of_another_machine_are_found_by_the_end_of_their_paths(inner: str, there: str, tmp_path: Path) -> None:
+    root = write_darknet(tmp_path / "set", inner=inner)
+    for path in (root / "obj.data", root / inner / "valid.txt"):
+        path.write_text(re.sub(r"\bdata/", there.replace("\\", "\\\\"), path.read_text()))
+    (sample, _) = open_dataset(root, "val").samples
+    assert sample.path == root / inner / "obj_valid_data" / "a.jpg"

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from detector.data.dataset import align_names, open_dataset, read_dataset, summarise
+from detector.data.pictures import load_image
 from detector.data.sample import (
     BAD_LINE,
     BROKEN_IMAGE,
@@ -22,11 +24,12 @@ from detector.data.sample import (
     UNKNOWN_IMAGE,
     UNUSED_CLASS,
     Box,
+    Sample,
     make_sample,
     path_inside,
 )
 from maenas.errors import MaenasError
-from tests.detector.data.conftest import coco_document, write_coco, write_image, write_voc, write_yolo
+from tests.detector.data.conftest import VOC_OBJECT, coco_document, write_coco, write_image, write_voc, write_yolo
 
 
 def kinds(problems: Any) -> Counter[str]:
@@ -56,6 +59,18 @@ def test_coco_classes_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
     assert dataset.samples[0].areas.tolist() == [150, 600]
     assert dataset.samples[0].boxes.dtype == np.float32
     assert dataset.samples[2].boxes.shape == (0, 4)
+
+
+def test_whole_numbers_may_be_written_as_floats_and_sizes_may_be_null(tmp_path: Path) -> None:
+    file = write_coco(tmp_path) / "annotations" / "instances_train.json"
+    expected, document = read_dataset(tmp_path, "train"), json.loads(file.read_text())
+    for image in document["images"]:
+        image |= {"id": float(image["id"]), "width": None, "height": None}
+    for annotation in document["annotations"]:
+        annotation |= {key: float(annotation[key]) for key in ("image_id", "category_id")}
+    file.write_text(json.dumps(document))
+    found = read_dataset(tmp_path, "train")
+    assert list(map(repr, found.samples)) == list(map(repr, expected.samples))
 
 
 def test_crowds_are_set_apart(tmp_path: Path) -> None:
@@ -392,12 +407,50 @@ def test_objects_of_labelmes_xml_are_the_boxes_around_their_polygons(tmp_path: P
     assert open_dataset(tmp_path, "train").samples[0].boxes.tolist() == [[3, 4, 20.5, 25]]
 
 
+@pytest.mark.parametrize(("annotated", "shape"), [((40, 30), (30, 40)), ((30, 40), (40, 30)), ((0, 0), (40, 30))])
+def test_a_turned_voc_image_lies_as_it_was_annotated(annotated: Any, shape: Any, tmp_path: Path) -> None:
+    sample = load_sized(tmp_path, *annotated)
+    assert load_image(sample).shape[:2] == shape
+
+
+def test_a_voc_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MaenasError, match="is 30x40, but annotated as 80x60"):
+        load_image(load_sized(tmp_path, 80, 60))
+
+
+def load_sized(root: Path, width: int, height: int) -> Sample:
+    """A sample whose image is 40x30, is shown standing, and was annotated with this size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(write_voc(root) / "JPEGImages" / "x1.jpg", exif=exif)
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    text = f"<annotation>{size}{VOC_OBJECT.format('cat', 1, 1, 20, 20)}</annotation>"
+    (root / "Annotations" / "x1.xml").write_text(text)
+    return read_dataset(root, "train").samples[0]
+
+
 def test_a_voc_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MaenasError, match=r"no test\.txt .* \(found train\.txt, val\.txt\)"):
         open_dataset(write_voc(tmp_path), "test")
 
 
 # All formats --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("train/cells.tfrecord", "export the data as COCO"),
+        ("voc.tfrecord-00000-of-00002", "export the data as COCO"),
+        ("data/train-00000.parquet", "export the data as COCO"),
+        ("images.zip", "unpack it"),
+    ],
+)
+def test_data_in_files_that_are_not_read_are_told_with_what_to_do(name: str, advice: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(MaenasError, match=f"{Path(name).name} is not read; {advice}"):
+        open_dataset(tmp_path, "train")
 
 
 def test_what_is_no_data_set_is_said(tmp_path: Path) -> None:

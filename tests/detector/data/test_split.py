@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from detector.data.dataset import class_counts, open_dataset, open_unsplit
 from detector.data.labelme import json_objects
 from detector.data.sample import MISSING_IMAGE, UNANNOTATED
 from detector.data.split import split_data, stratified
+from detector.data.unsplit import Heap, single_pairs
 from detector.job import leak_text, make_job
 from maenas.errors import MaenasError, NoSplitError
 from tests.detector.data.conftest import VOC_OBJECT, coco_document, write_coco, write_image, write_voc, write_yolo
@@ -218,6 +220,14 @@ def test_images_of_one_name_go_with_the_annotations_of_their_folders(image: str,
     names = {sample.path.relative_to(tmp_path).parts[0]: found.names[sample.labels[0]] for sample in found.samples}
     assert names == {"one": "one", "two": "two"}
     assert [problem.where for problem in found.problems] == [str(tmp_path / image.format("three"))]
+
+
+def test_images_of_one_name_go_with_the_files_beside_them_in_nested_folders_and_in_thousands(tmp_path: Path) -> None:
+    folders = [tmp_path, tmp_path / "inner", *(tmp_path / "inner" / str(number) for number in range(5000))]
+    images, files = [folder / "a.jpg" for folder in folders], [folder / "a.xml" for folder in folders]
+    began = time.process_time()
+    assert single_pairs(Heap(images, files, [], [], [])) == list(zip(images, files, strict=True))
+    assert time.process_time() - began < 20  # comparing each with each took 100 s
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -95,6 +95,13 @@ def test_a_yaml_from_another_machine_finds_what_lies_beside_it(path: str, tmp_pa
         open_dataset(file, "train")
 
 
+@pytest.mark.parametrize("there", ["/content/animals", "C:\\Users\\somebody\\animals"])
+def test_a_yaml_without_a_path_finds_folders_by_the_ends_of_their_paths(there: str, tmp_path: Path) -> None:
+    file = write_yolo(tmp_path) / "data.yaml"
+    file.write_text(file.read_text().replace(": images/", f": {there}/images/"))
+    assert {sample.path.parent for sample in open_dataset(file, "val").samples} == {tmp_path / "images" / "val"}
+
+
 @pytest.mark.parametrize(
     ("annotations", "images"),
     [
