@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from maenas.locks import locked
-from maenas.nas.written import request_id
+from maenas.nas.request import Request
+from maenas.nas.written import request_id, spec_files
 from maenas.spec import load_spec, write_spec
 from tests.conftest import Maenas
 
@@ -83,9 +84,20 @@ def test_the_checkpoint_of_another_search_is_refused(maenas: Maenas) -> None:
     done = maenas(*SMALL)
     assert done.code == 2
     assert "checkpoint of another search that was interrupted: repeat that command with --resume" in done.err
+    assert "belongs to another search" in maenas(*SMALL, "--overwrite", "--resume").err
+    with spec_files(FOLDER, SPEC.stem, Request(), 2, kind="shortlist", overwrite=True) as files:
+        files.finish([])
     assert checkpoint.read_bytes() == before
     assert maenas(*SMALL, "--overwrite").code == 0
     assert not checkpoint.exists()
+
+
+def test_resume_begins_where_there_is_nothing_to_go_on_from(maenas: Maenas) -> None:
+    assert maenas(*SMALL, "--resume").code == 0
+    before = SPEC.read_bytes()
+    SPEC.unlink()
+    assert maenas(*SMALL).code == 0
+    assert SPEC.read_bytes() == before
 
 
 def test_two_searches_of_one_name_at_once_are_refused(maenas: Maenas) -> None:
@@ -97,8 +109,6 @@ def test_two_searches_of_one_name_at_once_are_refused(maenas: Maenas) -> None:
 
 
 def test_how_many_are_written_is_no_part_of_a_request() -> None:
-    from maenas.nas.request import Request
-
     assert request_id(Request(top_k=3)) == request_id(Request())
     assert request_id(Request(seed=3)) != request_id(Request())
     assert request_id(Request(), "shortlist") != request_id(Request())
