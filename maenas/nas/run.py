@@ -102,11 +102,12 @@ def run(
         if request.solver == "exact" or not found:
             found = [solution.genome for solution in certificate.solutions]
     if not found:
-        limits = ", ".join(f"{c.name} {limit_shower(setup, c.name)(c.limit)}" for c in problem.constraints)
+        limits = [f"{c.name} {limit_shower(setup, c.name)(c.limit)}" for c in problem.constraints]
+        limits += [] if problem.max_effectiveness is None else [f"effectiveness {problem.max_effectiveness:g}"]
         proven = certificate is not None and certificate.proven
         raise MaenasError(
             f"{'there is no architecture' if proven else 'the search found no architecture'} of the space "
-            f"{setup.space.name} that meets all limits together ({limits}); raise one of them"
+            f"{setup.space.name} that meets all limits together ({', '.join(limits)}); raise one of them"
         )
     return _result(setup, np.array(found), evaluated, certificate)
 
@@ -175,7 +176,7 @@ def _candidate(setup: Setup, genome: Genome, score: float) -> Candidate:
     return Candidate(
         spec,
         float(score),
-        score_of("mae", kernels, setup.space.score_weights),
+        score_of("mae", kernels),
         float(effectiveness(score_terms(kernels))),
         cost.params,
         cost.flops,

@@ -1,12 +1,14 @@
 """Searches of one name: the same request replaces, another one is refused, nothing stale stays."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from maenas.files import shipped_file
 from maenas.locks import locked
 from maenas.nas.request import Request
 from maenas.nas.written import request_id, spec_files
@@ -112,3 +114,22 @@ def test_how_many_are_written_is_no_part_of_a_request() -> None:
     assert request_id(Request(top_k=3)) == request_id(Request())
     assert request_id(Request(seed=3)) != request_id(Request())
     assert request_id(Request(), "shortlist") != request_id(Request())
+
+
+def test_weights_of_a_space_are_those_of_its_score_and_mae_is_what_predict_says(maenas: Maenas) -> None:
+    text = shipped_file("search_spaces", "demo.yaml").read_text(encoding="utf-8")
+    Path("own.yaml").write_text(f"{text}score_weights: [0, 0, 0, 0, 2]\n", encoding="utf-8")
+    words = ("search", "--space", "own.yaml", "--budget", "2ms", *SMALL[5:], "--score", "mae", "--out", "own.json")
+    done = maenas(*words)
+    assert "w = (0, 0, 0, 0, 2) of the space" in done.out
+    found = json.loads(maenas(*words, "--json").out)["specs"][0]
+    said = [re.search(r"score +mae ([\d.]+)", text) for text in (done.out, maenas("predict", "own.json").out)]
+    values = [float(match[1]) for match in said if match]
+    assert values == pytest.approx([found["score"]["value"], found["mae"]], rel=1e-6)
+    assert found["score"]["value"] < found["mae"] / 2
+
+
+def test_a_limit_on_effectiveness_that_nothing_meets_is_named(maenas: Maenas) -> None:
+    done = maenas(*SMALL, "--max-effectiveness", "0.0001")
+    assert done.code == 2
+    assert "latency on t4 2.20 ms, layers 20, effectiveness 0.0001)" in done.err
