@@ -16,8 +16,7 @@ from detector.subjects import make_subjects, read_pictures
 from maenas import __version__
 from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
-from maenas.latency.find import THIS_MACHINE, processor, table_files
-from maenas.latency.measured import read_measured
+from maenas.latency.find import THIS_MACHINE, processor, tables_here
 from maenas.latency.predictor import load_predictor, predict, provenance_word
 from maenas.lowering import lower
 
@@ -140,11 +139,9 @@ def _table_of_setup(table: str, subject: Subject) -> str:
     if table != THIS_MACHINE:
         return table
     runtime = subject.runtime
-    wanted = (processor(), str(subject.threads), runtime.library.partition(" ")[0], runtime.precision)
-    for path in table_files():
-        found = read_measured(path)
-        library, conditions = found.runtime.partition(" ")[0], found.conditions
-        if (conditions.get("hardware"), conditions.get("threads"), library, found.precision) == wanted:
+    wanted = (str(subject.threads), runtime.library.partition(" ")[0], runtime.precision)
+    for path, found in tables_here():
+        if (found.conditions.get("threads"), found.runtime.partition(" ")[0], found.precision) == wanted:
             return str(path)
     return table
 

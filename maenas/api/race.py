@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tqdm import tqdm
 
@@ -225,10 +225,11 @@ def _noted(state: Race, trial: Trial, end: TrialEnd) -> Race:
     return replace(state, scores=(*state.scores, Score(trial.name, trial.seed, trial.until, end.ap)))
 
 
-def print_progress(folder: Path, progress: Progress) -> None:
+def print_progress(folder: Path, progress: Progress, stream: Literal["stdout", "stderr"] = "stdout") -> None:
     """One line about an evaluation, wherever the trial runs."""
-    tqdm.write(progress_text(read_race(folder), folder, progress), file=sys.stdout)  # above the bar of a terminal
-    sys.stdout.flush()
+    file = getattr(sys, stream)
+    tqdm.write(progress_text(read_race(folder), folder, progress), file=file)  # above the bar of a terminal
+    file.flush()
 
 
 def progress_text(state: Race, folder: Path, progress: Progress) -> str:

@@ -181,7 +181,7 @@ def search(
     `budget` is a latency with its unit ("3ms"), one for each `device`; a device is a name (see `maenas devices`), "cpu"
     or a table's file. `top_k` candidates are returned, best first. With `verify` that many are measured on this
     machine, those within the budget are kept, and the fastest comes first. `checkpoint` is a file that an interrupted
-    search leaves; with `resume` it goes on from there to the result of an uninterrupted one.
+    search leaves; with `resume` it goes on from there, if there is one, to the result of an uninterrupted one.
 
     Options: space, scope, score, precision, batch, input_size, classes, neck, max_params, max_flops, max_activations,
     backbone_share, max_layers, max_effectiveness. Raises `MaenasError` for an impossible request.
@@ -230,9 +230,12 @@ def _prepare(request: Request, watch: Watch) -> Setup:
 
 def _run(setup: Setup, checkpoint: Path | None, resume: bool, watch: Watch) -> Found:
     """The search itself, with its checkpoint if there is to be one."""
-    if checkpoint is not None and not resume:
-        refuse_foreign(checkpoint, setup)
-    state = read_checkpoint(checkpoint, setup) if resume and checkpoint is not None else None
+    state = None
+    if checkpoint is not None and checkpoint.exists():
+        if resume:
+            state = read_checkpoint(checkpoint, setup)
+        else:
+            refuse_foreign(checkpoint, setup)
     watch.on_setup(setup)
     if checkpoint is None:
         return run(setup, on_generation=watch.on_generation, on_proof=watch.on_proof)

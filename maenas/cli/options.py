@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +110,9 @@ def output_file(path: Path | None) -> Path | None:
     A file that another word of the command line names, too, is an input, and is not replaced.
     """
     if path is not None:
+        _refuse_empty(path)
         check_file(path)
-        words = [word.partition("=")[2] if word.startswith("--") else word for word in sys.argv[1:]]
-        if path.is_file() and sum(bool(word) and same_file(word, path) for word in words) > 1:
+        if path.is_file() and sum(bool(word) and same_file(word, path) for word in _words()) > 1:
             raise MaenasError(f"{path} is an input of this command; choose another file to write")
     return path
 
@@ -119,6 +120,7 @@ def output_file(path: Path | None) -> Path | None:
 def output_folder(path: Path | None) -> Path | None:
     """As `output_file`, for a folder to write into, which is not called like a file unless it exists."""
     if path is not None:
+        _refuse_empty(path)
         check_folder(path)
         if path.suffix.lower() in FILE_ENDINGS and not path.is_dir():
             raise MaenasError(f"cannot write into {path}: a folder is asked for here, and this is the name of a file")
@@ -131,8 +133,18 @@ def output_specs(path: Path) -> Path:
         check_file(path)
         check_name(path.stem, "--out")
         return path
-    check_folder(path)
-    return path
+    return output_folder(path) or path
+
+
+def _words() -> list[str]:
+    """The values on the command line; empty for options without one."""
+    return [word.partition("=")[2] if re.match("--[^=]*=", word) else word for word in sys.argv[1:]]
+
+
+def _refuse_empty(path: Path) -> None:
+    """Raise `MaenasError` where the place of an output is "", which is no other path than "."."""
+    if path == Path() and "" in _words():
+        raise MaenasError("the place of an output is empty; is a variable of the shell not set? This folder is .")
 
 
 def is_spec_file(path: Path) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -111,10 +112,13 @@ def race_command(
     from maenas.api.race import print_progress, race_document, run_race
     from maenas.api.race_cluster import Share, workers
     from maenas.api.race_setup import RaceRequest, prepare_race
-    from maenas.racing.text import plan_text, result_text
+    from maenas.racing.text import plan_document, plan_text, result_text
+
+    stream: Literal["stdout", "stderr"] = "stderr" if as_json else "stdout"
+    progress = partial(print_progress, stream=stream)
 
     def say(text: str) -> None:
-        print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+        print(text, file=getattr(sys, stream), flush=True)
 
     request = RaceRequest(
         data=data,
@@ -124,12 +128,16 @@ def race_command(
         **vars(racers),
         **vars(rules),
     )
-    with workers(place.train_on, place.ray, Share(place.ray_cpus, place.ray_gpus), print_progress) as there:
+    with workers(place.train_on, place.ray, Share(place.ray_cpus, place.ray_gpus), progress) as there:
         setup = prepare_race(
             request, out, resume=resume, on_step=lambda text: print(f"race: {text} ...", file=sys.stderr)
         )
         rated = 0 if setup.job.val is None else len(setup.job.val)
         images, disk = len(setup.job.train), setup.disk_bytes
+        if plan and as_json:
+            planned = plan_document(setup.race, train=images, val=rated, disk_bytes=disk, devices=there.devices)
+            options.print_json("race", plan=planned)
+            return
         say(plan_text(setup.race, train=images, val=rated, disk_bytes=disk, devices=there.devices))
         if plan:
             return

@@ -115,6 +115,8 @@ def search_command(
         spec_files(folder, name, asked, written.top_k, overwrite=written.overwrite) as files,
         _watched(effort, quiet=written.as_json, score=target.score) as watch,
     ):
+        if written.overwrite and not written.resume:
+            files.checkpoint.unlink(missing_ok=True)
         result = search(
             budgets,
             device=device,
@@ -128,6 +130,7 @@ def search_command(
         )
         paths = result.save(folder, name, count=written.top_k)
         files.finish(paths)
+        files.checkpoint.unlink(missing_ok=True)
     _print_designs(list(zip(paths, result, strict=False)), result.found, written)
 
 

@@ -30,21 +30,24 @@ def tables_list(
     as_json: options.AsJson = False,
 ) -> None:
     """List the measured tables of a folder."""
-    from maenas.latency.find import is_measured, table_files
+    from maenas.latency.find import table_files
     from maenas.latency.measured import read_measured
 
     if folder is not None and not folder.is_dir():
         raise MaenasError(f"{folder}: there is no such folder")
-    paths = table_files() if folder is None else (p for p in sorted(folder.glob("*.json")) if is_measured(p))
-    found = [(path, read_measured(path)) for path in paths]
+    rows: list[dict[str, Any]] = []
+    for path in table_files(folder):
+        try:
+            rows.append({"path": str(path), **_document(read_measured(path))})
+        except MaenasError as error:
+            rows.append({"path": str(path), "error": str(error)})
     if as_json:
-        options.print_json("tables list", tables=[{"path": str(path), **_document(table)} for path, table in found])
+        options.print_json("tables list", tables=rows)
         return
-    if not found:
+    if not rows:
         print(f"no measured tables{'' if folder is None else f' in {folder}'}")
-    for path, table in found:
-        setup = f"{table.device}, {table.runtime}, {table.precision}, batch {table.batch}"
-        print(f"{path.name}: {setup}, {len(table.rows)} kernels, {table.conditions.get('date', 'no date')}")
+    for row in rows:
+        print(row["error"] if "error" in row else f"{Path(row['path']).name}: {_line(row)}")
 
 
 @tables_app.command("show")
@@ -155,6 +158,11 @@ def _document(table: MeasuredTable) -> dict[str, Any]:
     counts = {kind: len(getattr(table, kind)) for kind in ("blocks", "networks", "failed")}
     caches = {"caches": asdict(table.caches)} if table.caches else {}
     return {**{name: getattr(table, name) for name in names}, **caches, "kernels": len(table.rows), **counts}
+
+
+def _line(row: dict[str, Any]) -> str:
+    setup = "{device}, {runtime}, {precision}, batch {batch}, {kernels} kernels".format_map(row)
+    return f"{setup}, {row['conditions'].get('date', 'no date')}"
 
 
 def _kernel_text(key: KernelKey) -> str:

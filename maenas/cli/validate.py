@@ -65,13 +65,13 @@ def validate_command(
     predictor = measured_predictor_of(load_predictor(device, precision=precision))
     require_extra("openvino" if "openvino" in str(predictor.conditions["runtime"]) else "export")
     specs = networks_to_validate(spec or (), space or (), **vars(drawn))
-    if not as_json:
-        _print_head(predictor.description)
     done: list[Checked] = []
 
     def on_measured(row: Checked) -> None:
         done.append(row)
         if not as_json:
+            if len(done) == 1:  # the table is of this machine
+                _print_head(predictor.description)
             _print_row(row)
 
     def on_rows(so_far: Validation) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,11 @@ SCHEMA_WITHIN = 1000  # characters of a file within which its schema stands
 
 def is_measured(path: str | Path) -> bool:
     """Whether a JSON file says that it is a measured table; calibrated ones stand in the same folders."""
-    return f'"{SCHEMA}"' in read_text(path, what="latency table", max_bytes=MAX_TABLE_BYTES)[:SCHEMA_WITHIN]
+    return f'"{SCHEMA}"' in _text(path)[:SCHEMA_WITHIN]
+
+
+def _text(path: str | Path) -> str:
+    return read_text(path, what="latency table", max_bytes=MAX_TABLE_BYTES)
 
 
 def candidates() -> Iterator[Path]:
@@ -35,28 +41,50 @@ def candidates() -> Iterator[Path]:
             yield shipped_file("latency_tables", f"{stem}.json")
 
 
-def table_files() -> Iterator[Path]:
-    """Measured tables of this folder, then the shipped ones that have no namesake there."""
-    return (path for path in candidates() if is_measured(path))
+def table_files(folder: Path | None = None) -> Iterator[Path]:
+    """Measured tables of `folder`; if not given, of this folder, then the shipped ones that have no namesake there.
+
+    A file that cannot be read may be one, and is among them.
+    """
+    for path in candidates() if folder is None else sorted(folder.glob("*.json")):
+        try:
+            if is_measured(path):
+                yield path
+        except MaenasError:
+            yield path
+
+
+def hardware_of(path: Path) -> str:
+    """What a table's file says it was measured on, also where it is damaged; empty where it says nothing."""
+    try:
+        found = re.search(r'"hardware":\s*("(?:[^"\\]|\\.)*")', _text(path))
+        return json.loads(found[1]) if found else ""
+    except (MaenasError, ValueError):
+        return ""
+
+
+def tables_here() -> list[tuple[Path, MeasuredTable]]:
+    """The tables measured on this machine's processor; raises `MaenasError` where one of these is damaged."""
+    here = processor()
+    return [(path, read_measured(path)) for path in table_files() if hardware_of(path) == here]
 
 
 def find_measured(device: str, *, precision: str | None, batch: int) -> Path | None:
     """File of the measured table called `device`, or None. "cpu" is the table of this machine's processor.
 
     Of several such tables: that of the precision (else fp32) and batch asked for, then that of the most threads that
-    this machine has cores for, then the latest, then one of ONNX Runtime. Raises `MaenasError` where there is none.
+    this machine has cores for, then the latest, then one of ONNX Runtime. Raises `MaenasError` where there is none, or
+    one of them is damaged.
     """
     if device != THIS_MACHINE:
         return next((path for path in candidates() if path.stem == device and is_measured(path)), None)
-    here = processor()
-    tables = [(path, read_measured(path)) for path in table_files()]
-    fits = [(path, table) for path, table in tables if table.conditions.get("hardware") == here]
+    fits = tables_here()
     if not fits:
         name = cpu_name()
-        alike = [path.stem for path, table in tables if table.conditions.get("hardware", "").startswith(name)]
+        alike = [path.stem for path in table_files() if hardware_of(path).startswith(name)]
         other = f". Tables of another or an unstated model of {name}: {', '.join(alike)}" if alike else ""
         advice = f"run `maenas profile --device cpu` first{other}"
-        raise MaenasError(f"no table was measured on this machine's processor ({here}): {advice}")
+        raise MaenasError(f"no table was measured on this machine's processor ({processor()}): {advice}")
 
     def preference(entry: tuple[Path, MeasuredTable]) -> tuple:
         table = entry[1]

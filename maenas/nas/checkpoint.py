@@ -72,8 +72,6 @@ def write_checkpoint(path: Path, setup: Setup, state: State) -> None:
 
 def read_checkpoint(path: Path, setup: Setup) -> State:
     """Strict inverse of `write_checkpoint`; raises `MaenasError`, also where the checkpoint is of another search."""
-    if not path.exists():
-        raise MaenasError(f"{path}: there is no such file, and so nothing to resume: run without --resume")
     stored = parse_json(read_text(path, what="checkpoint"), Checkpoint, where=str(path))
     if stored.fingerprint != fingerprint(setup):
         raise MaenasError(
@@ -97,8 +95,6 @@ def read_checkpoint(path: Path, setup: Setup) -> State:
 
 def refuse_foreign(path: Path, setup: Setup) -> None:
     """Raise `MaenasError` where `path` is the checkpoint of another search, which a new one would overwrite."""
-    if not path.exists():
-        return
     try:
         stored = parse_json(read_text(path, what="checkpoint"), Checkpoint, where=str(path))
     except MaenasError:

@@ -58,7 +58,7 @@ class State:
     generation: int
     evaluated: int
     genes: Ints  # [G, N], best first
-    fitness: Floats  # [N]  score, or minus the relative excess over the limits
+    fitness: Floats  # [N]  score; below every score, by the relative excess, where a limit is broken
     generator: dict[str, Any]  # state of the PCG64 behind the next generation
 
 
@@ -73,6 +73,7 @@ class _Compiled:
     saturated: tuple[tuple[Floats, Floats], ...]  # per stage `first` and `more` under a saturating score's logarithm
     tail: Floats  # [1 + Q, C3 C4 C5] or [1 + Q, 1]
     limits: Floats  # [Q]
+    floor: float  # no score lies below; 0, where none is negative
     moves: Ints  # [G choices MOVES]  gene value after a move
     most: int  # choices of a gene, the padded length in `moves`
     mutable: Ints  # genes with more than one choice, or the first one where none has
@@ -117,6 +118,7 @@ def _compile(problem: Problem) -> _Compiled:
         saturated=tuple((table.first.reshape(-1), table.more.reshape(-1)) for table in saturated),
         tail=tail,
         limits=np.array([c.limit for c in problem.constraints]),
+        floor=_floor(problem),
         moves=_move_table(problem).reshape(-1),
         most=max(map(len, space.choices)),
         mutable=np.array([gene for gene, row in enumerate(space.choices) if len(row) > 1] or [0]),
@@ -124,6 +126,19 @@ def _compile(problem: Problem) -> _Compiled:
         narrow=tuple(narrow),
         depths=np.array(problem.max_depth) - np.array([stage.min_depth for stage in space.stages]),
     )
+
+
+def _floor(problem: Problem) -> float:
+    """What no score lies below, at most 0: the prices of many layers add up to more than a score gives for them."""
+    objective = problem.objective
+    if objective is None:
+        return 0.0
+    rows = zip(objective.stages, problem.max_depth, strict=True)
+    least = objective.stem.min() + sum(t.first.min() + (most - 1) * min(0.0, t.more.min()) for t, most in rows)
+    if objective.saturation is not None:
+        logs = enumerate(objective.saturation.stages)
+        least += sum(objective.saturation.of_total(number, table.first.min()) for number, table in logs)
+    return float(min(0.0, least))
 
 
 def _move_table(problem: Problem) -> Ints:
@@ -154,7 +169,7 @@ def _repair(compiled: _Compiled, genes: Ints) -> None:
 
 
 def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
-    """Score, or minus the relative excess where a limit is broken, and far below outside of the space: `[P]`.
+    """Score, or `floor` minus the relative excess where a limit is broken, and far below outside of the space: `[P]`.
 
     Effectiveness is checked at selection.
     """
@@ -184,7 +199,7 @@ def _fitness(compiled: _Compiled, genes: Ints) -> Floats:
         totals += compiled.tail.take((c3 * n4 + c4) * n5 + c5, axis=1)
     score = totals[0] if compiled.problem.objective is not None else scores_of(compiled.problem, genes.T)
     excess = np.maximum(totals[1:] / compiled.limits[:, None] - 1, 0).sum(axis=0)
-    return np.where(excess + outside > 0, -excess - OUTSIDE * outside, score)
+    return np.where(excess + outside > 0, compiled.floor - excess - OUTSIDE * outside, score)
 
 
 def _offspring(compiled: _Compiled, parents: Ints, count: int, rng: np.random.Generator) -> Ints:
@@ -231,12 +246,12 @@ def _demoted(compiled: _Compiled, genes: Ints, fitness: Floats, size: int) -> Fl
     checked = np.zeros(len(fitness), bool)
     while True:  # what fails falls behind, and others move up
         order = np.argsort(-fitness, kind="stable")[:size]
-        new = order[(fitness[order] > 0) & ~checked[order]]
+        new = order[(fitness[order] > compiled.floor) & ~checked[order]]
         if not len(new):
             return fitness
         excess = effectiveness_of(compiled.problem, genes[:, new].T) / limit - 1
         fitness = fitness.copy()
-        fitness[new] = np.where(excess > 0, -excess, fitness[new])
+        fitness[new] = np.where(excess > 0, compiled.floor - excess, fitness[new])
         checked[new] = True
 
 

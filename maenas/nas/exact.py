@@ -194,8 +194,8 @@ def below(layers: Layers, bound: Bound, reach: float) -> float:
 
 
 def _kth(archive: dict[tuple[int, ...], Solution], k: int) -> float:
-    """Score that the k best have to reach; 0, the least there is, while fewer than k are known."""
-    return float(_ranked(archive)[k - 1].score) if len(archive) >= k else 0.0
+    """Score that the k best have to reach; any, while fewer than k are known."""
+    return float(_ranked(archive)[k - 1].score) if len(archive) >= k else -np.inf
 
 
 def _best_labels(layers: Layers, history: list[Labels], k: int) -> list[Solution]:

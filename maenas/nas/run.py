@@ -57,7 +57,7 @@ class Candidate:
 class SearchResult:
     """Outcome of a search: candidates best first, and what is known about how good they could be.
 
-    `gap` is (bound - score) / bound against the proven optimum, or against an upper bound if `proven` is false; None
+    `gap` is (bound - score) / |bound| against the proven optimum, or against an upper bound if `proven` is false; None
     where the score is not additive, so that there is no bound.
     """
 
@@ -88,7 +88,7 @@ def run(
         enough = math.inf if proven is None else proven.upper_bound  # the evolution ends where it has found it
         final = evolve(problem, request.evolution, state, on_generation, enough=enough)
         evaluated = final.evaluated - (state.evaluated if state else 0)
-        found = [row for row, good in zip(final.genes.T, final.fitness > 0, strict=True) if good][: request.top_k]
+        found = list(final.genes.T[feasible(problem, final.genes.T)][: request.top_k])
     certificate = None
     if problem.objective is not None:
         if on_proof is not None:
@@ -102,11 +102,12 @@ def run(
         if request.solver == "exact" or not found:
             found = [solution.genome for solution in certificate.solutions]
     if not found:
-        limits = ", ".join(f"{c.name} {limit_shower(setup, c.name)(c.limit)}" for c in problem.constraints)
+        limits = [f"{c.name} {limit_shower(setup, c.name)(c.limit)}" for c in problem.constraints]
+        limits += [] if problem.max_effectiveness is None else [f"effectiveness {problem.max_effectiveness:g}"]
         proven = certificate is not None and certificate.proven
         raise MaenasError(
             f"{'there is no architecture' if proven else 'the search found no architecture'} of the space "
-            f"{setup.space.name} that meets all limits together ({limits}); raise one of them"
+            f"{setup.space.name} that meets all limits together ({', '.join(limits)}); raise one of them"
         )
     return _result(setup, np.array(found), evaluated, certificate)
 
@@ -134,7 +135,7 @@ def _result(setup: Setup, genomes: np.ndarray, evaluated: int, certificate: Exac
     optimum, gap, proven = None, None, False
     if certificate is not None:
         optimum, proven = certificate.upper_bound * unit, certificate.proven
-        gap = max(0.0, 1 - scores[0] / certificate.upper_bound)
+        gap = gap_to(certificate.upper_bound, float(scores[0]))
     return SearchResult(
         setup,
         candidates,
@@ -148,11 +149,16 @@ def _result(setup: Setup, genomes: np.ndarray, evaluated: int, certificate: Exac
     )
 
 
+def gap_to(bound: float, score: float) -> float:
+    """Relative distance of a score to a bound above it."""
+    return max(0.0, (bound - score) / abs(bound))
+
+
 def reordered(result: SearchResult, candidates: tuple[Candidate, ...]) -> SearchResult:
     """The same search with another order or choice of its candidates."""
     winner = candidates[0]
     genome = result.setup.space.genome_of(winner.spec.backbone)
-    gap = None if result.optimum is None else max(0.0, 1 - winner.score / result.optimum)
+    gap = None if result.optimum is None else gap_to(result.optimum, winner.score)
     return replace(
         result,
         candidates=candidates,
@@ -170,7 +176,7 @@ def _candidate(setup: Setup, genome: Genome, score: float) -> Candidate:
     return Candidate(
         spec,
         float(score),
-        score_of("mae", kernels, setup.space.score_weights),
+        score_of("mae", kernels),
         float(effectiveness(score_terms(kernels))),
         cost.params,
         cost.flops,

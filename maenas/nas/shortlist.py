@@ -95,7 +95,7 @@ def _entry(setup: Setup, spec: DetectorSpec, kind: Literal["optimum", "unlike", 
     kernels = lower(spec)
     prediction = predict(kernels, setup.predictors[0])
     share = prediction.parts["backbone"] / sum(prediction.parts.values())
-    score = float(mae_score(score_terms(kernels), setup.space.score_weights))
+    score = float(mae_score(score_terms(kernels)))
     return ShortlistEntry(spec, kind, why, prediction.seconds, share, total_cost(kernels).layers, score)
 
 

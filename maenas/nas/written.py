@@ -42,8 +42,7 @@ class SpecFiles:
         return self.folder / f"{self.name}.ckpt.json"
 
     def finish(self, written: Sequence[Path]) -> None:
-        """Remove the checkpoint, and specs of a longer list that an earlier search has left under this name."""
-        self.checkpoint.unlink(missing_ok=True)
+        """Remove specs of a longer list that an earlier search has left under this name."""
         for path in _siblings(self.folder, self.name):
             if path not in written:
                 path.unlink(missing_ok=True)
@@ -67,9 +66,7 @@ def spec_files(
         check_file(path)
     ensure_folder(folder)
     with locked(folder / f"{name}.json"):
-        if overwrite:
-            files.checkpoint.unlink(missing_ok=True)
-        else:
+        if not overwrite:
             _refuse_foreign(files, request, request_id(request, kind))
         yield files
 

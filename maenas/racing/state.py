@@ -14,6 +14,7 @@ from maenas.errors import MaenasError
 from maenas.files import read_text, write_atomic
 from maenas.racing.schedule import field_sizes
 from maenas.strict import STRICT, dump_json, parse_json
+from maenas.units import parse_latency_s
 
 SCHEMA: Final = "maenas/race@1"
 RACE_FILE: Final = "race.json"
@@ -212,6 +213,8 @@ def require_same(stored: Settings, ours: Settings, folder: Path) -> None:
         if field.name == "recipe":
             keys = [key for key in new if key != "workers" and _plain(old.get(key)) != _plain(new[key])]
             differ += [f"{key} ({old.get(key)} there, {new[key]} here)" for key in keys]
+        elif field.name == "budget" and old and new and parse_latency_s(old) == parse_latency_s(new):
+            continue
         elif _same_place(old) != _same_place(new):
             differ.append(f"{field.name} ({_shown(old)} there, {_shown(new)} here)")
     if differ:

@@ -1,8 +1,9 @@
-"""A race in words, for a terminal."""
+"""A race in words, for a terminal; its plan also as data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from maenas.racing.progress import planned_epochs, planned_seconds
 from maenas.racing.state import Finalist, Interval, Race, Result
@@ -28,6 +29,21 @@ def plan_text(race: Race, *, train: int, val: int, disk_bytes: int, devices: Seq
     if disk_bytes:
         lines.append(f"{'disk':<11}{format_bytes(disk_bytes)}")
     return "\n".join(lines)
+
+
+def plan_document(race: Race, *, train: int, val: int, disk_bytes: int, devices: Sequence[str]) -> dict[str, object]:
+    """What `plan_text` says, as plain data for JSON; `seconds` on all devices together."""
+    return {
+        "entrants": [asdict(entrant) for entrant in race.entrants],
+        "images": {"train": train, "val": val},
+        "rungs": list(race.settings.rungs),
+        "eta": race.settings.eta,
+        "seeds": race.settings.seeds,
+        "epochs": planned_epochs(race),
+        "seconds": planned_seconds(race) / len(devices),
+        "devices": list(devices),
+        "disk_bytes": disk_bytes,
+    }
 
 
 def rung_text(race: Race, rung: int) -> str:

@@ -16,7 +16,7 @@ from maenas.nas.run import Candidate, SearchResult
 from maenas.presets import PROFILES, get_neck_preset
 from maenas.reports.prediction_text import format_prediction
 from maenas.reports.text import columns, labelled
-from maenas.score import score_of
+from maenas.score import MAE_WEIGHTS, score_of
 from maenas.score_names import SCORES, ScoreName
 from maenas.spec import BackboneSpec, published_spec
 from maenas.units import format_bytes, format_count, format_latency, number_of
@@ -49,7 +49,7 @@ def format_setup(setup: Setup) -> str:
     if depths.max_effectiveness is not None:
         bounds.append(f"effectiveness up to {depths.max_effectiveness:g}")
     lines.append(labelled("depth", f"{', '.join(bounds)}; {depths.reason}"))
-    lines += score_lines(request.score)
+    lines += score_lines(request.score, space.score_weights)
     return "\n".join(lines if setup.necks is None else [*lines, "", *_neck_lines(setup.necks)])
 
 
@@ -96,9 +96,12 @@ def format_verified(row: Verified) -> str:
     return labelled("measured", f"{text} (score {row.candidate.score:.4f}){fits}")
 
 
-def score_lines(name: ScoreName) -> list[str]:
-    """A score's equation and source, and what evidence says about it."""
+def score_lines(name: ScoreName, mae_weights: Sequence[float] = MAE_WEIGHTS) -> list[str]:
+    """A score's equation and source, and what evidence says about it; `mae_weights` are the space's."""
     about = SCORES[name]
+    if name == "mae" and tuple(mae_weights) != MAE_WEIGHTS:
+        weights = ", ".join(f"{weight:g}" for weight in mae_weights)
+        return [labelled("score", f"mae: sum of w_i (H_i + ln c_i), w = ({weights}) of the space, and here only")]
     evidence = f"{about.evidence_text} (docs/score.md)"
     return [labelled("score", f"{name}: {about.equation} ({about.source})"), labelled("evidence", evidence)]
 

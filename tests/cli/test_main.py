@@ -312,7 +312,6 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "output under a file": ((*GOOD, "--out", "file/specs"), "cannot write into file/specs: not a directory"),
     "output that is a file": ((*GOOD, "--out", "file"), "cannot write into file"),
     "name in a missing folder": ((*GOOD, "--name", "a/b"), "a/b"),
-    "nothing to resume": ((*GOOD, "--resume"), "2.2ms.ckpt.json: there is no such file, and so nothing to resume: run"),
     "predict nothing there": (("predict", "damo-yolo-x"), "unknown network 'damo-yolo-x'"),
     "predict malformed": (("predict", "malformed.json"), "malformed.json:"),
     "predict stages that do not chain": (

@@ -131,6 +131,19 @@ def test_a_file_s_name_in_the_place_of_a_folder_is_refused_at_once(
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.parametrize("form", ["two words", "one word"])
+@pytest.mark.parametrize("parameter", FILES + FOLDERS + PLACES, ids=label)
+def test_an_empty_place_is_refused_and_is_not_this_folder(parameter: Parameter, form: str, maenas: Maenas) -> None:
+    """As `--out "$FOLDER"` is, where there is no such variable."""
+    words = call(parameter, "")
+    if parameter.is_option and form == "one word":
+        words = " ".join(words).replace(f"{parameter.name} ", f"{parameter.name}=").split(" ")
+    done = maenas(*words)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert "is empty" in done.err or (".png" in done.err and "must end in" in done.err)
+
+
 @pytest.mark.parametrize("parameter", FILES + FOLDERS + PLACES, ids=label)
 def test_nothing_is_made_before_the_work(parameter: Parameter, tmp_path: Path, maenas: Maenas) -> None:
     """The call fails for another reason: what it reads does not exist."""

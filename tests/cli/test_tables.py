@@ -1,5 +1,6 @@
 """Published kernel timings, imported and searched on."""
 
+import json
 import re
 from pathlib import Path
 
@@ -32,6 +33,20 @@ def test_published_lines_become_a_table_that_a_backbone_is_searched_on(maenas: M
     assert done.code == 0, done.err
     assert "proven: no architecture of the space scores higher" in done.out
     assert re.search(r"% of it estimated from bytes, since the table has no .*space_to_depth", done.out)
+
+
+def test_a_damaged_table_is_listed_with_its_error(maenas: Maenas, tmp_path: Path) -> None:
+    good = shipped_file("latency_tables", "published/v100-tensorrt-fp16-b1.json").read_text(encoding="utf-8")
+    for name, text in (("cut", good[:2000]), ("good", good)):
+        (tmp_path / "tables").mkdir(exist_ok=True)
+        (tmp_path / "tables" / f"{name}.json").write_text(text, encoding="utf-8")
+    done = maenas("tables", "list", "tables")
+    assert done.code == 0, done.err
+    first, second = done.out.splitlines()
+    assert "cut.json" in first
+    assert re.match(r"good\.json: v100, TensorRT.*, fp16, batch 1, \d+ kernels", second)
+    rows = json.loads(maenas("tables", "list", "tables", "--json").out)["tables"]
+    assert [set(row) & {"error", "kernels"} for row in rows] == [{"error"}, {"kernels"}]
 
 
 def test_a_foreign_file_and_an_unknown_device_are_refused(maenas: Maenas, tmp_path: Path) -> None:

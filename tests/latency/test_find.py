@@ -12,7 +12,7 @@ from maenas.errors import MaenasError
 from maenas.files import data_dir
 from maenas.latency import find
 from maenas.latency.find import find_measured, load_measured, table_files
-from maenas.latency.measured import MeasuredTable, make_table, read_measured, write_measured
+from maenas.latency.measured import MeasuredTable, make_table, measured_to_json, read_measured, write_measured
 from maenas.latency.predictor import load_predictor
 
 CORES = os.cpu_count() or 1
@@ -54,6 +54,17 @@ def test_cpu_is_the_table_of_this_processor_with_the_most_threads_it_has(here: P
     found = find_measured("cpu", precision=None, batch=1)
     assert found is not None
     assert found.name == "all.json"
+
+
+def test_a_damaged_table_stops_its_own_processor_only(here: Path) -> None:
+    write_measured(here / "good.json", table(hardware=ABACUS))
+    text = measured_to_json(table(hardware="Difference engine"))
+    (here / "edited.json").write_text(text.replace("Difference engine", "Analytical engine"), encoding="utf-8")
+    (here / "bytes.json").write_bytes(b"\xff\xfe")
+    assert (find_measured("cpu", precision=None, batch=1) or here).name == "good.json"
+    (here / "cut.json").write_text(measured_to_json(table(hardware=ABACUS))[:-9], encoding="utf-8")
+    with pytest.raises(MaenasError, match=r"cut\.json"):
+        find_measured("cpu", precision=None, batch=1)
 
 
 def test_cpu_is_fp32_in_onnx_runtime_where_nothing_else_speaks_for_a_table(here: Path) -> None:

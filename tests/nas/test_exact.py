@@ -24,7 +24,7 @@ from maenas.nas.layered import Options, make_layers
 from maenas.nas.problem import Constraint, Problem, effectiveness_of, evaluate, feasible, make_objective
 from maenas.nas.relaxation import MARGIN, best_on_edges, fix_options, make_test, minimise_bound
 from maenas.nas.request import Request, Setup, prepare
-from maenas.nas.space import SearchSpace, space_names
+from maenas.nas.space import SearchSpace, load_space, space_names
 from maenas.nas.space_parts import DepthBound, Range, StageSpace, StemSpace
 from maenas.nas.stage_tables import (
     ACTIVATIONS,
@@ -192,6 +192,25 @@ def check_solutions(case: Case, k: int) -> None:
 @given(case=cases(), k=st.sampled_from([1, 5]))
 def test_the_k_best_are_those_of_trying_every_genome(case: Case, k: int) -> None:
     check_solutions(case, k)
+
+
+def test_scores_below_zero_are_as_good_as_any() -> None:
+    """2,400 layers cost 72 in the balanced score, and 32 pixels give less than 50 for them."""
+    space = dataclasses.replace(load_space("demo"), stem=StemSpace("focus", Range(16, 24)))
+    widths = zip(space.stages, (32, 48, 64, 96, 128), strict=True)
+    stages = tuple(StageSpace(s.stride, Range(w, w), Range(w - 8, w), 241, min_depth=240) for s, w in widths)
+    space = dataclasses.replace(space, stages=stages, depth_bound=DepthBound(max_layers=3000), input_size=32)
+    tables = build_tables(space, QUANTITIES, input_size=32, num_classes=5, scope="detector")
+    genomes = np.stack(np.meshgrid(*map(np.arange, map(len, space.choices)), indexing="ij"), axis=-1)
+    genomes = genomes.reshape(-1, len(space.choices))
+    limit = np.quantile(evaluate(tables.quantities[T4.name], tables, genomes), 0.2, method="lower")
+    constraints = (Constraint(T4.name, tables.quantities[T4.name], float(limit)),)
+    problem = Problem(tables, make_objective(tables, "balanced"), constraints, tuple(s.max_depth for s in stages))
+    case = make_case(problem, genomes)
+    assert case.score[0] < 0
+    check_solutions(case, 5)
+    final = evolve(problem, EvolutionSettings(64, 20))
+    np.testing.assert_array_equal(final.fitness[:5], case.score[:5])
 
 
 @settings(derandomized, max_examples=20)

@@ -1,14 +1,17 @@
 """Searches of one name: the same request replaces, another one is refused, nothing stale stays."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from maenas.files import shipped_file
 from maenas.locks import locked
-from maenas.nas.written import request_id
+from maenas.nas.request import Request
+from maenas.nas.written import request_id, spec_files
 from maenas.spec import load_spec, write_spec
 from tests.conftest import Maenas
 
@@ -83,9 +86,20 @@ def test_the_checkpoint_of_another_search_is_refused(maenas: Maenas) -> None:
     done = maenas(*SMALL)
     assert done.code == 2
     assert "checkpoint of another search that was interrupted: repeat that command with --resume" in done.err
+    assert "belongs to another search" in maenas(*SMALL, "--overwrite", "--resume").err
+    with spec_files(FOLDER, SPEC.stem, Request(), 2, kind="shortlist", overwrite=True) as files:
+        files.finish([])
     assert checkpoint.read_bytes() == before
     assert maenas(*SMALL, "--overwrite").code == 0
     assert not checkpoint.exists()
+
+
+def test_resume_begins_where_there_is_nothing_to_go_on_from(maenas: Maenas) -> None:
+    assert maenas(*SMALL, "--resume").code == 0
+    before = SPEC.read_bytes()
+    SPEC.unlink()
+    assert maenas(*SMALL).code == 0
+    assert SPEC.read_bytes() == before
 
 
 def test_two_searches_of_one_name_at_once_are_refused(maenas: Maenas) -> None:
@@ -97,8 +111,25 @@ def test_two_searches_of_one_name_at_once_are_refused(maenas: Maenas) -> None:
 
 
 def test_how_many_are_written_is_no_part_of_a_request() -> None:
-    from maenas.nas.request import Request
-
     assert request_id(Request(top_k=3)) == request_id(Request())
     assert request_id(Request(seed=3)) != request_id(Request())
     assert request_id(Request(), "shortlist") != request_id(Request())
+
+
+def test_weights_of_a_space_are_those_of_its_score_and_mae_is_what_predict_says(maenas: Maenas) -> None:
+    text = shipped_file("search_spaces", "demo.yaml").read_text(encoding="utf-8")
+    Path("own.yaml").write_text(f"{text}score_weights: [0, 0, 0, 0, 2]\n", encoding="utf-8")
+    words = ("search", "--space", "own.yaml", "--budget", "2ms", *SMALL[5:], "--score", "mae", "--out", "own.json")
+    done = maenas(*words)
+    assert "w = (0, 0, 0, 0, 2) of the space" in done.out
+    found = json.loads(maenas(*words, "--json").out)["specs"][0]
+    said = [re.search(r"score +mae ([\d.]+)", text) for text in (done.out, maenas("predict", "own.json").out)]
+    values = [float(match[1]) for match in said if match]
+    assert values == pytest.approx([found["score"]["value"], found["mae"]], rel=1e-6)
+    assert found["score"]["value"] < found["mae"] / 2
+
+
+def test_a_limit_on_effectiveness_that_nothing_meets_is_named(maenas: Maenas) -> None:
+    done = maenas(*SMALL, "--max-effectiveness", "0.0001")
+    assert done.code == 2
+    assert "latency on t4 2.20 ms, layers 20, effectiveness 0.0001)" in done.err

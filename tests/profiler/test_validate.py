@@ -18,6 +18,8 @@ from maenas.cli.main import app
 from maenas.cost import kernel_activations, kernel_params, least_memory
 from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
+from maenas.files import shipped_file
+from maenas.latency.measured import make_table, read_measured, write_measured
 from maenas.latency.measured_predictor import MIN_NETWORKS, measured_predictor
 from maenas.latency.predictor import predict
 from maenas.lowering import lower
@@ -153,6 +155,17 @@ def test_a_modelled_device_is_refused_before_anything_is_printed(maenas: Maenas)
     outcome = maenas("validate", "--device", "t4")
     assert (outcome.code, outcome.out) == (2, "")
     assert "give a table measured here" in outcome.err
+
+
+def test_a_table_of_another_machine_is_refused_before_anything_is_printed(maenas: Maenas, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    table = read_measured(shipped_file("latency_tables", "cpu-epyc-zen3-onnxruntime-t1-fp32-b1.json"))
+    names = ("device", "runtime", "precision", "batch", "method", "rows", "blocks", "networks")
+    fields = {name: getattr(table, name) for name in names}
+    write_measured(tmp_path / "other.json", make_table(**fields, conditions={"hardware": "Difference engine"}))
+    outcome = maenas("validate", "--device", "other.json", "--spec", "damo-yolo-t", "--random", "0")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "was measured on Difference engine, this machine is " in outcome.err
 
 
 def test_the_networks_of_the_table_cannot_validate_it(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from maenas.racing.state import Interval, Result, read_race
 from maenas.racing.text import rung_text, verdict
 from maenas.spec import write_spec
 from maenas.strict import dump_json, parse_json
+from tests.conftest import Maenas
 from tests.detector.conftest import TINY, TINY_STAGES
 from tests.racing.conftest import RECIPE, ROOT, SETTINGS, race, same_result
 
@@ -222,6 +223,17 @@ def test_the_same_files_in_another_spelling_are_the_same_race(
     same_result(whole, race(Path(), whole.folder, resume=True))
     monkeypatch.chdir(tmp_path)
     same_result(whole, race(Path("link"), whole.folder, resume=True))
+
+
+def test_with_json_the_output_is_one_document_and_the_course_goes_elsewhere(place: Path, maenas: Maenas) -> None:
+    words = ["race", place / "a.json", place / "b.json", "--data", place / "data", "--rungs", "2", "--train-on", "cpu"]
+    words += [word for text in SETTINGS for word in ("--set", text)]
+    plan = json.loads(maenas(*words, "--plan", "--json").out)["plan"]
+    assert [entrant["name"] for entrant in plan["entrants"]] == ["a", "b"]
+    assert (plan["epochs"], plan["devices"]) == (8, ["cpu"])
+    done = maenas(*words, "--json")
+    assert json.loads(done.out)["winner"] in ("a", "b")
+    assert "rung 2/2  epoch   4/4" in done.err
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from maenas.errors import MaenasError
 from maenas.racing.bootstrap import compare, image_weights, mean_over_seeds
 from maenas.racing.progress import planned_epochs
 from maenas.racing.schedule import field_sizes, rung_epochs
-from maenas.racing.state import Entrant, Out, Race, Score, Settings, new_race
+from maenas.racing.state import Entrant, Out, Race, Score, Settings, new_race, require_same
 
 # The course -----------------------------------------------------------------------------------------------------------
 
@@ -47,6 +48,14 @@ def test_the_best_third_stays_and_the_control_with_them() -> None:
     assert scored(aps).field(1) == ("n1", "n3", "n5")
     assert scored(aps, control=6).field(2) == ("n1", "n3", "n6")
     assert planned_epochs(scored(aps)) == 9 + 3 * 2 + 2 * 6
+
+
+def test_a_race_goes_on_with_its_budget_in_other_words_but_not_with_another() -> None:
+    for words in ("3ms", "3.0 ms", "3000us"):
+        require_same(settings(budget="3ms"), settings(budget=words), Path("out"))
+    for other in ("3.1ms", None):
+        with pytest.raises(MaenasError, match=r"different budget \(3ms there, (3\.1ms|None) here\)"):
+            require_same(settings(budget="3ms"), settings(budget=other), Path("out"))
 
 
 def test_a_failure_later_on_changes_no_earlier_field() -> None:
