@@ -46,6 +46,17 @@ def weights_path(path: str | Path) -> Path:
     return inside
 
 
+def weights_hint(path: Path) -> str:
+    """What a message adds about a file that holds no weights to use, by its ending; empty for most."""
+    hints = {
+        ".json": "a spec has no weights: `maenas train` makes them",
+        ".pt": f"of a training run name the folder, or {WEIGHTS_FILE} in it",
+        ".pth": "`maenas weights convert` reads a released .pth",
+    }
+    hint = hints.get(path.suffix.lower())
+    return f"; {hint}" if hint else ""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One epoch: steps done until its end, mean losses, and COCO metrics where it was evaluated.
