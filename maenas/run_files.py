@@ -40,8 +40,10 @@ def weights_path(path: str | Path) -> Path:
         return path
     inside = path / WEIGHTS_FILE
     if not inside.is_file():
+        others = ", ".join(sorted(file.name for file in path.glob("*.safetensors")))
+        there = f", but {others}" if others else ""
         raise MaenasError(
-            f"{path}: there is no {WEIGHTS_FILE} in this folder; name the folder of a training run, or a file"
+            f"{path}: there is no {WEIGHTS_FILE} in this folder{there}; name the folder of a training run, or a file"
         )
     return inside
 
