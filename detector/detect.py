@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,7 +17,7 @@ from PIL import Image
 from detector.data.yolo import label_file
 from detector.draw import draw_detections
 from detector.images import files_below, read_image
-from detector.predict import Detector
+from detector.predict import Detector, class_label
 from detector.result import Result
 from detector.sources import (
     Video,
@@ -122,19 +120,9 @@ def class_labels(text: str | None, names: tuple[str, ...]) -> tuple[int, ...] | 
     while parts:
         joined = {count: ",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)}
         count = next((count for count, name in joined.items() if name in names), 1)
-        labels.append(_label(joined[count], names))
+        labels.append(class_label(joined[count], names, where="--classes"))
         parts = parts[count:]
     return tuple(dict.fromkeys(labels))
-
-
-def _label(text: str, names: tuple[str, ...]) -> int:
-    if text in names:
-        return names.index(text)
-    if re.fullmatch(r"[0-9]{1,9}", text) and int(text) < len(names):
-        return int(text)
-    nearest = difflib.get_close_matches(text, names, n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else f"; the classes are {', '.join(names[:10])} ..."
-    raise MaenasError(f"--classes: there is no class {text!r}{hint}")
 
 
 def detect_images(

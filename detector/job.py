@@ -64,7 +64,7 @@ class Designed(Protocol):
 
 
 def make_job(
-    spec: str | Path | DetectorSpec | Designed,
+    spec: str | Path | DetectorSpec | SpecFile | Designed,
     data: str | Path = SHAPES,
     *,
     recipe: str | Path | Recipe = AUTO,
@@ -134,9 +134,11 @@ def _named(recipe: str | Path | Recipe) -> Recipe:
     return recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe))
 
 
-def _spec_file(spec: str | Path | DetectorSpec | Designed) -> SpecFile:
+def _spec_file(spec: str | Path | DetectorSpec | SpecFile | Designed) -> SpecFile:
     if isinstance(spec, str | Path):
         return load_spec(str(spec))
+    if isinstance(spec, SpecFile):
+        return spec
     if isinstance(spec, DetectorSpec):
         return SpecFile(SCHEMA, "detector", spec.id, spec)
     return SpecFile(SCHEMA, "detector", spec.spec.id, spec.spec, spec.provenance)

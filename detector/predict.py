@@ -7,6 +7,8 @@ for result in detector.predict(["street.jpg", "harbour.png"]):
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,23 +68,24 @@ class Detector:
         conf: float | None = None,
         iou: float | None = None,
         max_det: int = MAX_DET,
-        classes: Sequence[int] | None = None,
+        classes: Sequence[int | str] | None = None,
         batch: int = BATCH,
     ) -> list[Result]:
         """Detections of each image: files, images of Pillow, uint8 RGB arrays `[H, W, 3]` or tensors `[3, H, W]`.
 
-        `conf` and `iou` as in `postprocess`; None for those of `thresholds`; only the labels `classes` are looked
-        for; `batch` images run at once. Raises `MaenasError` for a file that cannot be read, another kind of array,
-        and settings out of range or that suppression in the network rules out.
+        `conf` and `iou` as in `postprocess`; None for those of `thresholds`; only `classes`, by name or label, are
+        looked for; `batch` images run at once. Raises `MaenasError` for a file that cannot be read, another kind of
+        array, an unknown class, and settings out of range or that suppression in the network rules out.
         """
         _require_settings(max_det=max_det, batch=batch)
         conf, iou = self.thresholds(conf, iou)
+        labels = None if classes is None else [class_label(f"{given}", self.names) for given in classes]
         chosen = image_list(images)
         parts = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
         results = []
         for part in parts:
             pixels = [to_pixels(image) for image in part]
-            found = self._detect(pixels, conf=conf, iou=iou, max_det=max_det, classes=classes)
+            found = self._detect(pixels, conf=conf, iou=iou, max_det=max_det, labels=labels)
             for given, array, row in zip(part, pixels, found, strict=True):
                 source = given if isinstance(given, str | Path) else array
                 results.append(Result(*row, self.names_of(row.labels), source))
@@ -112,17 +115,28 @@ class Detector:
 
     @torch.no_grad()
     def _detect(
-        self, images: list[np.ndarray], *, conf: float, iou: float, max_det: int, classes: Sequence[int] | None
+        self, images: list[np.ndarray], *, conf: float, iou: float, max_det: int, labels: list[int] | None
     ) -> list[Detections]:
         """Detections in pixels of each image, on the CPU."""
         tensor, placements = preprocess(images, self.input, self.device)
         scores, boxes = self.network(tensor)
-        if classes is not None:
+        if labels is not None:
             wanted = torch.zeros(scores.shape[-1], dtype=torch.bool, device=self.device)
-            wanted[list(classes)] = True
+            wanted[labels] = True
             scores = scores * wanted
         left = iou if self.nms is None else None  # to suppress
         return detections_in_images(scores, boxes, placements, conf=conf, iou=left, max_det=max_det)
+
+
+def class_label(text: str, names: tuple[str, ...], where: str = "classes") -> int:
+    """The label of a class by its name or number; raises `MaenasError` naming `where` and the nearest class."""
+    if text in names:
+        return names.index(text)
+    if re.fullmatch(r"[0-9]{1,9}", text) and int(text) < len(names):
+        return int(text)
+    nearest = difflib.get_close_matches(text, names, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else f"; the classes are {', '.join(names[:10])} ..."
+    raise MaenasError(f"{where}: there is no class {text!r}{hint}")
 
 
 def _require_settings(**counts: int) -> None:

@@ -18,7 +18,7 @@ from detector.job import Designed, Job, make_job
 from detector.predict import Detector
 from detector.recipe import AUTO, Recipe
 from detector.train import train as train_job
-from maenas.spec import DetectorSpec
+from maenas.spec import DetectorSpec, SpecFile
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +46,7 @@ class TrainingRun:
 
 
 def train(
-    spec: str | Path | DetectorSpec | Designed,
+    spec: str | Path | DetectorSpec | SpecFile | Designed,
     data: str | Path = SHAPES,
     *,
     recipe: str | Path | Recipe = AUTO,

@@ -40,10 +40,23 @@ def weights_path(path: str | Path) -> Path:
         return path
     inside = path / WEIGHTS_FILE
     if not inside.is_file():
+        others = ", ".join(sorted(file.name for file in path.glob("*.safetensors")))
+        there = f", but {others}" if others else ""
         raise MaenasError(
-            f"{path}: there is no {WEIGHTS_FILE} in this folder; name the folder of a training run, or a file"
+            f"{path}: there is no {WEIGHTS_FILE} in this folder{there}; name the folder of a training run, or a file"
         )
     return inside
+
+
+def weights_hint(path: Path) -> str:
+    """What a message adds about a file that holds no weights to use, by its ending; empty for most."""
+    hints = {
+        ".json": "a spec has no weights: `maenas train` makes them",
+        ".pt": f"of a training run name the folder, or {WEIGHTS_FILE} in it",
+        ".pth": "`maenas weights convert` reads a released .pth",
+    }
+    hint = hints.get(path.suffix.lower())
+    return f"; {hint}" if hint else ""
 
 
 @dataclass(frozen=True)

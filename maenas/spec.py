@@ -21,7 +21,7 @@ from maenas.errors import MaenasError
 from maenas.files import read_text, shipped_file, shipped_names, write_atomic
 from maenas.strict import STRICT, dump_json, parse_json
 
-OTHER_TOOLS = (".yaml", ".yml", ".pt", ".pth")  # how they name a network
+OTHER_FILES = (".yaml", ".yml", ".pt", ".pth", ".safetensors", ".onnx", ".engine")  # of other tools, or with weights
 Block = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1", "csp"]
 Activation = Literal["relu", "silu"]
 
@@ -264,7 +264,7 @@ def load_spec(name: str) -> SpecFile:
     if name in PUBLISHED and not path.exists():
         return read_spec(published_file(name))
     suffix = path.suffix.lower()
-    if suffix in OTHER_TOOLS or (suffix != ".json" and name not in PUBLISHED and not path.is_file()):
+    if suffix in OTHER_FILES or (suffix != ".json" and name not in PUBLISHED and not path.is_file()):
         near = difflib.get_close_matches(name, PUBLISHED, n=1)
         guess = f"; did you mean {near[0]}?" if near else ""
         raise MaenasError(

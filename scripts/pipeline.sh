@@ -50,6 +50,7 @@ elif [[ -z $classes ]]; then
   exit 2
 fi
 
+command -v maenas >/dev/null || PATH=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin:$PATH  # what make has made
 mkdir -p "$out/logs"
 trap 'echo "stopped: the same command goes on here" >&2' ERR
 set -E
@@ -57,14 +58,15 @@ set -E
 # step LOG COMMAND...: a command whose output becomes a log. It is done when its log says so, after the step before it.
 previous=
 step() {
-  local log=$out/logs/$1.txt began=$SECONDS
+  local log=$out/logs/$1.txt began=$SECONDS command
   shift
-  printf '\n$ %s\n' "$*"
-  if [[ -e $log && ! $log -ot ${previous:-$log} && $(head -n 1 "$log") == "$ $*" ]]; then
+  command="\$$(printf ' %q' "$@")"  # as a shell takes it
+  printf '\n%s\n' "$command"
+  if [[ -e $log && ! $log -ot ${previous:-$log} && $(head -n 1 "$log") == "$command" ]]; then
     echo "done before: $log"
   else
     rm -f "$log"
-    echo "$ $*" >"$log.partial"
+    echo "$command" >"$log.partial"
     "$@" | tee -ia "$log.partial"
     mv "$log.partial" "$log"
     echo "($((SECONDS - began)) s)"

@@ -101,6 +101,15 @@ def test_predict_is_the_predictor_on_the_lowered_network(name: str) -> None:
     assert maenas.predict(published_spec(name)).latency_ms == latency.latency_ms
 
 
+def test_what_load_spec_gives_is_predicted_under_its_name_and_trained() -> None:
+    stored = load_spec("damo-yolo-nano-s")
+    assert maenas.predict(stored).text() == maenas.predict("damo-yolo-nano-s").text()
+    pytest.importorskip("torch")
+    from detector.job import _spec_file
+
+    assert _spec_file(stored) is stored
+
+
 def test_pareto_rises_and_ends_at_its_budget() -> None:
     front = maenas.pareto("1.6ms", space="k1kx-tiny")
     scores = [point.score for point in front.points]

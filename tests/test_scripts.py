@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,15 @@ def test_the_training_script_trains_and_evaluates(scripts: Scripts) -> None:
     ]
 
 
+@pytest.mark.parametrize("arguments", [("pipeline.sh",), ("train_detector.sh", "net.json")])
+def test_scripts_find_the_environment_that_make_has_made(scripts: Scripts, arguments: tuple[str, ...]) -> None:
+    (scripts.folder / ".venv").mkdir()
+    (scripts.folder / "bin").rename(scripts.folder / ".venv" / "bin")
+    done = run_script(*arguments, folder=scripts.folder, path=os.defpath)
+    assert done.returncode == 0, done.stderr
+    assert scripts.calls()
+
+
 def test_the_pipeline_takes_every_step_once(scripts: Scripts) -> None:
     done = scripts.run("pipeline.sh")
     assert done.returncode == 0, done.stderr
@@ -145,6 +155,8 @@ def test_the_pipeline_passes_on_what_it_is_given(scripts: Scripts) -> None:
     assert [call for call in calls if "--classes 3" in call and "s.yaml" in call] == calls[2:4]
     assert calls[-2].startswith("maenas detect new --weights o/student.onnx")
     assert "--images new" in calls[-3]
+    shown = [shlex.split(line)[1:] for line in done.stdout.splitlines() if line.startswith("$ maenas")]
+    assert [" ".join(words) for words in shown] == calls  # a shell takes what is shown
 
 
 def test_the_tutorial_shows_the_steps_of_the_pipeline(scripts: Scripts) -> None:

@@ -252,7 +252,8 @@ def test_a_network_named_as_elsewhere_is_answered_with_what_a_network_is_here(na
         load_spec(name)
 
 
-def test_the_yaml_file_of_another_tool_is_no_broken_json(tmp_path: Path) -> None:
-    (tmp_path / "model.yaml").write_text("nc: 80\n", encoding="utf-8")
+@pytest.mark.parametrize("name", ["model.yaml", "weights.safetensors", "net.onnx"])
+def test_a_file_that_is_no_spec_is_no_broken_json(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\xff nc: 80\n")
     with pytest.raises(MaenasError, match="a network is a spec file"):
-        load_spec(str(tmp_path / "model.yaml"))
+        load_spec(str(tmp_path / name))

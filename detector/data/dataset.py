@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,7 @@ def open_dataset(path: str | Path, split: Split) -> Dataset:
 
 def how_to_split(path: str | Path) -> str:
     """What to do about data without splits, for messages."""
-    return f"To cut what is there into training and validation images: maenas data split {path} NEW"
+    return f"To cut what is there into training and validation images: maenas data split {shlex.quote(str(path))} NEW"
 
 
 def open_unsplit(path: str | Path) -> Dataset:

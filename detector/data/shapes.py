@@ -43,12 +43,12 @@ def cached_shapes() -> Path:
     root = cache_folder()
     folder = root / f"shapes-{_VERSION}"
     if not folder.is_dir():
-        ensure_folder(root)
         try:
+            ensure_folder(root)
             write_shapes(folder, images=IMAGES, size=SIZE, seed=0)
-        except MaenasError:
+        except MaenasError as error:
             if not (folder / "annotations").is_dir():  # another process that wrote them meanwhile is as good
-                raise
+                raise MaenasError(f"{error}; or set XDG_CACHE_HOME to a folder that can be written") from error
     return folder
 
 

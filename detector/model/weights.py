@@ -24,7 +24,7 @@ from detector.model.unpickle import read_tensors
 from maenas.errors import MaenasError
 from maenas.files import refuse_pipe, write_atomic
 from maenas.headers import KEY, WEIGHTS_SCHEMA, WeightsHeader
-from maenas.run_files import weights_path
+from maenas.run_files import weights_hint, weights_path
 from maenas.spec import DetectorSpec, HeadSpec, SpecFile
 from maenas.strict import dump_json, parse_json
 
@@ -93,9 +93,7 @@ def read_weights(path: str | Path) -> Weights:
     except OSError as error:
         raise MaenasError(f"{where}: cannot be read: {error.strerror or error}") from error
     except safetensors.SafetensorError as error:
-        raise MaenasError(
-            f"{where}: not a whole safetensors file ({error}); a released .pth must be converted"
-        ) from error
+        raise MaenasError(f"{where}: not a whole safetensors file ({error}){weights_hint(path)}") from error
     if header is None:
         raise MaenasError(f"{where}: there is no {KEY!r} document in it; it was not written by maenas")
     document = parse_json(header, WeightsHeader, where=where)

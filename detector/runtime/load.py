@@ -18,7 +18,7 @@ from detector.model.weights import load_net
 from detector.runtime.interface import Runtime
 from maenas.deploy.graphed import GraphedNetwork
 from maenas.errors import MaenasError
-from maenas.run_files import weights_path
+from maenas.run_files import weights_hint, weights_path
 
 
 def load_runtime(
@@ -50,9 +50,7 @@ def load_runtime(
         from detector.runtime.tensorrt import load_engine
 
         return load_engine(path, device)
-    raise MaenasError(
-        f"{path}: a detector is a file .safetensors, .onnx or .engine (`maenas weights convert` reads a released .pth)"
-    )
+    raise MaenasError(f"{path}: a detector is a file .safetensors, .onnx or .engine{weights_hint(path)}")
 
 
 def torch_runtime(net: DetectorNet, names: tuple[str, ...], device: torch.device) -> Runtime:

@@ -18,9 +18,9 @@ from maenas.latency.predictor import predict as predict_kernels
 from maenas.lowering import lower
 from maenas.reports import graph, prediction_text
 from maenas.reports.networks import described, read_network
-from maenas.spec import DetectorSpec
+from maenas.spec import DetectorSpec, SpecFile
 
-Network = str | Path | Design | DetectorSpec
+Network = str | Path | Design | DetectorSpec | SpecFile
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,8 +91,8 @@ def predict(
     batch: int = 1,
     input_size: int | tuple[int, int] | None = None,
 ) -> Latency:
-    """The latency of `network`: a spec's file, a published name, a searched design, a spec, weights or their run's
-    folder, or an .onnx file.
+    """The latency of `network`: a spec's file, a published name, a searched design, a spec or what `load_spec` gives,
+    weights or their run's folder, or an .onnx file.
 
     `device` as in `search`; `batch` images at once. `input_size` is for an ONNX file whose shapes are symbolic: the
     side in pixels, or (height, width). Raises `MaenasError` for a network or a device that cannot be used.
@@ -112,6 +112,8 @@ def _kernels(network: Network, input_size: int | tuple[int, int] | None) -> tupl
     if isinstance(network, str | Path):
         found = described(read_network(str(network)))
         name, spec = found.name, found.spec
+    elif isinstance(network, SpecFile):
+        name, spec = network.name, network.detector
     else:
         name, spec = "detector", network.spec if isinstance(network, Design) else network
     return f"{name} (id {spec.id}), {spec.input.height}x{spec.input.width}", tuple(lower(spec))

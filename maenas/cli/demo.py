@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +36,10 @@ def demo_command(
         raise MaenasError(f"the folder {SHAPES!r} here takes the place of the built-in shapes; go to another folder")
 
     spec, weights = out / "demo.json", out / WEIGHTS_FILE
-    length = "" if epochs is None else f" --epochs {epochs}"
-    _show(f"search --space {SPACE} --max-flops {MOST_FLOPS} --classes {CLASSES} --name {spec.stem} --out {out}")
+    length = () if epochs is None else ("--epochs", epochs)
+    _show(
+        "search", "--space", SPACE, "--max-flops", MOST_FLOPS, "--classes", CLASSES, "--name", spec.stem, "--out", out
+    )
     search_command(
         space=SPACE,
         target=Target(classes=CLASSES),
@@ -44,12 +47,12 @@ def demo_command(
         effort=Effort(),
         written=Written(name=spec.stem, out=out),
     )
-    _show(f"train {spec} --data shapes --out {out} --device {device}{length} --resume")
+    _show("train", spec, "--data", SHAPES, "--out", out, "--device", device, *length, "--resume")
     training = Training(epochs=epochs, device=device)
     train_command(spec=str(spec), data="shapes", training=training, out=out, resume=True)
-    _show(f"eval {weights} --data shapes --plots {out / 'plots'}")
+    _show("eval", weights, "--data", SHAPES, "--plots", out / "plots")
     eval_command(weights=weights, data="shapes", rating=Rating(device=device, plots=out / "plots"))
 
 
-def _show(command: str) -> None:
-    print(f"\n$ maenas {command}", flush=True)
+def _show(*words: object) -> None:
+    print("\n$ maenas", shlex.join(map(str, words)), flush=True)

@@ -30,7 +30,7 @@ Runtime = Annotated[
 ]
 FORMS = (
     "COCO, YOLO, Pascal VOC, KITTI, DOTA, VisDrone, WIDER FACE, CSV, LabelMe, Supervisely, CVAT, Label Studio, VIA, "
-    "CreateML, metadata.jsonl"
+    "CreateML, metadata.jsonl, Open Images, MOT"
 )
 DataSet = Annotated[
     str,

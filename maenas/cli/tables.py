@@ -16,7 +16,7 @@ from maenas.errors import MaenasError
 if TYPE_CHECKING:
     from maenas.latency.measured import KernelKey, MeasuredTable
 
-tables_app = typer.Typer(help="Measured latency tables: list, show, compare, join, import.", no_args_is_help=True)
+tables_app = typer.Typer(help="Measured latency tables: list, show, diff, merge, import.", no_args_is_help=True)
 
 TableName = Annotated[str, typer.Argument(help="A measured table: a file (.json), a name, or cpu.")]
 WIDE = 0.05  # interquartile range over median, above which a row is uncertain

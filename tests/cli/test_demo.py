@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,15 @@ from tests.conftest import Maenas
 def test_the_demonstration_leaves_a_spec_weights_and_plots_and_goes_on_when_repeated(
     maenas: Maenas, tmp_path: Path
 ) -> None:
-    command = ["demo", "--out", str(tmp_path / "demo"), "--epochs", "1", "--device", "cpu"]
+    out = tmp_path / "my demo"
+    command = ["demo", "--out", str(out), "--epochs", "1", "--device", "cpu"]
     first = maenas(*command)
     assert first.code == 0
-    assert [line.split()[2] for line in first.out.splitlines() if line.startswith("$ maenas")] == [
-        "search",
-        "train",
-        "eval",
-    ]
+    shown = [shlex.split(line)[2:] for line in first.out.splitlines() if line.startswith("$ maenas")]
+    assert [words[0] for words in shown] == ["search", "train", "eval"]
+    assert all({str(out), f"{out}/demo.json", f"{out}/weights.safetensors"} & {*words} for words in shown)
     for name in ("demo.json", "weights.safetensors", "plots/metrics.json"):
-        assert (tmp_path / "demo" / name).is_file()
-    weights = (tmp_path / "demo" / "weights.safetensors").read_bytes()
+        assert (out / name).is_file()
+    weights = (out / "weights.safetensors").read_bytes()
     assert maenas(*command).code == 0
-    assert (tmp_path / "demo" / "weights.safetensors").read_bytes() == weights
+    assert (out / "weights.safetensors").read_bytes() == weights

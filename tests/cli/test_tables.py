@@ -69,3 +69,9 @@ def test_the_published_tiny_space_at_its_budget_ends_with_the_proven_optimum(mae
     done = maenas("search", "--device", table, "--budget", "2.56ms", *options, "--out", "net.json")
     assert done.code == 0, done.err
     assert "proven: no architecture of the space scores higher" in done.out
+
+
+def test_the_help_calls_the_commands_as_they_are_called(maenas: Maenas) -> None:
+    head, _, commands = maenas("tables", "--help").out.partition("Commands:\n")
+    named = re.findall(r"\w+", head.partition("Measured latency tables:")[2].partition(".")[0])
+    assert named == [line.split()[0] for line in commands.splitlines()]

@@ -77,8 +77,12 @@ def test_batches_change_nothing(batch: int, tmp_path: Path) -> None:
 
 
 def test_only_the_chosen_classes_are_found() -> None:
-    (result,) = DETECTOR.predict(image(), classes=[1, 2])
-    assert result.names == ("dog", "car")
+    for chosen in ([1, 2], ["dog", "car"], np.array([2, 1]), torch.tensor([1, 2]), ("1", "car")):
+        (result,) = DETECTOR.predict(image(), classes=chosen)
+        assert result.names == ("dog", "car")
+    for unknown in (9, -1, "dogs"):
+        with pytest.raises(MaenasError, match=f"classes: there is no class '{unknown}'"):
+            DETECTOR.predict(image(), classes=[unknown])
 
 
 def test_settings_and_arrays_are_checked() -> None:

@@ -139,11 +139,11 @@ def test_the_command_prints_counts_and_exits_with_1_where_training_is_impossible
 
 
 def test_data_without_validation_images_cannot_be_trained_on_and_the_command_says_what_to_do(tmp_path: Path) -> None:
-    data = write_coco(tmp_path / "data")
+    data = write_coco(tmp_path / "my data")
     result = CliRunner().invoke(data_app, ["check", str(data)])
     assert result.exit_code == 1
     assert "val    none\ntest   none\nTo cut what is there into training and validation images: " in result.stdout
-    assert f"maenas data split {data} NEW" in result.stdout
+    assert f"maenas data split '{data}' NEW" in result.stdout
     assert check(data / "annotations" / "instances_train.json").usable
 
 

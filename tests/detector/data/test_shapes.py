@@ -31,6 +31,15 @@ def test_shapes_are_a_data_set_with_two_splits(tmp_path: Path, monkeypatch: pyte
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
+def test_a_cache_that_cannot_be_written_says_how_to_name_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(MaenasError, match="set XDG_CACHE_HOME"):
+        open_dataset("shapes", "train")
+
+
 def test_a_folder_of_that_name_takes_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -126,7 +126,10 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
             read_published(path, NANO)
     with pytest.raises(MaenasError, match="nothing: cannot be read"):
         read_weights(tmp_path / "nothing")
-    with pytest.raises(MaenasError, match=f"{tmp_path.name}: there is no weights.safetensors in this folder"):
+    with pytest.raises(MaenasError, match=f"{tmp_path.name}: there is no weights.safetensors in this folder; name"):
+        read_weights(tmp_path)
+    (tmp_path / "winner.safetensors").touch()  # as a race leaves it
+    with pytest.raises(MaenasError, match=r"in this folder, but winner\.safetensors; name"):
         read_weights(tmp_path)
 
 

@@ -17,7 +17,7 @@ from detector.export.onnx import ExportSettings, to_onnx
 from detector.export.parity import natural_images
 from detector.images import normalise, prepare, stack
 from detector.model.deploy import deploy
-from detector.model.weights import write_weights
+from detector.model.weights import read_weights, write_weights
 from detector.predict import Detector, Result
 from detector.runtime.interface import Runtime, scores_and_boxes
 from detector.runtime.load import load_runtime
@@ -222,6 +222,16 @@ def test_metadata_that_do_not_fit_are_refused(files: dict[str, Path], tmp_path: 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     for name in ("net.pth", "net", "net.json"):
         assert "a detector is a file .safetensors, .onnx or .engine" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("net.json", "maenas train"), ("last.pt", "weights.safetensors"), ("net.pth", "weights convert")]
+)
+def test_a_file_without_weights_to_use_is_answered_with_where_they_are(name: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}", encoding="utf-8")
+    assert hint in refusal(tmp_path / name)
+    with pytest.raises(MaenasError, match=hint):
+        read_weights(tmp_path / name)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
