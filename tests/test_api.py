@@ -145,6 +145,15 @@ def test_compare_is_what_the_command_prints(maenas: Maenas) -> None:
     assert [row["latency"][0]["ms"] for row in printed["networks"]] == pytest.approx(milliseconds)
 
 
+def test_one_network_and_one_device_need_no_list_and_may_be_paths() -> None:
+    table = Path(__file__).resolve().parents[1] / "latency_tables" / "t4-damo-yolo-report-fp16-b1.json"
+    listed = compare(["damo-yolo-t"], device=[str(table)])
+    alone = compare("damo-yolo-t", device=table)
+    assert alone.rows == listed.rows
+    ms = listed.rows[0].predictions[0].seconds * 1e3
+    assert maenas.predict("damo-yolo-t", device=table).latency_ms == pytest.approx(ms)
+
+
 def test_the_doctor_names_every_package_of_the_extras_and_loads_none() -> None:
     project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     named = {name for parts in PARTS.values() for name in parts}

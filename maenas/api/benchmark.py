@@ -14,6 +14,7 @@ from detector.benchmark import benchmark as time_subjects
 from detector.choices import RuntimeName
 from detector.subjects import make_subjects, read_pictures
 from maenas import __version__
+from maenas.api.several import texts
 from maenas.deploy.clock import TimingSettings
 from maenas.errors import MaenasError
 from maenas.latency.find import THIS_MACHINE, processor, tables_here
@@ -75,7 +76,7 @@ def benchmark(
     """
     if rounds < FEWEST_ROUNDS:
         raise MaenasError(f"rounds is {rounds}; a spread takes at least {FEWEST_ROUNDS}")
-    names = [str(files)] if isinstance(files, str | Path) else [str(file) for file in files]
+    names = texts(files)
     counts = (os.cpu_count() or 1,) if threads is None else _several(threads)
     pictures, pictured = read_pictures(images, on_left_out)
     started = _conditions(pictured, rounds)

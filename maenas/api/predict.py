@@ -86,7 +86,7 @@ class Latency:
 def predict(
     network: Network,
     *,
-    device: str = "t4",
+    device: str | Path = "t4",
     precision: Precision | None = None,
     batch: int = 1,
     input_size: int | tuple[int, int] | None = None,
@@ -98,7 +98,7 @@ def predict(
     side in pixels, or (height, width). Raises `MaenasError` for a network or a device that cannot be used.
     """
     title, kernels = _kernels(network, input_size)
-    return Latency(title, kernels, load_predictor(device, precision=precision, batch=batch))
+    return Latency(title, kernels, load_predictor(str(device), precision=precision, batch=batch))
 
 
 def _kernels(network: Network, input_size: int | tuple[int, int] | None) -> tuple[str, tuple[Kernel, ...] | Lowered]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from maenas.api.several import texts
 from maenas.choices import Precision
 from maenas.errors import MaenasError
 from maenas.files import write_atomic
@@ -29,9 +30,9 @@ class Comparison:
 
 
 def report(
-    networks: Sequence[str],
+    networks: str | Path | Sequence[str | Path],
     *,
-    device: Sequence[str] = (),
+    device: str | Path | Sequence[str | Path] = (),
     precision: Precision | None = None,
     batch: int | None = None,
     space: str | None = None,
@@ -48,10 +49,11 @@ def report(
     the ends of the front, latencies with units; `detections` is a folder that `maenas detect` wrote. Returns the
     page's path. Raises `MaenasError`.
     """
-    if any((Path(name) / RACE_FILE).is_file() for name in networks):
-        return _race_report(networks, (device, precision, batch, space, low, high, detections), Path(out))
-    chosen = distinct_names(described(read_network(name)) for name in networks)
-    devices = devices_for(chosen, device, precision, batch)
+    names = texts(networks)
+    if any((Path(name) / RACE_FILE).is_file() for name in names):
+        return _race_report(names, (device, precision, batch, space, low, high, detections), Path(out))
+    chosen = distinct_names(described(read_network(name)) for name in names)
+    devices = devices_for(chosen, texts(device), precision, batch)
     path = Path(out)
     check_file(path)
     sections = report_sections(
@@ -79,15 +81,15 @@ def _race_report(folders: Sequence[str], others: Sequence[object], path: Path) -
 
 
 def compare(
-    networks: Sequence[str],
+    networks: str | Path | Sequence[str | Path],
     *,
-    device: Sequence[str] = (),
+    device: str | Path | Sequence[str | Path] = (),
     precision: Precision | None = None,
     batch: int | None = None,
 ) -> Comparison:
     """Latency on each device, parameters, FLOPs, layers, score and AP of `networks`, any ONNX file among them."""
-    chosen = distinct_names(read_network(name) for name in networks)
-    devices = devices_for(chosen, device, precision, batch)
+    chosen = distinct_names(read_network(name) for name in texts(networks))
+    devices = devices_for(chosen, texts(device), precision, batch)
     return Comparison(tuple(compared(network, devices.predictors) for network in chosen), devices)
 
 

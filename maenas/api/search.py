@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from maenas.api.several import texts
 from maenas.choices import Precision, Scope, Solver
 from maenas.errors import MaenasError
 from maenas.files import ensure_folder
@@ -164,7 +165,7 @@ class SearchResult:
 def search(
     budget: str | Sequence[str] = (),
     *,
-    device: str | Sequence[str] = "t4",
+    device: str | Path | Sequence[str | Path] = "t4",
     solver: Solver = "evolution",
     population: int = 512,
     generations: int = 120,
@@ -244,7 +245,9 @@ def _run(setup: Setup, checkpoint: Path | None, resume: bool, watch: Watch) -> F
     )
 
 
-def pareto(budget: str, *, device: str = "t4", low: str | None = None, **options: Unpack[SearchOptions]) -> Front:
+def pareto(
+    budget: str, *, device: str | Path = "t4", low: str | None = None, **options: Unpack[SearchOptions]
+) -> Front:
     """The best architecture for every latency up to `budget`, exactly; `low` is the lowest latency of interest.
 
     Options as in `search`. Raises `MaenasError`.
@@ -255,7 +258,7 @@ def pareto(budget: str, *, device: str = "t4", low: str | None = None, **options
 
 def make_request(
     budget: str | Sequence[str],
-    device: str | Sequence[str],
+    device: str | Path | Sequence[str | Path],
     *,
     solver: Solver = "evolution",
     population: int = 512,
@@ -274,8 +277,8 @@ def make_request(
     if "classes" in limits:
         limits["num_classes"] = limits.pop("classes")
     return Request(
-        devices=_several(device),
-        latency_s=tuple(parse_latency_s(text) for text in _several(budget)),
+        devices=texts(device),
+        latency_s=tuple(parse_latency_s(text) for text in texts(budget)),
         max_params=None if params is None else parse_params(params),
         max_flops=None if flops is None else parse_flops(flops),
         max_activation_bytes=None if memory is None else parse_bytes(memory),
@@ -287,7 +290,3 @@ def make_request(
         top_k=top_k,
         **limits,
     )
-
-
-def _several(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
