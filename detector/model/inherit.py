@@ -114,7 +114,6 @@ def _style(spec: DetectorSpec) -> dict[str, object]:
         "SPP": backbone.spp,
         "activation": f"{backbone.act} {neck.act}",
         "neck": neck.block,
-        "reg_max": spec.head.reg_max,
         "input": f"{spec.input.channel_order} {spec.input.value_range}",
     }
 
@@ -255,7 +254,7 @@ def _silence(unit: nn.Module) -> None:
 
 
 def _head(net: DetectorNet, source: DetectorNet, classes: Mapping[int, int]) -> list[Inherited]:
-    """Box convolutions whole, and those rows of the class convolutions that the source knows."""
+    """Box convolutions, and those rows of the class convolutions that the source knows."""
     rows = []
     labels = torch.tensor(list(classes.items()), dtype=torch.int64).reshape(-1, 2)
     for level in range(3):
@@ -267,12 +266,21 @@ def _head(net: DetectorNet, source: DetectorNet, classes: Mapping[int, int]) -> 
             fitted = nn.Conv2d(new.in_channels, old.out_channels, new.kernel_size[0])
             same = [Part(0, old.out_channels, old.out_channels)]
             _convolution(fitted, old, same, [Part(0, old.in_channels, new.in_channels)])
-            to, of = (labels[:, 0], labels[:, 1]) if kind == "cls" else (_chosen(same), _chosen(same))
+            to, of, copies = labels[:, 0], labels[:, 1], torch.ones(len(labels))
+            if kind == "reg":
+                to, of = torch.arange(new.out_channels), _bins(new.out_channels, old.out_channels)
+                copies = of.bincount()[of]  # which share the probability of one bin, behind the level's scale
             new.weight[to] = fitted.weight[of]
             if new.bias is not None and old.bias is not None:
-                new.bias[to] = old.bias[of]
+                new.bias[to] = old.bias[of] - copies.log() / source.head.get_parameter(f"scale{level}")
             taken = kind == "reg" or len(labels)
             origin = (f"head.{name}", tuple(old.weight.shape)) if taken else ("", ())
             rows.append(Inherited(f"head.{name}", *origin, tuple(new.weight.shape)))
         getattr(net.head, f"scale{level}").copy_(getattr(source.head, f"scale{level}"))
     return rows
+
+
+def _bins(new: int, old: int) -> Tensor:
+    """Source row of every row of a box convolution, `[4 (R + 1)]`; bins beyond the source's are its last one."""
+    bins = torch.arange(new // 4).clamp(max=old // 4 - 1)
+    return (torch.arange(4)[:, None] * (old // 4) + bins).flatten()

@@ -159,3 +159,23 @@ def test_every_layer_of_the_new_network_has_its_row() -> None:
     layers = [name for name, layer in net.named_modules() if isinstance(layer, ConvBNAct)]
     assert [row.layer for row in rows if not row.layer.startswith("head")] == layers
     assert {row.shape for row in rows if not row.source} != set()
+
+
+@pytest.mark.parametrize("more", [-4, 0, 5])
+def test_a_head_of_other_reach_inherits_its_bins(more: int) -> None:
+    """Those beyond the source's share the probability of its last one; of fewer the nearest are kept."""
+    old, bins = TINY.head.reg_max, TINY.head.reg_max + more
+    source = trained(TINY)
+    for level in range(3):
+        nn.init.normal_(source.head.get_submodule(f"reg{level}").weight, std=0.5)
+        nn.init.constant_(source.head.get_parameter(f"scale{level}"), 0.7)
+    net, _ = inherit(source, replace(TINY, head=replace(TINY.head, reg_max=bins)), EVERY)
+    with torch.no_grad():
+        theirs = source.double()(images(7).double()).bins.unflatten(-1, (4, old + 1))
+        ours = net.double()(images(7).double()).bins.unflatten(-1, (4, bins + 1))
+    kept = min(old, bins + 1)
+    torch.testing.assert_close(ours[..., :kept], theirs[..., :kept])
+    if bins >= old:
+        theirs, ours = theirs.softmax(-1), ours.softmax(-1)
+        torch.testing.assert_close(ours[..., :old], theirs[..., :old])
+        torch.testing.assert_close(ours[..., old:].sum(-1), theirs[..., old])
