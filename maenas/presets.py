@@ -11,7 +11,16 @@ import numpy as np
 
 from maenas.errors import MaenasError
 from maenas.kernels import Width
-from maenas.spec import MOST_BINS, OUTPUT_STRIDES, Activation, HeadSpec, NeckSpec
+from maenas.spec import (
+    MOST_BINS,
+    OUTPUT_STRIDES,
+    Activation,
+    BackboneSpec,
+    DetectorSpec,
+    HeadSpec,
+    InputSpec,
+    NeckSpec,
+)
 
 NECK_MULTIPLE = 16  # of scaled widths: a merge halves them
 
@@ -115,3 +124,9 @@ def reaching(preset: NeckPreset, side: int) -> NeckPreset:
 def make_head(preset: NeckPreset, num_classes: int) -> HeadSpec:
     """The head that the published detectors put on this neck."""
     return HeadSpec(num_classes, preset.reg_max, preset.head_kernel)
+
+
+def detector_around(backbone: BackboneSpec, preset: NeckPreset, *, side: int, num_classes: int) -> DetectorSpec:
+    """The detector with this neck and its head behind `backbone`, for square images of `side` pixels."""
+    neck, head = make_neck(preset, backbone.tap_channels), make_head(preset, num_classes)
+    return DetectorSpec(InputSpec(side, side), backbone, neck, head)

@@ -20,8 +20,8 @@ from typing import Any
 from maenas.choices import Family, Spelling
 from maenas.errors import MaenasError
 from maenas.lowering import round8
-from maenas.presets import get_neck_preset, make_head, make_neck
-from maenas.spec import Activation, BackboneSpec, Block, DetectorSpec, InputSpec, StageSpec, StemSpec
+from maenas.presets import detector_around, get_neck_preset
+from maenas.spec import Activation, BackboneSpec, Block, DetectorSpec, StageSpec, StemSpec
 
 MOBILE_KERNEL = 5
 MAX_TEXT = 1 << 20
@@ -76,9 +76,7 @@ def structure_detector(
 ) -> DetectorSpec:
     """A whole detector around the backbone written in `text`: a neck preset and its head. Raises `MaenasError`."""
     backbone = parse_structure(text, family=family, focus=focus, act=act, where=where)
-    preset = get_neck_preset(neck)
-    size = InputSpec(input_size, input_size)
-    return DetectorSpec(size, backbone, make_neck(preset, backbone.tap_channels), make_head(preset, num_classes))
+    return detector_around(backbone, get_neck_preset(neck), side=input_size, num_classes=num_classes)
 
 
 def format_structure(backbone: BackboneSpec, *, spelling: Spelling = "damo-yolo") -> str:

@@ -32,7 +32,7 @@ from maenas.nas.stage_tables import (
     score_quantities,
     with_neck,
 )
-from maenas.presets import get_neck_preset, make_head, make_neck, reaching
+from maenas.presets import detector_around, get_neck_preset, reaching
 from maenas.score_names import DEFAULT_SCORE, SCORES, ScoreName
 from maenas.spec import DetectorSpec, InputSpec
 from maenas.units import format_bytes, format_count, format_latency
@@ -227,8 +227,6 @@ def _describe(setup: Setup, genome: Genome) -> str:
 
 def detector_of(setup: Setup, genome: Genome) -> DetectorSpec:
     """The whole detector around the backbone of `genome`."""
-    backbone = setup.space.spec_of(genome)
-    preset = reaching(get_neck_preset(setup.space.neck), setup.input_size)
-    neck = make_neck(preset, backbone.tap_channels)
-    head = make_head(preset, setup.request.num_classes)
-    return DetectorSpec(InputSpec(setup.input_size, setup.input_size), backbone, neck, head)
+    backbone, side = setup.space.spec_of(genome), setup.input_size
+    preset = reaching(get_neck_preset(setup.space.neck), side)
+    return detector_around(backbone, preset, side=side, num_classes=setup.request.num_classes)

@@ -10,8 +10,8 @@ import numpy as np
 from maenas.errors import MaenasError
 from maenas.nas.genome import stage_genes
 from maenas.nas.space import SearchSpace
-from maenas.presets import get_neck_preset, make_head, make_neck, reaching
-from maenas.spec import DetectorSpec, HeadSpec, InputSpec
+from maenas.presets import detector_around, get_neck_preset, reaching
+from maenas.spec import DetectorSpec, HeadSpec
 
 TRIES = 1000  # for a genome in which all widths fit
 MAX_DRAWN_DEPTH = 4  # units in a stage: spaces allow far more than fits into a latency anyone wants
@@ -28,8 +28,7 @@ def random_detector(space: SearchSpace, rng: np.random.Generator, *, input_size:
         raise MaenasError(f"space {space.name}: its widths and bottlenecks hardly ever fit each other; change them")
     side = input_size or space.input_size
     backbone, preset = space.spec_of(np.array(genome)), reaching(get_neck_preset(space.neck), side)
-    neck, head = make_neck(preset, backbone.tap_channels), make_head(preset, HeadSpec().num_classes)
-    return DetectorSpec(InputSpec(side, side), backbone, neck, head)
+    return detector_around(backbone, preset, side=side, num_classes=HeadSpec().num_classes)
 
 
 def _drawn(space: SearchSpace, rng: np.random.Generator) -> list[int] | None:
