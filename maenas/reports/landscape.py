@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from maenas.cost import total_cost
 from maenas.errors import MaenasError
 from maenas.latency.predictor import AnyPredictor, predict
@@ -13,6 +15,7 @@ from maenas.lowering import lower
 from maenas.nas.depth_bound import kernels_in_scope
 from maenas.nas.evolution import State, evolve
 from maenas.nas.pareto import Front, pareto_front
+from maenas.nas.problem import feasible
 from maenas.nas.request import Request, Setup
 from maenas.nas.space import load_space, space_names
 from maenas.reports.networks import Network
@@ -168,7 +171,8 @@ def progress_of(network: Network, space: str | None = None) -> Progress | None:
             "the repeated search ends with another network: NumPy or the latency table has another version"
         )
     unit = 1.0 if origin.score.name == "flops" else 1e-9
-    best = tuple(float(state.fitness[0]) * unit if state.fitness[0] > 0 else None for state in states)
+    fits = feasible(setup.problem, np.stack([state.genes[:, 0] for state in states]))
+    best = tuple(float(state.fitness[0]) * unit if fit else None for state, fit in zip(states, fits, strict=True))
     return Progress(tuple(state.evaluated for state in states), best)
 
 

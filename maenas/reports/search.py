@@ -9,6 +9,7 @@ import numpy as np
 from maenas.latency.predictor import predict
 from maenas.nas.depth_bound import kernels_in_scope
 from maenas.nas.provenance import Provenance
+from maenas.nas.run import gap_to
 from maenas.reports.blocks import Block, Facts, Meters, Note, Plot, Section, Table
 from maenas.reports.figures import progress_figure
 from maenas.reports.landscape import Progress
@@ -109,7 +110,7 @@ def progress_section(progress: Progress, origin: Provenance) -> Section:
     rows = []
     for index in picked:
         score = progress.scores[index]
-        gap = "" if score is None or bound is None else f"{max(0.0, 1 - score / bound):.4%}"
+        gap = "" if score is None or bound is None else f"{gap_to(bound, score):.4%}"
         rows.append(
             [
                 str(index + 1),
