@@ -149,15 +149,11 @@ def _require_products(lowered: Lowered) -> None:
         )
     shapeless = Counter(op for op in lowered.untimed if op in PRODUCTS)
     if shapeless:
-        lacking, remedy = (
-            "depends on data",
-            "Give the input's side with --input, or export with fixed sizes (no dynamic axes)",
-        )
-        if "::" in lowered.blamed:
-            lacking, remedy = (
-                "is not stated",
-                "Export with plain operators, or state the shape of its result in the file",
-            )
+        lacking = "depends on data"
+        remedy = "Give the input's side with --input, or export with fixed sizes (no dynamic axes)"
+        if "::" in lowered.blamed:  # a custom operator
+            lacking = "is not stated"
+            remedy = "Export with plain operators, or state the shape of its result in the file"
         raise MaenasError(
             f"{lowered.where}: the network has no latency: the sizes of {_counted(shapeless)} are not known. The first "
             f"operator whose shape {lacking} is {lowered.blamed}. {remedy}; or cut the file before that operator, if "
